@@ -1,0 +1,1 @@
+"""What images and scores are at rest: schemas, shards, reading, writing, importing, composing."""

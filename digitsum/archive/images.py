@@ -1,0 +1,233 @@
+"""Image columns of every layout that digitsum reads, as one contiguous uint8 (n, height, width)."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from PIL import Image
+
+from digitsum.archive.schema import ImageShape, ReadOptions, declared_shape
+from digitsum.errors import InputError
+
+Uint8Array = npt.NDArray[np.uint8]
+
+ENCODED_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
+_ENCODED_SIGNATURES = (
+    b"\x89PNG\r\n\x1a\n",
+    b"\xff\xd8\xff",
+    b"RIFF",
+    b"BM",
+    b"II*\x00",
+    b"MM\x00*",
+)
+_DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L")
+
+
+@dataclass(frozen=True)
+class DecodedImages:
+    """Images of consecutive rows, and which of them could not be read."""
+
+    pixels: Uint8Array
+    """uint8 (n, height, width), C-contiguous, perhaps read-only; of no meaning where rejected."""
+    errors: dict[int, str] = field(default_factory=dict)
+    """Row within these images to the reason why it was rejected."""
+
+
+def image_shape(
+    schema: pa.Schema, options: ReadOptions, default: ImageShape, where: str
+) -> ImageShape:
+    """Return the shape of a shard's images, from its type, its metadata, the options, or `default`.
+
+    `where` names the shard. Raises InputError where the image column is absent, is of a type that
+    digitsum does not read, or where two of these sources contradict each other.
+    """
+    if options.image_column not in schema.names:
+        raise InputError(
+            f"{where}: has no column {options.image_column!r}, only "
+            f"{', '.join(map(repr, schema.names))}; name the images with --image-column."
+        )
+    column = schema.field(options.image_column)
+    _check_type(column, where)
+    said = {
+        "its tensor type": _tensor_shape(column.type, where),
+        "its metadata": declared_shape(schema, where),
+        "--height and --width": options.shape,
+    }
+    shapes = {source: shape for source, shape in said.items() if shape is not None}
+    if len(set(shapes.values())) > 1:
+        contradiction = ", ".join(f"{shape} by {source}" for source, shape in shapes.items())
+        raise InputError(f"{where}: the images would be {contradiction}; correct the options.")
+    shape = next(iter(shapes.values()), default)
+    size = _fixed_size(column.type)
+    if size is not None and size != shape.num_pixels:
+        raise InputError(
+            f"{where}: column {column.name!r} holds {size} bytes an image, which is not "
+            f"{shape} = {shape.num_pixels}; give the images' --height and --width."
+        )
+    return shape
+
+
+def decode_images(column: pa.Array, shape: ImageShape) -> DecodedImages:
+    """Return the images of an Arrow array of n rows; its type was checked by `image_shape`.
+
+    No pixel is copied for fixed_size_binary, for fixed-shape tensors, and for lists of uint8 in
+    which every row has the right length. A row that is null, of another size or undecodable is
+    rejected with its reason; it never raises.
+    """
+    if isinstance(column, pa.ExtensionArray):
+        column = column.storage
+    if pa.types.is_struct(column.type):
+        column = pc.struct_field(column, "bytes")
+    if pa.types.is_fixed_size_binary(column.type):
+        return _from_fixed_size_binary(column, shape)
+    if _is_list(column.type):
+        return _from_lists(column, shape)
+    return _from_bytes(column, shape)
+
+
+def decode_encoded(data: bytes, shape: ImageShape | None = None) -> Uint8Array:
+    """Return the grayscale pixels, uint8 (height, width), of an encoded image (PNG, JPEG, ...).
+
+    Raises ValueError, with the reason, where the bytes are no such image, where it is not of
+    `shape` (checked before any pixel is decoded), or where it has more than 8 bits a channel.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=ENCODED_FORMATS) as image:
+            found = ImageShape(image.height, image.width)
+            if shape is not None and found != shape:
+                raise ValueError(f"image is {found} pixels, not {shape}")
+            if image.mode in _DEEP_MODES:
+                raise ValueError(f"image has pixels of mode {image.mode}, not 8 bits a channel")
+            return np.asarray(image.convert("L"))
+    except ValueError:
+        raise
+    except Exception as error:
+        # Pillow's decoders raise whatever their parsing meets (OSError, SyntaxError, struct.error,
+        # EOFError, ...); all of them mean that these bytes are not a whole image.
+        raise ValueError(f"image cannot be decoded: {error}") from error
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(
+        pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    )
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def _check_type(column: pa.Field, where: str) -> None:
+    kind = column.type
+    if isinstance(kind, pa.FixedShapeTensorType):
+        fits = kind.value_type == pa.uint8()
+    elif pa.types.is_struct(kind):
+        fits = "bytes" in kind.names and _is_bytes(kind.field("bytes").type)
+    elif _is_list(kind):
+        fits = kind.value_type == pa.uint8()
+    else:
+        fits = pa.types.is_fixed_size_binary(kind) or _is_bytes(kind)
+    if not fits:
+        raise InputError(
+            f"{where}: column {column.name!r} is of type {kind}, which holds no images that "
+            "digitsum reads: it reads fixed_size_binary, a fixed-shape tensor or list of uint8, "
+            "encoded images as binary, and structs with the field 'bytes'."
+        )
+
+
+def _tensor_shape(kind: pa.DataType, where: str) -> ImageShape | None:
+    if not isinstance(kind, pa.FixedShapeTensorType):
+        return None
+    sizes = [size for size in kind.shape if size != 1] or [1]
+    in_order = kind.permutation is None or list(kind.permutation) == sorted(kind.permutation)
+    if len(kind.shape) == 2 and in_order:
+        return ImageShape(*kind.shape)
+    if len(sizes) != 2 or not in_order:
+        raise InputError(
+            f"{where}: tensors of shape {list(kind.shape)} are not grayscale images; "
+            "write them as (height, width)."
+        )
+    return ImageShape(*sizes)
+
+
+def _fixed_size(kind: pa.DataType) -> int | None:
+    """Bytes a row where the type fixes them, else None."""
+    if isinstance(kind, pa.FixedShapeTensorType):
+        kind = kind.storage_type
+    if pa.types.is_fixed_size_binary(kind):
+        return int(kind.byte_width)
+    return int(kind.list_size) if pa.types.is_fixed_size_list(kind) else None
+
+
+def _null_errors(column: pa.Array) -> dict[int, str]:
+    if column.null_count == 0:
+        return {}
+    nulls = np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))
+    return {int(row): "image is null" for row in nulls}
+
+
+def _from_fixed_size_binary(column: pa.Array, shape: ImageShape) -> DecodedImages:
+    data = column.buffers()[1]
+    size = shape.num_pixels
+    if data is None:
+        pixels = np.zeros((len(column), shape.height, shape.width), np.uint8)
+        return DecodedImages(pixels, _null_errors(column))
+    flat = np.frombuffer(data, np.uint8, len(column) * size, column.offset * size)
+    return DecodedImages(flat.reshape(len(column), shape.height, shape.width), _null_errors(column))
+
+
+def _from_lists(column: pa.Array, shape: ImageShape) -> DecodedImages:
+    size = shape.num_pixels
+    if pa.types.is_fixed_size_list(column.type):
+        starts = (column.offset + np.arange(len(column))) * size
+        lengths = np.full(len(column), size)
+    else:
+        offsets = column.offsets.to_numpy()
+        starts, lengths = offsets[:-1], np.diff(offsets)
+    values = column.values
+    flat = (
+        values.to_numpy()
+        if values.null_count == 0
+        else values.fill_null(0).to_numpy(zero_copy_only=False)
+    )
+    errors = {
+        int(row): f"image has {lengths[row]} pixels, not {shape} = {size}"
+        for row in np.flatnonzero(lengths != size)
+    }
+    errors |= _null_errors(column)
+    if values.null_count:
+        missing = values.is_null().to_numpy(zero_copy_only=False)
+        for row in range(len(column)):
+            if row not in errors and missing[starts[row] : starts[row] + size].any():
+                errors[row] = "image has null pixels"
+    if not errors and len(column):
+        pixels = flat[starts[0] : starts[0] + len(column) * size]
+        return DecodedImages(pixels.reshape(-1, shape.height, shape.width))
+    pixels = np.zeros((len(column), size), np.uint8)
+    for row in range(len(column)):
+        if row not in errors:
+            pixels[row] = flat[starts[row] : starts[row] + size]
+    return DecodedImages(pixels.reshape(-1, shape.height, shape.width), errors)
+
+
+def _from_bytes(column: pa.Array, shape: ImageShape) -> DecodedImages:
+    pixels = np.zeros((len(column), shape.height, shape.width), np.uint8)
+    errors = _null_errors(column)
+    for row, value in enumerate(column):
+        if row in errors:
+            continue
+        data = value.as_py()
+        if len(data) == shape.num_pixels and not data.startswith(_ENCODED_SIGNATURES):
+            # What pandas writes of `array.tobytes()`: plain pixels in a binary column.
+            pixels[row] = np.frombuffer(data, np.uint8).reshape(shape.height, shape.width)
+            continue
+        try:
+            pixels[row] = decode_encoded(data, shape)
+        except ValueError as error:
+            errors[row] = str(error)
+    return DecodedImages(pixels, errors)

@@ -1,0 +1,176 @@
+"""Importing a folder or tar of PNG, JPEG, ... with an optional CSV of labels into an archive."""
+
+from __future__ import annotations
+
+import csv
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain, repeat
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import pyarrow as pa
+from tyro.conf import Positional
+
+from digitsum.archive.images import Uint8Array, decode_encoded
+from digitsum.archive.schema import DIGIT_SUM, IMAGE_ID, ImageShape, max_sum
+from digitsum.archive.writing import SHARD_IMAGES, LabelledImages, WrittenArchive, write_archive
+from digitsum.errors import InputError
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+BATCH_IMAGES = 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportImagesConfig:
+    """Import a folder or tar of image files into an archive."""
+
+    source: Annotated[str, Positional]
+    """Folder (searched with its subfolders) or tar, which may be compressed."""
+    labels: str | None = None
+    """CSV with the columns image_id (path of the file within the source) and digit_sum."""
+    out: str
+    """Archive to write: a new or empty directory, or a URI such as s3://bucket/archive."""
+    digits: int = 4
+    """Digits in each image; the sums are at most 9 times as many."""
+    invert: bool = False
+    """The ink is dark on bright paper: turn it over."""
+    shard_images: int = SHARD_IMAGES
+    """Images in each shard."""
+
+    def __post_init__(self) -> None:
+        if self.digits < 1 or self.shard_images < 1:
+            raise InputError("--digits and --shard-images are at least 1.")
+
+
+def import_images(config: ImportImagesConfig) -> WrittenArchive:
+    """Write the archive, in the order of paths (of a tar: of its members).
+
+    The image id is the file's path within the source; color is turned to gray. Raises InputError,
+    naming the file, where one cannot be decoded, is of another shape than the first, or has no
+    label; the labels are checked before anything is written.
+    """
+    labels = _read_labels(config.labels, config.digits) if config.labels is not None else None
+    files = _open_source(Path(config.source).expanduser(), config.source)
+    decoded = _decode(files, config)
+    first = next(decoded, None)
+    if first is None:
+        raise InputError(
+            f"{config.source}: holds no image files ({', '.join(IMAGE_SUFFIXES)}); give another."
+        )
+    height, width = first[1].shape
+    return write_archive(
+        config.out,
+        _batches(chain([first], decoded), labels, config),
+        ImageShape(height, width),
+        repeat(config.shard_images),
+        labelled=labels is not None,
+    )
+
+
+def _open_source(path: Path, given: str) -> Iterator[tuple[str, bytes]]:
+    if path.is_dir():
+        return _folder_files(path)
+    if not path.exists():
+        raise InputError(f"{given}: no such folder or tar; give an existing one.")
+    return _tar_files(path)
+
+
+def _folder_files(folder: Path) -> Iterator[tuple[str, bytes]]:
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
+            yield path.relative_to(folder).as_posix(), path.read_bytes()
+
+
+def _tar_files(path: Path) -> Iterator[tuple[str, bytes]]:
+    try:
+        with tarfile.open(path, "r|*") as tar:
+            for member in tar:
+                if member.isfile() and member.name.lower().endswith(IMAGE_SUFFIXES):
+                    content = tar.extractfile(member)
+                    assert content is not None  # it is a file
+                    yield member.name.removeprefix("./"), content.read()
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise InputError(f"{path}: not a whole tar ({error}); give a folder or tar.") from error
+
+
+def _decode(
+    files: Iterator[tuple[str, bytes]], config: ImportImagesConfig
+) -> Iterator[tuple[str, Uint8Array]]:
+    shape: ImageShape | None = None
+    for image_id, data in files:
+        try:
+            pixels = decode_encoded(data, shape)
+        except ValueError as error:
+            raise InputError(
+                f"{config.source}: file {image_id}: {error}; correct or remove it."
+            ) from error
+        shape = shape or ImageShape(*pixels.shape)
+        yield image_id, 255 - pixels if config.invert else pixels
+
+
+def _batches(
+    images: Iterator[tuple[str, Uint8Array]],
+    labels: dict[str, int] | None,
+    config: ImportImagesConfig,
+) -> Iterator[LabelledImages]:
+    seen: set[str] = set()
+    ids: list[str] = []
+    pixels: list[Uint8Array] = []
+    for image_id, image in images:
+        if image_id in seen:
+            raise InputError(f"{config.source}: holds {image_id} twice; remove one.")
+        seen.add(image_id)
+        if labels is not None and image_id not in labels:
+            raise InputError(f"{config.labels}: has no row for {image_id}; add its sum.")
+        ids.append(image_id)
+        pixels.append(image)
+        if len(ids) == BATCH_IMAGES:
+            yield _batch(ids, pixels, labels)
+            ids, pixels = [], []
+    if ids:
+        yield _batch(ids, pixels, labels)
+    extra = sorted(set(labels or ()) - seen)
+    if extra:
+        raise InputError(
+            f"{config.labels}: has a row for {extra[0]} (and {len(extra) - 1} more), which "
+            f"{config.source} does not hold; remove it."
+        )
+
+
+def _batch(
+    ids: list[str], pixels: list[Uint8Array], labels: dict[str, int] | None
+) -> LabelledImages:
+    sums = None if labels is None else np.array([labels[image_id] for image_id in ids], np.int16)
+    return LabelledImages(pa.array(ids, pa.string()), np.stack(pixels), sums)
+
+
+def _read_labels(path: str, num_digits: int) -> dict[str, int]:
+    labels: dict[str, int] = {}
+    try:
+        with Path(path).expanduser().open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            missing = {IMAGE_ID, DIGIT_SUM} - set(reader.fieldnames or ())
+            if missing:
+                raise InputError(
+                    f"{path}: has no column {', '.join(sorted(missing))}; its first line must name "
+                    f"{IMAGE_ID} and {DIGIT_SUM}."
+                )
+            for row in reader:
+                labels[row[IMAGE_ID]] = _label(row, f"{path}: line {reader.line_num}", num_digits)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: cannot be read as CSV: {error}.") from error
+    return labels
+
+
+def _label(row: dict[str, str], where: str, num_digits: int) -> int:
+    largest = max_sum(num_digits)
+    text = row[DIGIT_SUM] or ""
+    if text.strip().isdecimal() and int(text) <= largest:
+        return int(text)
+    raise InputError(
+        f"{where}: {DIGIT_SUM} is {text!r}, not a sum of {num_digits} digits, 0..{largest}; "
+        "correct it or --digits."
+    )

@@ -1,0 +1,132 @@
+"""Importing the course's own files, `data0.npy` and `lab0.npy`, into an archive."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import repeat
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from tyro.conf import Positional
+
+from digitsum.archive.schema import ImageShape, max_sum
+from digitsum.archive.writing import (
+    ROW_GROUP_IMAGES,
+    SHARD_IMAGES,
+    LabelledImages,
+    WrittenArchive,
+    write_archive,
+)
+from digitsum.errors import InputError
+
+NpyArray = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportNpyConfig:
+    """Import NumPy files of images, uint8 (n, height, width), into an archive."""
+
+    data: Annotated[tuple[str, ...], Positional]
+    """Files of images: data0.npy, ..."""
+    labels: tuple[str, ...] = ()
+    """Files of sums, integers (n,), one for each file of images and in the same order."""
+    out: str
+    """Archive to write: a new or empty directory, or a URI such as s3://bucket/archive."""
+    digits: int = 4
+    """Digits in each image; the sums are at most 9 times as many."""
+    shard_images: int = SHARD_IMAGES
+    """Images in each shard."""
+
+    def __post_init__(self) -> None:
+        if not self.data:
+            raise InputError("no files of images were given; name at least one .npy file.")
+        if self.labels and len(self.labels) != len(self.data):
+            raise InputError(
+                f"{len(self.data)} files of images but {len(self.labels)} of --labels; "
+                "give one for each, in the same order."
+            )
+        if self.digits < 1 or self.shard_images < 1:
+            raise InputError("--digits and --shard-images are at least 1.")
+
+
+def import_npy(config: ImportNpyConfig) -> WrittenArchive:
+    """Write the archive; the files are memory-mapped, and checked before anything is written.
+
+    Image ids are the file's name and the row, `data0-00000042`, with the number of the file in
+    front where two have the same name.
+    """
+    images = [_open_images(path) for path in config.data]
+    shapes = {array.shape[1:] for array in images}
+    if len(shapes) > 1:
+        raise InputError(
+            f"images of several shapes were given: {sorted(shapes)}; import each to its own --out."
+        )
+    labels = [
+        _open_labels(path, len(array), config.digits)
+        for path, array in zip(config.labels, images, strict=False)
+    ]
+    height, width = shapes.pop()
+    return write_archive(
+        config.out,
+        _batches(_prefixes(config.data), images, labels),
+        ImageShape(height, width),
+        repeat(config.shard_images),
+        labelled=bool(config.labels),
+    )
+
+
+def _open(path: str) -> NpyArray:
+    try:
+        return np.load(Path(path).expanduser(), mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file; name an existing .npy file.") from error
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path}: not a NumPy file of plain numbers: {error}.") from error
+
+
+def _open_images(path: str) -> NpyArray:
+    images = _open(path)
+    if images.dtype != np.uint8 or images.ndim != 3 or 0 in images.shape:
+        raise InputError(
+            f"{path}: holds {images.dtype} {images.shape}, not images: uint8 (n, height, width), "
+            "n at least 1; convert it."
+        )
+    return images
+
+
+def _open_labels(path: str, num_images: int, num_digits: int) -> NpyArray:
+    labels = _open(path)
+    if not np.issubdtype(labels.dtype, np.integer) or labels.shape != (num_images,):
+        raise InputError(
+            f"{path}: holds {labels.dtype} {labels.shape}, not one integer for each of the "
+            f"{num_images} images; pair it with its file of images."
+        )
+    wrong = np.flatnonzero((labels < 0) | (labels > max_sum(num_digits)))
+    if len(wrong):
+        raise InputError(
+            f"{path}: row {wrong[0]}: the sum {labels[wrong[0]]} is outside "
+            f"0..{max_sum(num_digits)}, the sums of {num_digits} digits; correct it or --digits."
+        )
+    return labels
+
+
+def _prefixes(paths: tuple[str, ...]) -> list[str]:
+    stems = [Path(path).stem for path in paths]
+    if len(set(stems)) == len(stems):
+        return stems
+    return [f"{number}-{stem}" for number, stem in enumerate(stems)]
+
+
+def _batches(
+    prefixes: list[str], images: list[NpyArray], labels: list[NpyArray]
+) -> Iterator[LabelledImages]:
+    for number, (prefix, array) in enumerate(zip(prefixes, images, strict=True)):
+        for start in range(0, len(array), ROW_GROUP_IMAGES):
+            pixels = np.asarray(array[start : start + ROW_GROUP_IMAGES])
+            ids = (f"{prefix}-{start + row:08d}" for row in range(len(pixels)))
+            sums = labels[number][start : start + len(pixels)].astype(np.int16) if labels else None
+            yield LabelledImages(pa.array(ids, pa.string()), pixels, sums)

@@ -1,0 +1,82 @@
+"""Places on any file system that `pyarrow.fs` opens: a local path, `s3://`, `gs://`, ..."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+from pyarrow import fs as pafs
+
+from digitsum.errors import InputError
+
+
+@dataclass(frozen=True)
+class Location:
+    """A file or directory: the URI a user gave, and what opens it."""
+
+    uri: str
+    filesystem: pafs.FileSystem
+    path: str
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the place is on this machine's file system."""
+        return isinstance(self.filesystem, pafs.LocalFileSystem)
+
+    @property
+    def name(self) -> str:
+        """The last component of the path."""
+        return self.path.rstrip("/").rsplit("/", 1)[-1]
+
+    @property
+    def parent(self) -> Location:
+        """The directory that holds this place."""
+        base, mark, query = self.uri.partition("?")
+        uri = base.rstrip("/").rpartition("/")[0] if "://" in base else str(Path(self.path).parent)
+        return Location(
+            uri + mark + query, self.filesystem, self.path.rstrip("/").rpartition("/")[0]
+        )
+
+    def join(self, relative: str) -> Location:
+        """Return the place `relative` (with `/` between components) below this one."""
+        base, mark, query = self.uri.partition("?") if "://" in self.uri else (self.uri, "", "")
+        return Location(
+            f"{base.rstrip('/')}/{relative}{mark}{query}",
+            self.filesystem,
+            f"{self.path.rstrip('/')}/{relative}",
+        )
+
+    def info(self) -> pafs.FileInfo:
+        """Return what the file system says of the place; its `type` is NotFound where absent."""
+        try:
+            return self.filesystem.get_file_info(self.path)
+        except OSError as error:
+            raise InputError(f"{self.uri}: cannot be reached: {error}") from error
+
+    def is_file(self) -> bool:
+        """Whether a file is there."""
+        return bool(self.info().type == pafs.FileType.File)
+
+    def read_bytes(self) -> bytes:
+        """Return the whole content of a small file; raises InputError where it cannot be read."""
+        try:
+            with self.filesystem.open_input_file(self.path) as stream:
+                return bytes(stream.read())
+        except OSError as error:
+            raise InputError(f"{self.uri}: cannot be read: {error}") from error
+
+
+def locate(uri: str) -> Location:
+    """Return the place that a path or URI names; raises InputError where nothing can open it.
+
+    A plain path is made absolute, so that it means the same place in every process of a node.
+    """
+    if "://" not in uri:
+        path = str(Path(uri).expanduser().absolute())
+        return Location(path, pafs.LocalFileSystem(), path)
+    try:
+        filesystem, path = pafs.FileSystem.from_uri(uri)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
+        raise InputError(f"{uri}: not a path or URI that can be opened: {error}") from error
+    return Location(uri, filesystem, path)

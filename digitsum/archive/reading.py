@@ -1,0 +1,155 @@
+"""Reading the images, ids and labels of a chunk, a few thousand rows at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from digitsum.archive.images import Uint8Array, decode_images
+from digitsum.archive.location import Location
+from digitsum.archive.schema import ReadOptions, max_sum
+from digitsum.archive.shards import FOOTER_THREADS, Archive, Chunk, Shard, open_parquet
+from digitsum.errors import InputError
+
+BATCH_ROWS = 4096
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Consecutive rows of a shard."""
+
+    first_row: int
+    """Index of the first of them within the shard."""
+    image_ids: pa.Array
+    """string (n,)."""
+    pixels: Uint8Array
+    """uint8 (n, height, width), C-contiguous, perhaps read-only."""
+    errors: dict[int, str]
+    """Row within these rows to the reason why its image was rejected."""
+    digit_sums: npt.NDArray[np.int64] | None
+    """int64 (n,), where labels were asked for."""
+
+
+def read_chunk(
+    root: Location, chunk: Chunk, options: ReadOptions, *, labels: bool = False
+) -> Iterator[Rows]:
+    """Yield the rows of a chunk in order, at most BATCH_ROWS at a time, whatever its row groups.
+
+    With `labels`, every row has one: where it is null, InputError names the shard and row. Raises
+    InputError too where the shard cannot be read any more.
+    """
+    location = root.join(chunk.shard.file.path)
+    columns = [options.image_column]
+    columns += [chunk.shard.id_column] if chunk.shard.id_column else []
+    columns += [options.label_column] if labels else []
+    first_row = chunk.first_row
+    with open_parquet(location) as parquet:
+        try:
+            for batch in parquet.iter_batches(BATCH_ROWS, chunk.row_groups, columns):
+                yield _rows(batch, first_row, chunk.shard, options, location.uri, labels)
+                first_row += batch.num_rows
+        except (pa.ArrowInvalid, OSError) as error:
+            raise InputError(
+                f"{location.uri}: cannot be read after row {first_row} ({error}); "
+                "replace the shard."
+            ) from error
+
+
+def check_labels(archive: Archive, options: ReadOptions, num_digits: int) -> None:
+    """Check that every row of `archive` has a sum within 0..9*num_digits.
+
+    Reads only footers where they hold statistics of the labels, else the label column. Raises
+    InputError naming the shard and row group of the first sum that is null or out of range, or
+    the shard that has no labels.
+    """
+    with ThreadPoolExecutor(FOOTER_THREADS) as threads:
+        list(
+            threads.map(
+                lambda shard: _check_shard_labels(archive.root, shard, options, num_digits),
+                archive.shards,
+            )
+        )
+
+
+def _rows(
+    batch: pa.RecordBatch,
+    first_row: int,
+    shard: Shard,
+    options: ReadOptions,
+    where: str,
+    labels: bool,
+) -> Rows:
+    images = decode_images(batch.column(options.image_column), shard.shape)
+    if shard.id_column:
+        image_ids = batch.column(shard.id_column).cast(pa.string())
+    else:
+        made = (f"{shard.file.path}#{first_row + row}" for row in range(batch.num_rows))
+        image_ids = pa.array(made, pa.string())
+    digit_sums = None
+    if labels:
+        column = batch.column(options.label_column)
+        if column.null_count:
+            row = first_row + int(np.flatnonzero(column.is_null())[0])
+            raise InputError(f"{where}: row {row}: {options.label_column!r} is null; label it.")
+        digit_sums = column.cast(pa.int64()).to_numpy()
+    return Rows(first_row, image_ids, images.pixels, images.errors, digit_sums)
+
+
+def _check_shard_labels(
+    root: Location, shard: Shard, options: ReadOptions, num_digits: int
+) -> None:
+    location = root.join(shard.file.path)
+    with open_parquet(location) as parquet:
+        schema = parquet.schema_arrow
+        if options.label_column not in schema.names:
+            raise InputError(
+                f"{location.uri}: has no column {options.label_column!r}, only "
+                f"{', '.join(map(repr, schema.names))}; name the true sums with --label-column."
+            )
+        kind = schema.field(options.label_column).type
+        if not pa.types.is_integer(kind):
+            raise InputError(
+                f"{location.uri}: column {options.label_column!r} is of type {kind}, but sums are "
+                "integers; correct --label-column."
+            )
+        for group in range(parquet.metadata.num_row_groups):
+            if parquet.metadata.row_group(group).num_rows:
+                _check_group_labels(parquet, group, options, num_digits, location.uri)
+
+
+def _check_group_labels(
+    parquet: pq.ParquetFile, group: int, options: ReadOptions, num_digits: int, where: str
+) -> None:
+    least, greatest, nulls = _label_statistics(parquet, group, options.label_column)
+    place = f"{where}: row group {group}: column {options.label_column!r}"
+    if nulls:
+        raise InputError(f"{place} holds {nulls} nulls; label every image or remove it.")
+    largest = max_sum(num_digits)
+    if least < 0 or greatest > largest:
+        wrong = least if least < 0 else greatest
+        raise InputError(
+            f"{place} holds {wrong}, outside 0..{largest}, the sums of {num_digits} digits; "
+            "correct the labels or --digits."
+        )
+
+
+def _label_statistics(parquet: pq.ParquetFile, group: int, column: str) -> tuple[int, int, int]:
+    """Return the least and the greatest label of a row group and its nulls, from the footer."""
+    row_group = parquet.metadata.row_group(group)
+    index = next(
+        i for i in range(row_group.num_columns) if row_group.column(i).path_in_schema == column
+    )
+    statistics = row_group.column(index).statistics
+    if statistics is not None and statistics.has_min_max and statistics.has_null_count:
+        return int(statistics.min), int(statistics.max), int(statistics.null_count)
+    values = parquet.read_row_group(group, [column]).column(column)
+    if values.null_count:
+        return 0, 0, values.null_count
+    labels = values.to_numpy()
+    return int(labels.min()), int(labels.max()), 0

@@ -1,0 +1,183 @@
+"""What an archive holds: its shards, their footers, and the chunks they are worked on in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import accumulate
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import fs as pafs
+
+from digitsum.archive.images import image_shape
+from digitsum.archive.location import Location, locate
+from digitsum.archive.schema import DEFAULT_SHAPE, IMAGE_ID, ImageShape, ReadOptions
+from digitsum.errors import InputError
+
+SHARD_SUFFIX = ".parquet"
+FOOTER_THREADS = 16
+
+
+@dataclass(frozen=True)
+class ShardFile:
+    """A shard as the file system lists it."""
+
+    path: str
+    """Relative to the archive, with `/` between components."""
+    size_bytes: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A shard as its footer describes it."""
+
+    file: ShardFile
+    row_group_rows: tuple[int, ...]
+    """Rows of each row group, in order."""
+    shape: ImageShape
+    id_column: str | None
+    """Column of the image ids; None where ids are made of the shard's path and the row."""
+
+    @property
+    def num_rows(self) -> int:
+        """Images in the shard."""
+        return sum(self.row_group_rows)
+
+    @property
+    def fingerprint(self) -> str:
+        """Which bytes these are, as far as can be told without reading them."""
+        return f"size={self.file.size_bytes} mtime_ns={self.file.mtime_ns} rows={self.num_rows}"
+
+
+@dataclass(frozen=True)
+class Archive:
+    """Shards below one directory, in the order of their paths."""
+
+    root: Location
+    shards: tuple[Shard, ...]
+
+    @property
+    def num_images(self) -> int:
+        """Images in all shards."""
+        return sum(shard.num_rows for shard in self.shards)
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A run of whole row groups of one shard: the unit of work, of retry and of commit."""
+
+    shard: Shard
+    row_groups: tuple[int, ...]
+    first_row: int
+    """Index of its first row within the shard."""
+    num_rows: int
+
+
+def list_shards(archive: Location) -> tuple[Location, list[ShardFile]]:
+    """Return the directory that shard paths are relative to, and the shards below it, by path.
+
+    An archive may also be a single shard. Files and directories whose names begin with `_` or `.`
+    are not the archive's. Raises InputError where the place does not exist or holds no Parquet.
+    """
+    info = archive.info()
+    if info.type == pafs.FileType.NotFound:
+        raise InputError(f"{archive.uri}: no such file or directory; give an archive of shards.")
+    if info.type == pafs.FileType.File:
+        return archive.parent, [ShardFile(archive.name, info.size, info.mtime_ns)]
+    try:
+        listing = archive.filesystem.get_file_info(pafs.FileSelector(archive.path, recursive=True))
+    except OSError as error:
+        raise InputError(f"{archive.uri}: cannot be listed: {error}") from error
+    prefix = archive.path.rstrip("/") + "/"
+    files = [
+        ShardFile(entry.path.removeprefix(prefix), entry.size, entry.mtime_ns)
+        for entry in listing
+        if entry.type == pafs.FileType.File and entry.path.endswith(SHARD_SUFFIX)
+    ]
+    shards = [file for file in files if not _is_hidden(file.path)]
+    if not shards:
+        raise InputError(
+            f"{archive.uri}: holds no {SHARD_SUFFIX} files; make an archive with "
+            "`digitsum import` or `digitsum synth`."
+        )
+    return archive, sorted(shards, key=lambda shard: shard.path)
+
+
+def open_archive(
+    uri: str, options: ReadOptions, default_shape: ImageShape = DEFAULT_SHAPE
+) -> Archive:
+    """Return an archive with every shard's footer, which was read and checked, in parallel.
+
+    Raises InputError, naming the shard, where one is not Parquet or has no images that digitsum
+    reads. `default_shape` is for shards that do not say their images' shape.
+    """
+    root, files = list_shards(locate(uri))
+    with ThreadPoolExecutor(FOOTER_THREADS) as threads:
+        shards = threads.map(lambda file: _read_footer(root, file, options, default_shape), files)
+        return Archive(root, tuple(shards))
+
+
+def open_parquet(location: Location) -> pq.ParquetFile:
+    """Open a Parquet file; raises InputError, naming it, where it is none."""
+    try:
+        return pq.ParquetFile(location.filesystem.open_input_file(location.path), pre_buffer=True)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise InputError(
+            f"{location.uri}: not a whole Parquet file ({error}); replace or remove it."
+        ) from error
+    except OSError as error:
+        raise InputError(f"{location.uri}: cannot be read: {error}") from error
+
+
+def plan_chunks(shard: Shard, chunk_images: int) -> list[Chunk]:
+    """Cut a shard into chunks of whole row groups, each closed once it has `chunk_images` rows.
+
+    The cut depends on the footer and on `chunk_images` alone. A shard without rows has no chunks.
+    """
+    starts = [0, *accumulate(shard.row_group_rows)]
+    return list(_cut(shard, starts, chunk_images))
+
+
+def _cut(shard: Shard, starts: list[int], chunk_images: int) -> Iterator[Chunk]:
+    groups: list[int] = []
+    num_rows = 0
+    for group, rows in enumerate(shard.row_group_rows):
+        groups.append(group)
+        num_rows += rows
+        last = group == len(shard.row_group_rows) - 1
+        if num_rows and (num_rows >= chunk_images or last):
+            yield Chunk(shard, tuple(groups), starts[groups[0]], num_rows)
+            groups, num_rows = [], 0
+
+
+def _is_hidden(path: str) -> bool:
+    return any(component.startswith(("_", ".")) for component in path.split("/"))
+
+
+def _read_footer(
+    root: Location, file: ShardFile, options: ReadOptions, default_shape: ImageShape
+) -> Shard:
+    location = root.join(file.path)
+    with open_parquet(location) as parquet:
+        schema = parquet.schema_arrow
+        shape = image_shape(schema, options, default_shape, location.uri)
+        metadata = parquet.metadata
+        rows = tuple(metadata.row_group(g).num_rows for g in range(metadata.num_row_groups))
+    return Shard(file, rows, shape, _id_column(schema, options, location.uri))
+
+
+def _id_column(schema: pa.Schema, options: ReadOptions, where: str) -> str | None:
+    if options.id_column not in schema.names:
+        if options.id_column == IMAGE_ID:
+            return None
+        raise InputError(f"{where}: has no column {options.id_column!r}; correct --id-column.")
+    kind = schema.field(options.id_column).type
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_integer(kind):
+        return options.id_column
+    raise InputError(
+        f"{where}: column {options.id_column!r} is of type {kind}, but ids are strings or "
+        "integers; correct --id-column."
+    )

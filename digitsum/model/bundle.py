@@ -1,0 +1,145 @@
+"""A trained model on disk: config.json, model.safetensors, metrics.json, MODEL_CARD.md.
+
+Nothing in a bundle is code, and nothing in it is executed: the configuration is numbers and names
+that are checked one by one, the weights are safetensors. The digest, recorded in config.json,
+covers both; a bundle in which either was changed is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_safetensors
+from safetensors.torch import save as save_safetensors
+
+from digitsum.archive.location import Location, locate
+from digitsum.archive.publish import publish_bytes
+from digitsum.archive.schema import ImageShape
+from digitsum.errors import InputError
+from digitsum.model.baseline import BaselineNetwork
+from digitsum.model.networks import build_network, network_sizes
+
+BUNDLE_FORMAT = 1
+PIXEL_SCALE = 1 / 255
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+METRICS_FILE = "metrics.json"
+CARD_FILE = "MODEL_CARD.md"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A network with its weights, and how its input is made."""
+
+    network_name: str
+    network: BaselineNetwork
+    pixel_scale: float
+    """What uint8 pixels are multiplied with."""
+    digest: str
+    """SHA-256, hexadecimal, of configuration and weights: the model's identity."""
+
+    @property
+    def shape(self) -> ImageShape:
+        """Shape of the images it scores."""
+        return self.network.config.shape
+
+    @property
+    def num_digits(self) -> int:
+        """Digits in an image."""
+        return self.network.config.num_digits
+
+
+def save_bundle(
+    uri: str,
+    network_name: str,
+    network: BaselineNetwork,
+    *,
+    metrics: Mapping[str, Any],
+    card: str,
+    pixel_scale: float = PIXEL_SCALE,
+) -> str:
+    """Write a bundle and return its digest; config.json, which makes it one, is written last."""
+    weights = save_safetensors(
+        {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    )
+    config = {
+        "format": BUNDLE_FORMAT,
+        "network": network_name,
+        "sizes": network_sizes(network),
+        "pixel_scale": pixel_scale,
+    }
+    digest = _digest(config, weights)
+    location = locate(uri)
+    publish_bytes(weights, location.join(WEIGHTS_FILE))
+    publish_bytes(_json(metrics), location.join(METRICS_FILE))
+    publish_bytes(card.encode(), location.join(CARD_FILE))
+    publish_bytes(_json({**config, "digest": digest}), location.join(CONFIG_FILE))
+    return digest
+
+
+def load_bundle(uri: str) -> Bundle:
+    """Return the bundle at a path or URI, its network in evaluation mode on the CPU.
+
+    Raises InputError where there is none, where it is of another format or fails its digest.
+    """
+    location = locate(uri)
+    config = _read_config(location)
+    weights = location.join(WEIGHTS_FILE).read_bytes()
+    recorded = config.pop("digest", None)
+    digest = _digest(config, weights)
+    if recorded != digest:
+        raise InputError(
+            f"{uri}: the bundle's content does not match its digest: it was changed or is "
+            "incomplete; train or import it again."
+        )
+    try:
+        network = build_network(config["network"], config["sizes"])
+        network.load_state_dict(load_safetensors(weights))
+        pixel_scale = float(config["pixel_scale"])
+    except (
+        KeyError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        RuntimeError,
+        SafetensorError,
+    ) as error:
+        raise InputError(f"{uri}: not a bundle that can be loaded: {error}") from error
+    return Bundle(config["network"], network.eval(), pixel_scale, digest)
+
+
+def num_parameters(network: torch.nn.Module) -> int:
+    """Return the number of trainable numbers of a network."""
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def _read_config(location: Location) -> dict[str, Any]:
+    file = location.join(CONFIG_FILE)
+    if not file.is_file():
+        raise InputError(
+            f"{location.uri}: not a bundle: it has no {CONFIG_FILE}; make one with "
+            "`digitsum train` or `digitsum import model`."
+        )
+    try:
+        config = json.loads(file.read_bytes())
+    except ValueError as error:
+        raise InputError(f"{file.uri}: not JSON: {error}") from error
+    if not isinstance(config, dict) or config.get("format") != BUNDLE_FORMAT:
+        raise InputError(f"{file.uri}: not a bundle of format {BUNDLE_FORMAT}; update digitsum.")
+    return config
+
+
+def _digest(config: Mapping[str, Any], weights: bytes) -> str:
+    content = json.dumps(config, sort_keys=True, separators=(",", ":")).encode()
+    return hashlib.sha256(content + b"\0" + weights).hexdigest()
+
+
+def _json(value: Mapping[str, Any]) -> bytes:
+    return json.dumps(value, indent=2).encode() + b"\n"

@@ -1,0 +1,1 @@
+"""Scoring and evaluating on Ray Data; planning and committing are pure."""
