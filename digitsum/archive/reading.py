@@ -44,15 +44,15 @@ def read_chunk(
     With `labels`, every row has one: where it is null, InputError names the shard and row. Raises
     InputError too where the shard cannot be read any more.
     """
-    location = root.join(chunk.shard.file.path)
+    location = root.join(chunk.shard)
     columns = [options.image_column]
-    columns += [chunk.shard.id_column] if chunk.shard.id_column else []
+    columns += [chunk.id_column] if chunk.id_column else []
     columns += [options.label_column] if labels else []
     first_row = chunk.first_row
     with open_parquet(location) as parquet:
         try:
             for batch in parquet.iter_batches(BATCH_ROWS, chunk.row_groups, columns):
-                yield _rows(batch, first_row, chunk.shard, options, location.uri, labels)
+                yield _rows(batch, first_row, chunk, options, location.uri, labels)
                 first_row += batch.num_rows
         except (pa.ArrowInvalid, OSError) as error:
             raise InputError(
@@ -80,16 +80,16 @@ def check_labels(archive: Archive, options: ReadOptions, num_digits: int) -> Non
 def _rows(
     batch: pa.RecordBatch,
     first_row: int,
-    shard: Shard,
+    chunk: Chunk,
     options: ReadOptions,
     where: str,
     labels: bool,
 ) -> Rows:
-    images = decode_images(batch.column(options.image_column), shard.shape)
-    if shard.id_column:
-        image_ids = batch.column(shard.id_column).cast(pa.string())
+    images = decode_images(batch.column(options.image_column), chunk.shape)
+    if chunk.id_column:
+        image_ids = batch.column(chunk.id_column).cast(pa.string())
     else:
-        made = (f"{shard.file.path}#{first_row + row}" for row in range(batch.num_rows))
+        made = (f"{chunk.shard}#{first_row + row}" for row in range(batch.num_rows))
         image_ids = pa.array(made, pa.string())
     digit_sums = None
     if labels:

@@ -65,10 +65,7 @@ class PartSource:
 
 def part_source(chunk: Chunk, model_digest: str) -> PartSource:
     """Return what the part of a chunk is scored from."""
-    shard = chunk.shard
-    return PartSource(
-        model_digest, shard.file.path, shard.fingerprint, chunk.first_row, chunk.num_rows
-    )
+    return PartSource(model_digest, chunk.shard, chunk.fingerprint, chunk.first_row, chunk.num_rows)
 
 
 def model_directory(model_digest: str) -> str:

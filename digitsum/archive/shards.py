@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import accumulate
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -67,13 +68,34 @@ class Archive:
 
 @dataclass(frozen=True)
 class Chunk:
-    """A run of whole row groups of one shard: the unit of work, of retry and of commit."""
+    """A run of whole row groups of one shard, and all that is needed to read it elsewhere."""
 
-    shard: Shard
+    shard: str
+    """The shard's path, relative to the archive."""
+    fingerprint: str
+    """The shard's fingerprint when the chunk was planned."""
+    height: int
+    width: int
+    id_column: str | None
     row_groups: tuple[int, ...]
     first_row: int
     """Index of its first row within the shard."""
     num_rows: int
+
+    @property
+    def shape(self) -> ImageShape:
+        """Shape of its images."""
+        return ImageShape(self.height, self.width)
+
+    def to_row(self) -> dict[str, Any]:
+        """Return the chunk as a row of a Ray dataset."""
+        return asdict(self) | {"row_groups": list(self.row_groups)}
+
+    @staticmethod
+    def from_row(row: Mapping[str, Any]) -> Chunk:
+        """Return the chunk that `to_row` gave, from what Ray made of it."""
+        groups = tuple(int(group) for group in row["row_groups"])
+        return Chunk(**{**row, "row_groups": groups})
 
 
 def list_shards(archive: Location) -> tuple[Location, list[ShardFile]]:
@@ -149,7 +171,16 @@ def _cut(shard: Shard, starts: list[int], chunk_images: int) -> Iterator[Chunk]:
         num_rows += rows
         last = group == len(shard.row_group_rows) - 1
         if num_rows and (num_rows >= chunk_images or last):
-            yield Chunk(shard, tuple(groups), starts[groups[0]], num_rows)
+            yield Chunk(
+                shard=shard.file.path,
+                fingerprint=shard.fingerprint,
+                height=shard.shape.height,
+                width=shard.shape.width,
+                id_column=shard.id_column,
+                row_groups=tuple(groups),
+                first_row=starts[groups[0]],
+                num_rows=num_rows,
+            )
             groups, num_rows = [], 0
 
 

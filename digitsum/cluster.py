@@ -1,0 +1,43 @@
+"""Connecting to Ray: the cluster that a job was submitted to, or one on this machine."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+from ray.data import DataContext
+
+from digitsum.errors import find_digitsum_error
+
+
+@contextmanager
+def connected() -> Iterator[None]:
+    """Be connected to Ray within the block; a DigitsumError raised in a worker is raised here.
+
+    Joins the cluster that RAY_ADDRESS names, as it does within `ray job submit`; else starts Ray on
+    this machine alone, and ends it again. A process that is connected already stays so.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    starts = not ray.is_initialized()
+    if starts:
+        address = os.environ.get("RAY_ADDRESS", "local")
+        ray.init(address=address, logging_level=logging.WARNING)
+    DataContext.get_current().enable_progress_bars = False
+    try:
+        yield
+    except Exception as error:
+        said = find_digitsum_error(error)
+        if said is None or said is error:
+            raise
+        raise said from error
+    finally:
+        if starts:
+            ray.shutdown()
+
+
+def num_cluster(resource: str) -> float:
+    """Return how much of a resource ("CPU", "GPU") the connected cluster has in all."""
+    return float(ray.cluster_resources().get(resource, 0.0))

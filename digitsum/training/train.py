@@ -1,0 +1,204 @@
+"""Training with Ray Train: from a labelled archive to a bundle."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+from ray.train import CheckpointConfig, FailureConfig, Result, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+from safetensors.torch import load_file
+
+from digitsum.archive.location import Location, locate
+from digitsum.archive.publish import publish_bytes
+from digitsum.archive.reading import check_labels
+from digitsum.archive.schema import ImageShape
+from digitsum.archive.shards import Archive, open_archive
+from digitsum.cluster import connected, num_cluster
+from digitsum.errors import InputError
+from digitsum.model.bundle import num_parameters, save_bundle
+from digitsum.model.networks import build_network
+from digitsum.training.card import model_card
+from digitsum.training.checkpoint import HISTORY_FILE, WEIGHTS_FILE
+from digitsum.training.config import TrainConfig
+from digitsum.training.data import SplitDataConfig, labelled_dataset
+from digitsum.training.history import Epoch, best_epoch, history_from_json, history_to_json
+from digitsum.training.worker import train_worker
+
+CONFIG_FILE = "config.json"
+CURVES_FILE = "curves.json"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training run came to."""
+
+    bundle_uri: str
+    model_digest: str
+    run: Location
+    """The run's directory: configuration, curves, and Ray Train's checkpoints."""
+    history: tuple[Epoch, ...]
+    best: Epoch
+    """The epoch whose weights the bundle holds."""
+
+
+def train(config: TrainConfig) -> Trained:
+    """Train as `config` says, or resume the run of that name, and write the bundle.
+
+    Everything that can be checked is checked before Ray starts: raises InputError where an archive
+    cannot be trained on, or where the named run was started with other options.
+    """
+    archive, validation = _open_archives(config)
+    shape = archive.shards[0].shape
+    sizes = {"height": shape.height, "width": shape.width, "num_digits": config.digits}
+    network = build_network(config.model, sizes)
+    run = _run_location(config)
+    _check_resumable(run, config)
+    publish_bytes(_json(config.learned_from()), run.join(CONFIG_FILE))
+
+    with connected():
+        result = _fit(config, archive, validation, sizes, run)
+        history = _read_history(result)
+        best, weights = _best_checkpoint(result)
+    network.load_state_dict(weights)
+    publish_bytes(history_to_json(history).encode(), run.join(CURVES_FILE))
+    card = model_card(config, history, best, num_parameters(network), run.uri)
+    digest = save_bundle(
+        config.bundle, config.model, network, metrics={"best": vars(best)}, card=card
+    )
+    return Trained(config.bundle, digest, run, tuple(history), best)
+
+
+def worker_cpus(config: TrainConfig, cluster_cpus: float) -> float:
+    """Return the CPUs to reserve for each worker, so that the tasks that read find one free.
+
+    A worker that reserved the last CPU would wait for ever for images that no task may read.
+    """
+    if config.cpus_per_worker is not None:
+        share = config.cpus_per_worker
+    else:
+        share = (cluster_cpus - 1) / config.workers
+        share = math.floor(share) if share >= 1 else max(math.floor(share * 100) / 100, 0.01)
+    if config.workers * share > cluster_cpus - 1 and config.cpus_per_worker is not None:
+        raise InputError(
+            f"{config.workers} workers of {share:g} CPUs leave none of the cluster's "
+            f"{cluster_cpus:g} to read the archive; lower --cpus-per-worker or --workers."
+        )
+    return share
+
+
+def _open_archives(config: TrainConfig) -> tuple[Archive, Archive | None]:
+    archive = _open_labelled(config.archive, config)
+    validation = _open_labelled(config.validation, config) if config.validation else None
+    if validation and validation.shards[0].shape != archive.shards[0].shape:
+        raise InputError(
+            f"{config.validation}: images are {validation.shards[0].shape}, but those of "
+            f"{config.archive} are {archive.shards[0].shape}; give archives of one shape."
+        )
+    return archive, validation
+
+
+def _open_labelled(uri: str, config: TrainConfig) -> Archive:
+    archive = open_archive(uri, config.read)
+    shapes: dict[ImageShape, str] = {s.shape: s.file.path for s in reversed(archive.shards)}
+    if len(shapes) > 1:
+        found = ", ".join(f"{shape} in {path}" for shape, path in shapes.items())
+        raise InputError(f"{uri}: images of several shapes: {found}; train on one shape.")
+    if archive.num_images == 0:
+        raise InputError(f"{uri}: holds no images; give an archive with some.")
+    check_labels(archive, config.read, config.digits)
+    return archive
+
+
+def _run_location(config: TrainConfig) -> Location:
+    runs = locate(config.runs) if config.runs else locate(config.bundle).parent.join("_runs")
+    return runs.join(config.name or f"train-{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
+
+
+def _check_resumable(run: Location, config: TrainConfig) -> None:
+    file = run.join(CONFIG_FILE)
+    if not file.is_file():
+        return
+    earlier = json.loads(file.read_bytes())
+    now = json.loads(_json(config.learned_from()))
+    for option, value in now.items():
+        if earlier.get(option) != value:
+            raise InputError(
+                f"run {run.name} was started with {option}={earlier.get(option)!r}, not {value!r}; "
+                "resume it with the same options, or give the new run another --name."
+            )
+
+
+def _fit(
+    config: TrainConfig,
+    archive: Archive,
+    validation: Archive | None,
+    sizes: dict[str, int],
+    run: Location,
+) -> Result:
+    datasets = {
+        "train": labelled_dataset(archive, "all" if validation else "train", config, shuffled=True),
+        "validation": labelled_dataset(
+            validation or archive, "all" if validation else "validation", config, shuffled=False
+        ),
+    }
+    trainer = TorchTrainer(
+        train_worker,
+        train_loop_config={"config": config, "sizes": sizes},
+        datasets=datasets,
+        dataset_config=SplitDataConfig(),
+        scaling_config=ScalingConfig(
+            num_workers=config.workers,
+            use_gpu=config.use_gpu,
+            resources_per_worker=_resources(config),
+        ),
+        run_config=RunConfig(
+            name=run.name,
+            storage_path=run.parent.path,
+            storage_filesystem=run.filesystem,
+            failure_config=FailureConfig(max_failures=config.max_failures),
+            checkpoint_config=CheckpointConfig(
+                num_to_keep=2,
+                checkpoint_score_attribute="validation_accuracy",
+                checkpoint_score_order="max",
+            ),
+        ),
+    )
+    return trainer.fit()
+
+
+def _resources(config: TrainConfig) -> dict[str, float]:
+    resources = {"CPU": worker_cpus(config, num_cluster("CPU"))}
+    if config.use_gpu:
+        if num_cluster("GPU") < config.workers:
+            raise InputError(
+                f"{config.workers} workers want a GPU each, but the cluster has "
+                f"{num_cluster('GPU'):g}; lower --workers or leave --use-gpu out."
+            )
+        resources["GPU"] = 1
+    return resources
+
+
+def _read_history(result: Result) -> list[Epoch]:
+    with result.checkpoint.as_directory() as directory:
+        return history_from_json((Path(directory) / HISTORY_FILE).read_text())
+
+
+def _best_checkpoint(result: Result) -> tuple[Epoch, dict[str, torch.Tensor]]:
+    """Return the best of the checkpoints that were kept: its last epoch and its weights."""
+    candidates: Sequence[tuple[Epoch, dict[str, torch.Tensor]]] = []
+    for checkpoint, _ in result.best_checkpoints:
+        with checkpoint.as_directory() as directory:
+            epoch = history_from_json((Path(directory) / HISTORY_FILE).read_text())[-1]
+            candidates = [*candidates, (epoch, load_file(Path(directory) / WEIGHTS_FILE))]
+    best = best_epoch([epoch for epoch, _ in candidates])
+    return next(candidate for candidate in candidates if candidate[0] == best)
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, indent=2).encode() + b"\n"
