@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import ray
+from ray._private.state import state
 from ray.data import DataContext
 
 from digitsum.errors import find_digitsum_error
@@ -39,5 +40,7 @@ def connected() -> Iterator[None]:
 
 
 def num_cluster(resource: str) -> float:
-    """Return how much of a resource ("CPU", "GPU") the connected cluster has in all."""
-    return float(ray.cluster_resources().get(resource, 0.0))
+    """Return how much of a resource ("CPU", "GPU") the connected cluster has, or can grow to."""
+    # An idle autoscaling cluster has nothing yet; Ray has no public call for what it may grow to.
+    limits = state.get_max_resources_from_cluster_config() or {}
+    return float(max(ray.cluster_resources().get(resource, 0), limits.get(resource, 0)))

@@ -14,6 +14,7 @@ from digitsum.errors import InputError
 
 FORMAT_VERSION = "1"
 DIGEST_CHARACTERS = 16
+CURRENT_FILE = "CURRENT"
 
 SCORES_SCHEMA = pa.schema(
     [
@@ -79,10 +80,12 @@ def model_directory(model_digest: str) -> str:
 def part_path(source: PartSource) -> str:
     """Return a part's path below the scores; it follows from model, shard and row range alone.
 
-    The shard's whole path is kept as directories, so that no two shards share a name.
+    The shard's whole path, without its suffix, becomes directories, so that no two shards share a
+    name, and an archive's own Hive partitions stay partitions of its scores.
     """
+    shard = source.shard.removesuffix(SHARD_SUFFIX)
     rows = f"rows-{source.first_row:012d}-{source.first_row + source.num_rows:012d}"
-    return f"{model_directory(source.model_digest)}/{source.shard}/{rows}{SHARD_SUFFIX}"
+    return f"{model_directory(source.model_digest)}/{shard}/{rows}{SHARD_SUFFIX}"
 
 
 def write_part(location: Location, table: pa.Table, source: PartSource) -> None:
@@ -108,7 +111,7 @@ def current_model(scores: Location) -> str:
 
     Raises InputError where no run was completed there.
     """
-    pointer = scores.join("CURRENT")
+    pointer = scores.join(CURRENT_FILE)
     if not pointer.is_file():
         raise InputError(
             f"{scores.uri}: holds no complete scores (no file CURRENT); run `digitsum score` first."

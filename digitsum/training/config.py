@@ -50,7 +50,7 @@ class TrainConfig:
     use_gpu: bool = False
     """One GPU for each worker."""
     cpus_per_worker: float | None = None
-    """CPUs to reserve for each worker; by default all but one, shared, which reads the archive."""
+    """CPUs to reserve for each worker; by default 1, or less where none would be left to read."""
     max_failures: int = 3
     """Lost workers after which the run gives up; each time it resumes from its last checkpoint."""
     name: str | None = None

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import torch
 from ray.train import CheckpointConfig, FailureConfig, Result, RunConfig, ScalingConfig
@@ -23,6 +24,7 @@ from digitsum.cluster import connected, num_cluster
 from digitsum.errors import InputError
 from digitsum.model.bundle import num_parameters, save_bundle
 from digitsum.model.networks import build_network
+from digitsum.runs import RUNS_DIRECTORY, new_run_id, write_manifest
 from digitsum.training.card import model_card
 from digitsum.training.checkpoint import HISTORY_FILE, WEIGHTS_FILE
 from digitsum.training.config import TrainConfig
@@ -46,6 +48,15 @@ class Trained:
     best: Epoch
     """The epoch whose weights the bundle holds."""
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the figures of the run."""
+        return {
+            "bundle": self.bundle_uri,
+            "model_digest": self.model_digest,
+            "epochs": len(self.history),
+            "best": asdict(self.best),
+        }
+
 
 def train(config: TrainConfig) -> Trained:
     """Train as `config` says, or resume the run of that name, and write the bundle.
@@ -53,11 +64,12 @@ def train(config: TrainConfig) -> Trained:
     Everything that can be checked is checked before Ray starts: raises InputError where an archive
     cannot be trained on, or where the named run was started with other options.
     """
+    started = datetime.now(UTC)
     archive, validation = _open_archives(config)
     shape = archive.shards[0].shape
     sizes = {"height": shape.height, "width": shape.width, "num_digits": config.digits}
     network = build_network(config.model, sizes)
-    run = _run_location(config)
+    run = _run_location(config, started)
     _check_resumable(run, config)
     publish_bytes(_json(config.learned_from()), run.join(CONFIG_FILE))
 
@@ -69,27 +81,31 @@ def train(config: TrainConfig) -> Trained:
     publish_bytes(history_to_json(history).encode(), run.join(CURVES_FILE))
     card = model_card(config, history, best, num_parameters(network), run.uri)
     digest = save_bundle(
-        config.bundle, config.model, network, metrics={"best": vars(best)}, card=card
+        config.bundle, config.model, network, metrics={"best": asdict(best)}, card=card
     )
-    return Trained(config.bundle, digest, run, tuple(history), best)
+    trained = Trained(config.bundle, digest, run, tuple(history), best)
+    write_manifest(run, "train", config, started, trained.to_json())
+    return trained
 
 
 def worker_cpus(config: TrainConfig, cluster_cpus: float) -> float:
     """Return the CPUs to reserve for each worker, so that the tasks that read find one free.
 
-    A worker that reserved the last CPU would wait for ever for images that no task may read.
+    A worker that reserved the last CPU would wait for ever for images that no task may read:
+    raises InputError where the options ask for that. The reservation bounds no threads: workers
+    compute on all cores of their node.
     """
-    if config.cpus_per_worker is not None:
-        share = config.cpus_per_worker
-    else:
-        share = (cluster_cpus - 1) / config.workers
-        share = math.floor(share) if share >= 1 else max(math.floor(share * 100) / 100, 0.01)
-    if config.workers * share > cluster_cpus - 1 and config.cpus_per_worker is not None:
-        raise InputError(
-            f"{config.workers} workers of {share:g} CPUs leave none of the cluster's "
-            f"{cluster_cpus:g} to read the archive; lower --cpus-per-worker or --workers."
+    left = cluster_cpus - 1
+    if config.cpus_per_worker is None:
+        return (
+            1.0 if config.workers <= left else max(math.floor(100 * left / config.workers), 1) / 100
         )
-    return share
+    if config.workers * config.cpus_per_worker > left:
+        raise InputError(
+            f"{config.workers} workers of {config.cpus_per_worker:g} CPUs leave none of the "
+            f"cluster's {cluster_cpus:g} to read the archive; lower --cpus-per-worker or --workers."
+        )
+    return config.cpus_per_worker
 
 
 def _open_archives(config: TrainConfig) -> tuple[Archive, Archive | None]:
@@ -115,9 +131,10 @@ def _open_labelled(uri: str, config: TrainConfig) -> Archive:
     return archive
 
 
-def _run_location(config: TrainConfig) -> Location:
-    runs = locate(config.runs) if config.runs else locate(config.bundle).parent.join("_runs")
-    return runs.join(config.name or f"train-{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
+def _run_location(config: TrainConfig, started: datetime) -> Location:
+    beside = locate(config.bundle).parent.join(RUNS_DIRECTORY)
+    runs = locate(config.runs) if config.runs else beside
+    return runs.join(config.name or new_run_id("train", started))
 
 
 def _check_resumable(run: Location, config: TrainConfig) -> None:

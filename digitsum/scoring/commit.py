@@ -1,0 +1,99 @@
+"""Committing scores: what makes a chunk done, and what a reader sees meanwhile.
+
+A chunk is done when its part lies under its final name with metadata that names its source: model,
+shard, fingerprint, row range. The name follows from the chunk, so that a chunk that is scored twice
+(an actor that was lost after it committed, a run that was killed) ends in the same one file.
+
+1. The part is written under a hidden name, then renamed (on object stores: put). Killed before:
+   the chunk is not done, and a hidden file is left that no reader of scores looks at. Killed
+   after: it is done. In between there is nothing.
+2. When all chunks are done, parts of rows that the archive no longer has are removed. Killed before
+   or among these: they are found and removed by the next run.
+3. `CURRENT` is replaced, in one step, to name the model's directory. Killed before: readers that
+   follow it see the last complete run's model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pyarrow as pa
+from pyarrow import fs as pafs
+
+from digitsum.archive.location import Location
+from digitsum.archive.publish import publish_bytes
+from digitsum.archive.reading import Rows
+from digitsum.archive.scores import (
+    CURRENT_FILE,
+    SCORES_SCHEMA,
+    PartSource,
+    model_directory,
+    part_path,
+    read_part_source,
+    write_part,
+)
+from digitsum.archive.shards import FOOTER_THREADS, SHARD_SUFFIX
+from digitsum.errors import InputError
+from digitsum.model.predictor import Predictions
+
+
+def committed_parts(scores: Location, model_digest: str) -> dict[str, PartSource | None]:
+    """Return every part of a model below the scores, and what it says it was scored from."""
+    selector = pafs.FileSelector(
+        scores.join(model_directory(model_digest)).path, recursive=True, allow_not_found=True
+    )
+    prefix = scores.path.rstrip("/") + "/"
+    paths = [
+        entry.path.removeprefix(prefix)
+        for entry in scores.filesystem.get_file_info(selector)
+        if entry.type == pafs.FileType.File
+        and entry.path.endswith(SHARD_SUFFIX)
+        and not entry.base_name.startswith((".", "_"))
+    ]
+    with ThreadPoolExecutor(FOOTER_THREADS) as threads:
+        sources = threads.map(lambda path: read_part_source(scores.join(path)), paths)
+        return dict(zip(paths, sources, strict=True))
+
+
+def scored_rows(rows: Rows, predictions: Predictions) -> pa.Table:
+    """Return the scores of consecutive rows; a rejected row has its reason and no sum."""
+    rejected = np.zeros(len(rows.image_ids), bool)
+    rejected[list(rows.errors)] = True
+    errors = [rows.errors.get(row) for row in range(len(rejected))] if rows.errors else None
+    return pa.table(
+        {
+            "image_id": rows.image_ids,
+            "predicted_sum": pa.array(predictions.sums, pa.int16(), mask=rejected),
+            "confidence": pa.array(predictions.confidences, pa.float32(), mask=rejected),
+            "digits": pa.nulls(len(rejected), SCORES_SCHEMA.field("digits").type),
+            "error": pa.array(errors, pa.string())
+            if errors
+            else pa.nulls(len(rejected), pa.string()),
+        },
+        schema=SCORES_SCHEMA,
+    )
+
+
+def commit_part(scores: Location, tables: Iterable[pa.Table], source: PartSource) -> int:
+    """Make the part of a chunk appear from its scores; return how many of its rows are rejected.
+
+    Raises InputError, and commits nothing, where there are not as many scores as the chunk has
+    rows: its shard was changed after the footer was read.
+    """
+    table = pa.concat_tables(tables)
+    if table.num_rows != source.num_rows:
+        raise InputError(
+            f"{source.shard}: gave {table.num_rows} rows from row {source.first_row} on, but its "
+            f"footer promised {source.num_rows}: it was changed meanwhile; run again."
+        )
+    write_part(scores.join(part_path(source)), table, source)
+    return int(table.num_rows - table.column("error").null_count)
+
+
+def complete(scores: Location, model_digest: str, gone: Iterable[str]) -> None:
+    """End a run all of whose chunks are done: remove what is gone, point CURRENT at the model."""
+    for path in gone:
+        scores.filesystem.delete_file(scores.join(path).path)
+    publish_bytes(f"{model_directory(model_digest)}\n".encode(), scores.join(CURRENT_FILE))

@@ -1,0 +1,93 @@
+"""What can be chosen of a scoring run and of an evaluation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from digitsum.archive.schema import ReadOptions
+from digitsum.errors import InputError
+
+CHUNK_IMAGES = 50_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActorOptions:
+    """The actors that hold the model, each on its own share of a node."""
+
+    cpus_per_actor: int = 1
+    """CPUs to reserve for each actor, and threads that it computes on."""
+    gpus_per_actor: float = 0
+    """GPUs for each actor, also a fraction of one; 0 computes on CPUs."""
+    min_actors: int = 1
+    """Actors to keep however little there is to do."""
+    max_actors: int | None = None
+    """Actors to grow to; by default as many as the cluster has room for."""
+    batch_size: int = 64
+    """Images in one pass of the network."""
+
+    def __post_init__(self) -> None:
+        for option in ("cpus_per_actor", "min_actors", "batch_size"):
+            if getattr(self, option) < 1:
+                flag = option.replace("_", "-")
+                raise InputError(f"--{flag} {getattr(self, option)}: give at least 1.")
+        if self.max_actors is not None and self.max_actors < self.min_actors:
+            raise InputError(
+                f"--max-actors {self.max_actors} is below --min-actors {self.min_actors}; "
+                "exchange them."
+            )
+        whole = self.gpus_per_actor == int(self.gpus_per_actor)
+        if self.gpus_per_actor < 0 or (self.gpus_per_actor > 1 and not whole):
+            raise InputError(
+                f"--gpus-per-actor {self.gpus_per_actor}: give 0, a fraction of 1, or whole GPUs."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreConfig:
+    """Score an archive with Ray Data: predicted sums as Parquet, one part a chunk."""
+
+    archive: str
+    """Archive to score: a directory or URI such as s3://bucket/archive."""
+    scores: str
+    """Where the predicted sums go: a directory or URI."""
+    bundle: str
+    """Bundle of the model: a directory or URI."""
+    plan: bool = False
+    """Only say what would be scored."""
+    json: bool = False
+    """Say it, on stdout, as one JSON object."""
+    chunk_images: int = CHUNK_IMAGES
+    """Images in a chunk, rounded up to whole row groups."""
+    actors: ActorOptions = field(default_factory=ActorOptions)
+    """The actors that hold the model."""
+    read: ReadOptions = field(default_factory=ReadOptions)
+    """How to read the archive."""
+
+    def __post_init__(self) -> None:
+        _check_chunk_images(self.chunk_images)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """Score a labelled archive and compare the predicted sums with the true ones."""
+
+    archive: str
+    """Labelled archive: a directory or URI such as s3://bucket/archive."""
+    bundle: str
+    """Bundle of the model: a directory or URI."""
+    report: str = "evaluation"
+    """Where the confusion matrix and the figures go: a directory or URI."""
+    chunk_images: int = CHUNK_IMAGES
+    """Images in a chunk, rounded up to whole row groups."""
+    actors: ActorOptions = field(default_factory=ActorOptions)
+    """The actors that hold the model."""
+    read: ReadOptions = field(default_factory=ReadOptions)
+    """How to read the archive."""
+
+    def __post_init__(self) -> None:
+        _check_chunk_images(self.chunk_images)
+
+
+def _check_chunk_images(chunk_images: int) -> None:
+    if chunk_images < 1:
+        raise InputError(f"--chunk-images {chunk_images}: give at least 1.")

@@ -1,0 +1,8 @@
+"""Score a labelled archive and compare; `python jobs/evaluate.py --help` lists the options."""
+
+import sys
+
+from digitsum.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["evaluate", *sys.argv[1:]]))

