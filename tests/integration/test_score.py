@@ -1,0 +1,151 @@
+import io
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+
+from digitsum.cli import main
+from digitsum.model.bundle import load_bundle
+
+pytestmark = pytest.mark.usefixtures("one_ray")
+
+
+def score(archive: str, scores: Path, bundle: Path, *options: str) -> int:
+    command = ["score", "--archive", archive, "--scores", str(scores), "--bundle", str(bundle)]
+    return main([*command, *options])
+
+
+def scored_in_last_run(capsys) -> dict:
+    return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+
+def parts(scores: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(scores)): p.read_bytes() for p in scores.glob("model=*/**/*.parquet")}
+
+
+@pytest.fixture(scope="module")
+def scores(trained, unlabelled, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("scores") / "scores"
+    assert score(unlabelled, out, trained / "bundle") == 0
+    return out
+
+
+def test_every_image_is_scored_once_in_order_as_the_network_says(
+    scores, trained, unlabelled, read_scores, read_archive
+):
+    rows = read_scores(scores)
+    images = read_archive(unlabelled)
+    assert [row["image_id"] for row in rows] == list(images)
+    bundle = load_bundle(f"{trained}/bundle")
+    pixels = torch.from_numpy(np.stack(list(images.values()))).unsqueeze(1).float() / 255
+    with torch.inference_mode():
+        probabilities = bundle.network(pixels).softmax(dim=1).numpy()
+    assert [row["predicted_sum"] for row in rows] == probabilities.argmax(axis=1).tolist()
+    confidences = np.array([row["confidence"] for row in rows])
+    np.testing.assert_allclose(confidences, probabilities.max(axis=1), atol=1e-4)
+    assert all(row["error"] is None for row in rows)
+
+
+def test_run_leaves_a_manifest_a_sample_and_the_pointer(scores, trained):
+    digest = load_bundle(f"{trained}/bundle").digest
+    [run] = (scores / "_runs").iterdir()
+    outcome = json.loads((run / "manifest.json").read_text())["outcome"]
+    assert (outcome["images"], outcome["rejected"]) == (500, 0)
+    assert outcome["model_digest"] == digest
+    assert (run / "sample.png").read_bytes().startswith(b"\x89PNG")
+    assert (scores / "CURRENT").read_text() == f"model={digest[:16]}\n"
+
+
+def test_second_run_scores_only_what_is_missing_new_or_changed(
+    scores, trained, unlabelled, tmp_path, capsys, read_scores
+):
+    archive, second = tmp_path / "archive", tmp_path / "scores"
+    shutil.copytree(unlabelled, archive)
+    bundle = trained / "bundle"
+    assert score(str(archive), second, bundle) == 0
+    before = parts(second)
+    capsys.readouterr()
+
+    assert score(str(archive), second, bundle, "--json") == 0
+    assert scored_in_last_run(capsys)["images"] == 0
+    assert parts(second) == before
+
+    lost = sorted(before)[1]
+    (second / lost).unlink()
+    assert score(str(archive), second, bundle, "--plan", "--json") == 0
+    assert scored_in_last_run(capsys)["new"]["chunks"] == 1
+    assert lost not in parts(second)
+    assert score(str(archive), second, bundle) == 0
+    assert parts(second) == before
+    capsys.readouterr()
+
+    # A shard with fewer rows, a shard that is gone, and a shard that is new.
+    table = pq.read_table(archive / "shard-00000.parquet")
+    pq.write_table(table.slice(0, 100), archive / "shard-00000.parquet")
+    (archive / "shard-00001.parquet").unlink()
+    pq.write_table(table.slice(100), archive / "shard-00003.parquet")
+    assert score(str(archive), second, bundle, "--json") == 0
+    outcome = scored_in_last_run(capsys)
+    assert outcome["images"] == len(table)
+    ids = [row["image_id"] for row in read_scores(second)]
+    kept = pq.read_table(archive / "shard-00002.parquet")["image_id"].to_pylist()
+    expected = table["image_id"].to_pylist()
+    assert ids == expected[:100] + kept + expected[100:]
+
+
+def test_small_chunks_give_the_same_scores(
+    scores, trained, unlabelled, tmp_path, read_scores, read_archive
+):
+    archive, out = tmp_path / "archive", tmp_path / "scores"
+    archive.mkdir()
+    images = read_archive(unlabelled)
+    table = pa.table({"image_id": list(images), "image": [i.tobytes() for i in images.values()]})
+    pq.write_table(table, archive / "one.parquet", row_group_size=60)
+    options = ("--chunk-images", "100", "--batch-size", "7", "--max-actors", "1")
+    assert score(str(archive), out, trained / "bundle", *options) == 0
+    assert len(parts(out)) == 5  # 9 row groups, two a chunk
+    sums = [(row["image_id"], row["predicted_sum"]) for row in read_scores(out)]
+    assert sums == [(row["image_id"], row["predicted_sum"]) for row in read_scores(scores)]
+
+
+def test_bad_images_cost_their_rows_only(trained, tmp_path, read_scores, capsys):
+    buffer = io.BytesIO()
+    Image.fromarray(np.full((40, 48), 7, np.uint8)).save(buffer, "PNG")
+    good = buffer.getvalue()
+    archive = tmp_path / "archive"
+    archive.mkdir()
+    images = [good, b"\x89PNG\r\n\x1a\n broken", good, None]
+    pq.write_table(pa.table({"picture": images}), archive / "a.parquet")
+    out = tmp_path / "scores"
+    options = ("--image-column", "picture", "--json")
+    assert score(str(archive), out, trained / "bundle", *options) == 0
+    outcome = scored_in_last_run(capsys)
+    assert (outcome["images"], outcome["rejected"]) == (4, 2)
+    rows = read_scores(out)
+    assert [row["image_id"] for row in rows] == [f"a.parquet#{row}" for row in range(4)]
+    assert [row["predicted_sum"] is None for row in rows] == [False, True, False, True]
+    assert [row["confidence"] is None for row in rows] == [False, True, False, True]
+    assert "decoded" in rows[1]["error"]
+    assert "null" in rows[3]["error"]
+
+
+def test_another_model_scores_beside_the_first(trained, unlabelled, tmp_path):
+    out = tmp_path / "scores"
+    assert score(unlabelled, out, trained / "bundle") == 0
+    first = parts(out)
+    torch.save(load_bundle(f"{trained}/bundle").network.state_dict(), tmp_path / "model.pth")
+    other = tmp_path / "other"
+    imported = f"import model {tmp_path}/model.pth --bundle {other} --width 48 --pixel-scale 0.01"
+    assert main(imported.split()) == 0
+    assert score(unlabelled, out, other) == 0
+    both = parts(out)
+    assert len(both) == 2 * len(first)
+    assert {path: both[path] for path in first} == first
+    digest = load_bundle(str(other)).digest
+    assert (out / "CURRENT").read_text() == f"model={digest[:16]}\n"

@@ -1,0 +1,88 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from digitsum.cli import main
+from digitsum.model.bundle import load_bundle
+from digitsum.training.history import history_from_json
+
+pytestmark = pytest.mark.usefixtures("one_ray")
+
+
+def curves(directory: Path, run: str):
+    return history_from_json((directory / f"_runs/{run}/curves.json").read_text())
+
+
+def test_two_workers_train_and_validate_on_every_image(trained):
+    history = curves(trained, "pair")
+    assert [epoch.epoch for epoch in history] == [1, 2]
+    for epoch in history:
+        # The equal split of training may leave out fewer images than there are workers.
+        assert 599 <= epoch.train_images + epoch.validation_images <= 600
+        assert epoch.validation_images == history[0].validation_images
+
+
+def test_run_leaves_bundle_curves_and_manifest(trained):
+    run = trained / "_runs/pair"
+    assert (run / "curves.png").read_bytes().startswith(b"\x89PNG")
+    manifest = json.loads((run / "manifest.json").read_text())
+    bundle = load_bundle(f"{trained}/bundle")
+    assert manifest["outcome"]["model_digest"] == bundle.digest
+    assert bundle.num_digits == 1
+    assert str(bundle.shape) == "40x48"
+    metrics = json.loads((trained / "bundle/metrics.json").read_text())
+    best = max(curves(trained, "pair"), key=lambda epoch: epoch.validation_accuracy)
+    assert metrics["best"]["validation_accuracy"] == best.validation_accuracy
+
+
+def test_more_epochs_under_the_same_name_continue_the_curve(labelled, tmp_path):
+    command = (
+        f"train --archive {labelled} --digits 1 --bundle {tmp_path}/bundle --name more "
+        "--validation-fraction 0.3"
+    ).split()
+    assert main([*command, "--epochs", "1"]) == 0
+    first = curves(tmp_path, "more")
+    assert main([*command, "--epochs", "3"]) == 0
+    history = curves(tmp_path, "more")
+    assert history[:1] == first
+    assert [epoch.epoch for epoch in history] == [1, 2, 3]
+    # Asked once more, there is nothing left to train.
+    assert main([*command, "--epochs", "3"]) == 0
+    assert curves(tmp_path, "more") == history
+
+
+def test_other_options_under_the_same_name_are_refused(trained, labelled, capsys):
+    before = load_bundle(f"{trained}/bundle").digest
+    command = (
+        f"train --archive {labelled} --digits 1 --bundle {trained}/bundle --name pair --epochs 2 "
+        "--workers 2 --batch-size 32 --learning-rate 0.5"
+    )
+    assert main(command.split()) == 2
+    assert "learning_rate" in capsys.readouterr().err
+    assert load_bundle(f"{trained}/bundle").digest == before
+
+
+def test_training_learns_to_read_a_digit(tmp_path):
+    archive = f"{tmp_path}/archive"
+    synth = f"synth --out {archive} --images 4000 --shards 2 --digits 1 --width 48"
+    assert main(synth.split()) == 0
+    train = (
+        f"train --archive {archive} --digits 1 --bundle {tmp_path}/bundle --name learns --epochs 3"
+    )
+    assert main(train.split()) == 0
+    # One class in ten would be right by guessing.
+    assert max(epoch.validation_accuracy for epoch in curves(tmp_path, "learns")) > 0.8
+
+
+def test_validation_archive_of_its_own_leaves_the_archive_whole(labelled, unlabelled, tmp_path):
+    validation = f"{tmp_path}/validation"
+    synth = f"synth --out {validation} --images 90 --shards 2 --split val --digits 1 --width 48"
+    assert main(synth.split()) == 0
+    train = (
+        f"train --archive {labelled} --validation {validation} --digits 1 --epochs 1 --name whole "
+        f"--bundle {tmp_path}/bundle --precision bf16"
+    )
+    assert main(train.split()) == 0
+    [epoch] = curves(tmp_path, "whole")
+    assert (epoch.train_images, epoch.validation_images) == (600, 90)
