@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import struct
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -28,6 +29,7 @@ SPLIT_PERCENT: dict[Split, int] = {"train": 80, "val": 10, "test": 10}
 # The split must never depend on a user's seed: a test glyph stays one in every archive.
 _SPLIT_SEED = 20_260_101
 _IDX_UINT8 = 0x08
+_BROKEN_FILE = (OSError, EOFError, zlib.error)
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,7 @@ def _read_npz(path: Path, split: Split) -> Glyphs:
                 glyphs = _check(arrays[f"x_{part}"], arrays[f"y_{part}"], f"{path}")
                 return _from_own_parts(glyphs, split)
             return take_split(_check(arrays["images"], arrays["labels"], f"{path}"), split)
-    except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
+    except (*_BROKEN_FILE, KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
         raise InputError(
             f"{path}: cannot be read as glyphs ({error}); it must hold the arrays x_train, "
             "y_train, x_test, y_test, or images, labels."
@@ -154,7 +156,7 @@ def read_idx(path: Path) -> Uint8Array:
         data = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
         zeros, kind, num_dimensions = struct.unpack_from(">HBB", data)
         shape = struct.unpack_from(f">{num_dimensions}I", data, 4)
-    except (OSError, EOFError, struct.error) as error:
+    except (*_BROKEN_FILE, struct.error) as error:
         raise InputError(f"{path}: cannot be read as an IDX file: {error}.") from error
     start = 4 + 4 * num_dimensions
     expected = start + int(np.prod(shape, dtype=np.int64))

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from digitsum.archive.schema import ImageShape, ReadOptions, declared_shape
 from digitsum.errors import InputError
@@ -17,14 +17,7 @@ from digitsum.errors import InputError
 Uint8Array = npt.NDArray[np.uint8]
 
 ENCODED_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
-_ENCODED_SIGNATURES = (
-    b"\x89PNG\r\n\x1a\n",
-    b"\xff\xd8\xff",
-    b"RIFF",
-    b"BM",
-    b"II*\x00",
-    b"MM\x00*",
-)
+_ENCODED_SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\x00", b"MM\x00*")
 _DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L")
 
 
@@ -101,15 +94,25 @@ def decode_encoded(data: bytes, shape: ImageShape | None = None) -> Uint8Array:
             found = ImageShape(image.height, image.width)
             if shape is not None and found != shape:
                 raise ValueError(f"image is {found} pixels, not {shape}")
-            if image.mode in _DEEP_MODES:
-                raise ValueError(f"image has pixels of mode {image.mode}, not 8 bits a channel")
+            if _is_deep(image):
+                raise ValueError("image has more than 8 bits a channel")
             return np.asarray(image.convert("L"))
     except ValueError:
         raise
+    except UnidentifiedImageError as error:
+        # Pillow's own message names the stream's address, which is another one in every run.
+        formats = ", ".join(ENCODED_FORMATS)
+        raise ValueError(f"image cannot be decoded: it is none of {formats}") from error
     except Exception as error:
         # Pillow's decoders raise whatever their parsing meets (OSError, SyntaxError, struct.error,
         # EOFError, ...); all of them mean that these bytes are not a whole image.
         raise ValueError(f"image cannot be decoded: {error}") from error
+
+
+def _is_deep(image: Image.Image) -> bool:
+    # Pillow opens 16-bit color as 8-bit RGB; only its decoder's raw mode tells that it cuts pixels.
+    raw_modes = (str(tile[3]) for tile in getattr(image, "tile", ()))
+    return image.mode in _DEEP_MODES or any(";16" in mode for mode in raw_modes)
 
 
 def _is_list(kind: pa.DataType) -> bool:
@@ -215,6 +218,18 @@ def _from_lists(column: pa.Array, shape: ImageShape) -> DecodedImages:
     return DecodedImages(pixels.reshape(-1, shape.height, shape.width), errors)
 
 
+def _is_encoded(data: bytes) -> bool:
+    """Whether bytes say themselves that they are an encoded image.
+
+    "RIFF" and "BM" alone may be pixels, so there more of the header must fit.
+    """
+    return (
+        data.startswith(_ENCODED_SIGNATURES)
+        or (data.startswith(b"RIFF") and data[8:12] == b"WEBP")
+        or (data.startswith(b"BM") and int.from_bytes(data[2:6], "little") == len(data))
+    )
+
+
 def _from_bytes(column: pa.Array, shape: ImageShape) -> DecodedImages:
     pixels = np.zeros((len(column), shape.height, shape.width), np.uint8)
     errors = _null_errors(column)
@@ -222,7 +237,7 @@ def _from_bytes(column: pa.Array, shape: ImageShape) -> DecodedImages:
         if row in errors:
             continue
         data = value.as_py()
-        if len(data) == shape.num_pixels and not data.startswith(_ENCODED_SIGNATURES):
+        if len(data) == shape.num_pixels and not _is_encoded(data):
             # What pandas writes of `array.tobytes()`: plain pixels in a binary column.
             pixels[row] = np.frombuffer(data, np.uint8).reshape(shape.height, shape.width)
             continue

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import csv
+import re
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain, repeat
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
 import numpy as np
 import pyarrow as pa
@@ -84,9 +85,25 @@ def _folder_files(folder: Path) -> Iterator[tuple[str, bytes]]:
             yield path.relative_to(folder).as_posix(), path.read_bytes()
 
 
+class _Member(tarfile.TarInfo):
+    """A member of a tar of which every byte is there.
+
+    tarfile takes a header that it cannot read, but for the first, for the tar's end.
+    """
+
+    @classmethod
+    def fromtarfile(cls, tarfile_: tarfile.TarFile) -> Self:
+        try:
+            return super().fromtarfile(tarfile_)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
+            raise
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(str(error)) from error
+
+
 def _tar_files(path: Path) -> Iterator[tuple[str, bytes]]:
     try:
-        with tarfile.open(path, "r|*") as tar:
+        with tarfile.open(path, "r|*", tarinfo=_Member) as tar:
             for member in tar:
                 if member.isfile() and member.name.lower().endswith(IMAGE_SUFFIXES):
                     content = tar.extractfile(member)
@@ -159,7 +176,12 @@ def _read_labels(path: str, num_digits: int) -> dict[str, int]:
                     f"{IMAGE_ID} and {DIGIT_SUM}."
                 )
             for row in reader:
-                labels[row[IMAGE_ID]] = _label(row, f"{path}: line {reader.line_num}", num_digits)
+                where, image_id = f"{path}: line {reader.line_num}", row[IMAGE_ID]
+                if not image_id:
+                    raise InputError(f"{where}: has no {IMAGE_ID}; name the image's file.")
+                if image_id in labels:
+                    raise InputError(f"{where}: labels {image_id} a second time; remove one row.")
+                labels[image_id] = _label(row, where, num_digits)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: cannot be read as CSV: {error}.") from error
     return labels
@@ -168,7 +190,7 @@ def _read_labels(path: str, num_digits: int) -> dict[str, int]:
 def _label(row: dict[str, str], where: str, num_digits: int) -> int:
     largest = max_sum(num_digits)
     text = row[DIGIT_SUM] or ""
-    if text.strip().isdecimal() and int(text) <= largest:
+    if re.fullmatch(r"\s*[0-9]{1,6}\s*", text) and int(text) <= largest:
         return int(text)
     raise InputError(
         f"{where}: {DIGIT_SUM} is {text!r}, not a sum of {num_digits} digits, 0..{largest}; "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import repeat
@@ -81,11 +82,16 @@ def import_npy(config: ImportNpyConfig) -> WrittenArchive:
 
 def _open(path: str) -> NpyArray:
     try:
-        return np.load(Path(path).expanduser(), mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
+        array = np.load(Path(path).expanduser(), mmap_mode="r", allow_pickle=False)
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file; name an existing .npy file.") from error
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"{path}: not a NumPy file of plain numbers: {error}.") from error
+    if not isinstance(array, np.ndarray):
+        raise InputError(
+            f"{path}: not a NumPy file of one plain array, but of several; give .npy files."
+        )
+    return array
 
 
 def _open_images(path: str) -> NpyArray:

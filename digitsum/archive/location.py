@@ -32,7 +32,7 @@ class Location:
     @property
     def parent(self) -> Location:
         """The directory that holds this place."""
-        base, mark, query = self.uri.partition("?")
+        base, mark, query = self.uri.partition("?") if "://" in self.uri else (self.uri, "", "")
         uri = base.rstrip("/").rpartition("/")[0] if "://" in base else str(Path(self.path).parent)
         return Location(
             uri + mark + query, self.filesystem, self.path.rstrip("/").rpartition("/")[0]

@@ -68,9 +68,9 @@ def _put(temporary: Path, target: Location) -> None:
     Closing a pyarrow output stream completes the upload, even while an exception unwinds; after
     a single write of everything there is no state in which a close could publish a part.
     """
-    stream = target.filesystem.open_output_stream(target.path)
     size = temporary.stat().st_size
     with open(temporary, "rb") as source:
+        stream = target.filesystem.open_output_stream(target.path)
         if size:
             with mmap.mmap(source.fileno(), size, access=mmap.ACCESS_READ) as content:
                 stream.write(content)

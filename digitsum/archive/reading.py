@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from digitsum.archive.images import Uint8Array, decode_images
+from digitsum.archive.images import Uint8Array, decode_images, image_shape
 from digitsum.archive.location import Location
 from digitsum.archive.schema import ReadOptions, max_sum
 from digitsum.archive.shards import FOOTER_THREADS, Archive, Chunk, Shard, open_parquet
@@ -50,6 +51,7 @@ def read_chunk(
     columns += [options.label_column] if labels else []
     first_row = chunk.first_row
     with open_parquet(location) as parquet:
+        _check_unchanged(parquet.schema_arrow, chunk, options, columns, location.uri)
         try:
             for batch in parquet.iter_batches(BATCH_ROWS, chunk.row_groups, columns):
                 yield _rows(batch, first_row, chunk, options, location.uri, labels)
@@ -59,6 +61,16 @@ def read_chunk(
                 f"{location.uri}: cannot be read after row {first_row} ({error}); "
                 "replace the shard."
             ) from error
+
+
+def _check_unchanged(
+    schema: pa.Schema, chunk: Chunk, options: ReadOptions, columns: list[str], where: str
+) -> None:
+    """Raise InputError where a shard is not of the schema it was planned by any more."""
+    missing = sorted(set(columns) - set(schema.names))
+    if missing or image_shape(schema, options, chunk.shape, where) != chunk.shape:
+        what = f"column {missing[0]!r} is gone" if missing else "its images are of another shape"
+        raise InputError(f"{where}: was replaced meanwhile ({what}); run again.")
 
 
 def check_labels(archive: Archive, options: ReadOptions, num_digits: int) -> None:
@@ -89,8 +101,10 @@ def _rows(
     if chunk.id_column:
         image_ids = batch.column(chunk.id_column).cast(pa.string())
     else:
-        made = (f"{chunk.shard}#{first_row + row}" for row in range(batch.num_rows))
-        image_ids = pa.array(made, pa.string())
+        image_ids = pa.nulls(batch.num_rows, pa.string())
+    if image_ids.null_count:
+        made = [f"{chunk.shard}#{first_row + row}" for row in range(batch.num_rows)]
+        image_ids = pc.coalesce(image_ids, pa.array(made, pa.string()))
     digit_sums = None
     if labels:
         column = batch.column(options.label_column)
@@ -126,7 +140,7 @@ def _check_shard_labels(
 def _check_group_labels(
     parquet: pq.ParquetFile, group: int, options: ReadOptions, num_digits: int, where: str
 ) -> None:
-    least, greatest, nulls = _label_statistics(parquet, group, options.label_column)
+    least, greatest, nulls = _label_statistics(parquet, group, options.label_column, where)
     place = f"{where}: row group {group}: column {options.label_column!r}"
     if nulls:
         raise InputError(f"{place} holds {nulls} nulls; label every image or remove it.")
@@ -139,7 +153,9 @@ def _check_group_labels(
         )
 
 
-def _label_statistics(parquet: pq.ParquetFile, group: int, column: str) -> tuple[int, int, int]:
+def _label_statistics(
+    parquet: pq.ParquetFile, group: int, column: str, where: str
+) -> tuple[int, int, int]:
     """Return the least and the greatest label of a row group and its nulls, from the footer."""
     row_group = parquet.metadata.row_group(group)
     index = next(
@@ -148,7 +164,13 @@ def _label_statistics(parquet: pq.ParquetFile, group: int, column: str) -> tuple
     statistics = row_group.column(index).statistics
     if statistics is not None and statistics.has_min_max and statistics.has_null_count:
         return int(statistics.min), int(statistics.max), int(statistics.null_count)
-    values = parquet.read_row_group(group, [column]).column(column)
+    try:
+        values = parquet.read_row_group(group, [column]).column(column)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise InputError(
+            f"{where}: row group {group}: column {column!r} cannot be read ({error}); "
+            "replace the shard."
+        ) from error
     if values.null_count:
         return 0, 0, values.null_count
     labels = values.to_numpy()

@@ -50,7 +50,7 @@ class ReadOptions:
     image_column: str = IMAGE
     """Column that holds the images."""
     id_column: str = IMAGE_ID
-    """Column that holds the image ids; where the default is absent, ids are made: SHARD#ROW."""
+    """Column that holds the image ids; where the default is absent or null, they are SHARD#ROW."""
     label_column: str = DIGIT_SUM
     """Column that holds the true sums."""
     height: int | None = None
@@ -97,16 +97,16 @@ def declared_shape(schema: pa.Schema, where: str) -> ImageShape | None:
     """Return the shape a shard's metadata declares, or None; raises InputError where it is off."""
     metadata = schema.metadata or {}
     version = metadata.get(FORMAT_KEY)
-    if version is not None and version.decode() != FORMAT_VERSION:
+    if version is not None and version != FORMAT_VERSION.encode():
         raise InputError(
-            f"{where}: written in format {version.decode()!r}, but this digitsum reads format "
-            f"{FORMAT_VERSION!r}; use the digitsum that wrote it, or a newer one."
+            f"{where}: written in format {version.decode(errors='replace')!r}, but this digitsum "
+            f"reads format {FORMAT_VERSION!r}; use the digitsum that wrote it, or a newer one."
         )
     if HEIGHT_KEY not in metadata or WIDTH_KEY not in metadata:
         return None
     try:
         return ImageShape(int(metadata[HEIGHT_KEY]), int(metadata[WIDTH_KEY]))
-    except ValueError as error:
+    except (ValueError, InputError) as error:
         raise InputError(
-            f"{where}: the metadata digitsum.height or .width is no number."
+            f"{where}: the metadata digitsum.height or .width is no positive number."
         ) from error

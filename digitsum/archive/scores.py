@@ -49,7 +49,14 @@ class PartSource:
     @staticmethod
     def from_metadata(metadata: dict[bytes, bytes] | None) -> PartSource | None:
         """Return the source that Parquet file metadata names, or None where it names none."""
-        values = {key.decode(): value.decode() for key, value in (metadata or {}).items()}
+        try:
+            values = {
+                key.decode(): value.decode()
+                for key, value in (metadata or {}).items()
+                if key.startswith(_PREFIX.encode())
+            }
+        except UnicodeDecodeError:
+            return None
         if values.get(f"{_PREFIX}format") != FORMAT_VERSION:
             return None
         try:

@@ -120,7 +120,7 @@ def _check_empty(archive: Location) -> None:
     if info.type == pafs.FileType.File:
         raise InputError(f"{archive.uri}: is a file; give a directory to --out.")
     if info.type == pafs.FileType.Directory:
-        entries = archive.filesystem.get_file_info(pafs.FileSelector(archive.path))
+        entries = archive.filesystem.get_file_info(pafs.FileSelector(archive.path, recursive=True))
         if any(entry.path.endswith(SHARD_SUFFIX) for entry in entries):
             raise InputError(
                 f"{archive.uri}: already holds shards; give another --out, or remove them first."
