@@ -17,6 +17,7 @@ from digitsum.archive.writing import WrittenArchive
 from digitsum.errors import DigitsumError
 from digitsum.model.import_model import ImportModelConfig, import_model
 from digitsum.scoring.config import EvaluateConfig, ScoreConfig
+from digitsum.scoring.plan import ScorePlan
 from digitsum.training.config import TrainConfig
 
 _DESCRIPTION = "Adds up the handwritten digits in images: trains networks, scores archives, on Ray."
@@ -98,9 +99,10 @@ def _score(config: ScoreConfig) -> None:
     from digitsum.scoring.score import plan, score
 
     if config.plan:
-        _say_plan(plan(config).summary(), as_json=config.json)
+        summary = plan(config).summary()
+        print(json.dumps(summary) if config.json else _plan_table(summary))
         return
-    scored = score(config)
+    scored = score(config, announce=None if config.json else _say_plan)
     leaves = ["manifest.json"]
     if scored.plan.to_score:
         sample = first_scored(
@@ -116,7 +118,6 @@ def _score(config: ScoreConfig) -> None:
     if config.json:
         print(json.dumps(scored.to_json()))
         return
-    _say_plan(scored.plan.summary(), as_json=False)
     print(
         f"{scored.scores.uri}: {scored.num_images:,} images scored in {scored.seconds:.1f} s, "
         f"{scored.images_per_s:,.0f} images/s; {scored.num_rejected:,} of them rejected"
@@ -153,12 +154,15 @@ def _say_written(written: WrittenArchive) -> None:
     )
 
 
-def _say_plan(summary: dict[str, dict[str, int]], *, as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(summary))
-        return
-    for decision, counts in summary.items():
-        print(f"{decision:8}" + "".join(f"{number:12,} {what}" for what, number in counts.items()))
+def _say_plan(plan: ScorePlan) -> None:
+    print(_plan_table(plan.summary()), flush=True)
+
+
+def _plan_table(summary: dict[str, dict[str, int]]) -> str:
+    return "\n".join(
+        f"{decision:8}" + "".join(f"{number:12,} {what}" for what, number in counts.items())
+        for decision, counts in summary.items()
+    )
 
 
 _COMMANDS: dict[type, Callable[[Any], None]] = {

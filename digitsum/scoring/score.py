@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -65,14 +65,16 @@ def plan(config: ScoreConfig) -> ScorePlan:
     return _prepare(config)[2]
 
 
-def score(config: ScoreConfig) -> Scored:
+def score(config: ScoreConfig, announce: Callable[[ScorePlan], None] | None = None) -> Scored:
     """Score every chunk of the archive that is not done, and commit each as it is finished.
 
-    May be killed at any moment and run again. Raises InputError, before anything is scored, where
-    the bundle or a shard cannot be used.
+    `announce` is given the plan before anything is started. May be killed at any moment and run
+    again. Raises InputError, before anything is scored, where the bundle or a shard cannot be used.
     """
     started = datetime.now(UTC)
     bundle, archive, plan = _prepare(config)
+    if announce:
+        announce(plan)
     scores = locate(config.scores)
     run = scores.join(f"{RUNS_DIRECTORY}/{new_run_id('score', started)}")
     num_images, num_rejected, seconds = _score_chunks(config, bundle, archive, plan, scores)

@@ -13,6 +13,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -52,7 +53,8 @@ def head() -> Iterator[dict[str, str]]:
         wait_until_up(f"{address}/api/version", process, directory / "log")
         yield environment | {"RAY_API_SERVER_ADDRESS": address}
     finally:
-        process.terminate()
+        for member in [*psutil.Process(process.pid).children(recursive=True), process]:
+            member.kill()
         process.wait(60)
         log.close()
         shutil.rmtree(directory, ignore_errors=True)
