@@ -19,6 +19,11 @@ class InputError(DigitsumError):
     exit_code = 2
 
 
+def one_line(error: BaseException) -> str:
+    """Return an error's message with every run of white space, newlines too, as one blank."""
+    return " ".join(str(error).split())
+
+
 def find_digitsum_error(error: BaseException) -> DigitsumError | None:
     """Return the DigitsumError that lies under `error`, or None.
 

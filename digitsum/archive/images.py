@@ -95,7 +95,7 @@ def decode_encoded(data: bytes, shape: ImageShape | None = None) -> Uint8Array:
             if shape is not None and found != shape:
                 raise ValueError(f"image is {found} pixels, not {shape}")
             if _is_deep(image):
-                raise ValueError("image has more than 8 bits a channel")
+                raise ValueError(f"image has pixels of mode {image.mode}, not 8 bits a channel")
             return np.asarray(image.convert("L"))
     except ValueError:
         raise

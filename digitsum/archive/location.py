@@ -58,6 +58,11 @@ class Location:
         """Whether a file is there."""
         return bool(self.info().type == pafs.FileType.File)
 
+    def check_directory(self) -> None:
+        """Raise InputError where a file stands in the way of writing into a directory here."""
+        if self.is_file():
+            raise InputError(f"{self.uri}: is a file; give a directory to write into.")
+
     def read_bytes(self) -> bytes:
         """Return the whole content of a small file; raises InputError where it cannot be read."""
         try:

@@ -119,7 +119,7 @@ def list_shards(archive: Location) -> tuple[Location, list[ShardFile]]:
         for entry in listing
         if entry.type == pafs.FileType.File and entry.path.endswith(SHARD_SUFFIX)
     ]
-    shards = [file for file in files if not _is_hidden(file.path)]
+    shards = [file for file in files if not is_hidden(file.path)]
     if not shards:
         raise InputError(
             f"{archive.uri}: holds no {SHARD_SUFFIX} files; make an archive with "
@@ -184,7 +184,8 @@ def _cut(shard: Shard, starts: list[int], chunk_images: int) -> Iterator[Chunk]:
             groups, num_rows = [], 0
 
 
-def _is_hidden(path: str) -> bool:
+def is_hidden(path: str) -> bool:
+    """Whether a relative path has a component that readers pass over: `_...` or `.`..."""
     return any(component.startswith(("_", ".")) for component in path.split("/"))
 
 

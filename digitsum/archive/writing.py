@@ -116,10 +116,8 @@ def _shard_writer(target: Location, schema: pa.Schema) -> Iterator[pq.ParquetWri
 
 
 def _check_empty(archive: Location) -> None:
-    info = archive.info()
-    if info.type == pafs.FileType.File:
-        raise InputError(f"{archive.uri}: is a file; give a directory to --out.")
-    if info.type == pafs.FileType.Directory:
+    archive.check_directory()
+    if archive.info().type == pafs.FileType.Directory:
         entries = archive.filesystem.get_file_info(pafs.FileSelector(archive.path, recursive=True))
         if any(entry.path.endswith(SHARD_SUFFIX) for entry in entries):
             raise InputError(

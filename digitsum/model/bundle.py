@@ -21,12 +21,11 @@ from safetensors.torch import save as save_safetensors
 from digitsum.archive.location import Location, locate
 from digitsum.archive.publish import publish_bytes
 from digitsum.archive.schema import ImageShape
-from digitsum.errors import InputError
-from digitsum.model.baseline import BaselineNetwork
+from digitsum.errors import InputError, one_line
+from digitsum.model.baseline import PIXEL_SCALE, BaselineNetwork
 from digitsum.model.networks import build_network, network_sizes
 
 BUNDLE_FORMAT = 1
-PIXEL_SCALE = 1 / 255
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -100,18 +99,13 @@ def load_bundle(uri: str) -> Bundle:
             "incomplete; train or import it again."
         )
     try:
-        network = build_network(config["network"], config["sizes"])
-        network.load_state_dict(load_safetensors(weights))
-        pixel_scale = float(config["pixel_scale"])
-    except (
-        KeyError,
-        TypeError,
-        ValueError,
-        AttributeError,
-        RuntimeError,
-        SafetensorError,
-    ) as error:
-        raise InputError(f"{uri}: not a bundle that can be loaded: {error}") from error
+        # Sizes are only claims until the weights fit them, so no memory is given to them before.
+        with torch.device("meta"):
+            network = build_network(config["network"], config["sizes"])
+        network.load_state_dict(load_safetensors(weights), assign=True)
+        pixel_scale = _check_pixel_scale(config["pixel_scale"])
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, SafetensorError) as e:
+        raise InputError(f"{uri}: not a bundle that can be loaded: {one_line(e)}") from e
     return Bundle(config["network"], network.eval(), pixel_scale, digest)
 
 
@@ -129,11 +123,17 @@ def _read_config(location: Location) -> dict[str, Any]:
         )
     try:
         config = json.loads(file.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{file.uri}: not JSON: {error}") from error
     if not isinstance(config, dict) or config.get("format") != BUNDLE_FORMAT:
         raise InputError(f"{file.uri}: not a bundle of format {BUNDLE_FORMAT}; update digitsum.")
     return config
+
+
+def _check_pixel_scale(value: object) -> float:
+    if type(value) is not float or not 0 < value < float("inf"):
+        raise ValueError(f"pixel_scale is {value!r}, not a number above 0")
+    return value
 
 
 def _digest(config: Mapping[str, Any], weights: bytes) -> str:

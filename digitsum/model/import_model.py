@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,10 +9,11 @@ from typing import Annotated, Any
 import torch
 from tyro.conf import Positional
 
+from digitsum.archive.location import locate
 from digitsum.archive.schema import MAX_DIGIT
-from digitsum.errors import InputError
-from digitsum.model.baseline import BaselineConfig, BaselineNetwork
-from digitsum.model.bundle import PIXEL_SCALE, save_bundle
+from digitsum.errors import InputError, one_line
+from digitsum.model.baseline import PIXEL_SCALE, BaselineConfig, BaselineNetwork
+from digitsum.model.bundle import save_bundle
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,7 @@ class ImportModelConfig:
     width: int = 168
     """Width in pixels of the images it was trained on."""
     pixel_scale: float = PIXEL_SCALE
-    """What pixels 0..255 were multiplied with in training; 1 where they were taken as they are."""
+    """What pixels 0..255 were multiplied with in training, such as 0.00392157 for 1/255."""
 
     def __post_init__(self) -> None:
         if not 0 < self.pixel_scale < float("inf"):
@@ -41,6 +41,7 @@ def import_model(config: ImportModelConfig) -> str:
 
     Raises InputError where it is not a state dict of the network at this image size.
     """
+    locate(config.bundle).check_directory()
     state = _load_state(config.weights)
     try:
         num_classes = len(state["fc2.bias"])
@@ -53,10 +54,10 @@ def import_model(config: ImportModelConfig) -> str:
         sizes = BaselineConfig(config.height, config.width, num_digits)
         network = BaselineNetwork(sizes)
         network.load_state_dict(state)
-    except (KeyError, TypeError, RuntimeError) as error:
+    except (AttributeError, KeyError, TypeError, RuntimeError) as error:
         raise InputError(
             f"{config.weights}: not the weights of the baseline network for {config.height}x"
-            f"{config.width} pixels: {error}; correct --height and --width, or the file."
+            f"{config.width} pixels: {one_line(error)}; correct --height and --width, or the file."
         ) from error
     card = (
         f"# Baseline network, imported\n\nWeights: {Path(config.weights).name}; its training is "
@@ -77,10 +78,12 @@ def _load_state(path: str) -> dict[str, Any]:
         state = torch.load(Path(path).expanduser(), map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file; give the saved state dict.") from error
-    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError) as error:
+    except Exception as error:
+        # torch's unpickler raises whatever the bytes lead it into (UnpicklingError, KeyError,
+        # IndexError, ...); all of them mean that this is no state dict.
         raise InputError(
-            f"{path}: not a state dict of plain tensors, which is all that is loaded: save it "
-            f"with torch.save(model.state_dict(), path). ({str(error).splitlines()[0]})"
+            f"{path}: not a state dict of plain tensors, which is all that is loaded: save it with "
+            f"torch.save(model.state_dict(), path). ({one_line(error)[:200]})"
         ) from error
     if not isinstance(state, dict):
         raise InputError(f"{path}: holds a {type(state).__name__}, not a state dict of tensors.")

@@ -20,7 +20,8 @@ def draw_confusion(evaluation: Evaluation, title: str) -> Figure:
     axes.set_ylabel("true sum")
     axes.set_title(
         f"{title}\n{evaluation.accuracy:.1%} right, {evaluation.accuracy_within_1:.1%} within 1, "
-        f"mean error {evaluation.mean_absolute_error:.2f}, {evaluation.num_images:,} images"
+        f"mean error {evaluation.mean_absolute_error:.2f}, {evaluation.num_images:,} images",
+        parse_math=False,  # a path may hold any sign
     )
     figure.colorbar(image, label="fraction of the images of a true sum")
     return figure

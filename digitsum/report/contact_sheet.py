@@ -19,7 +19,7 @@ def draw_contact_sheet(sample: ScoredSample) -> Figure:
         axes.axis("off")
     for axes, pixels, score in zip(grid.flat, sample.pixels, sample.scores, strict=False):
         axes.imshow(pixels, cmap="gray", vmin=0, vmax=255)
-        axes.set_title(_caption(score), fontsize=9)
+        axes.set_title(_caption(score), fontsize=9, parse_math=False)
     return figure
 
 

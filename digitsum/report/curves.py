@@ -26,5 +26,5 @@ def draw_curves(history: Sequence[Epoch], title: str) -> Figure:
     losses.set_ylabel("cross entropy (nats)")
     accuracies.set_ylabel("accuracy of the sum")
     accuracies.yaxis.set_major_formatter(PercentFormatter(1.0))
-    figure.suptitle(title)
+    figure.suptitle(title, parse_math=False)
     return figure

@@ -34,7 +34,7 @@ from digitsum.archive.scores import (
     read_part_source,
     write_part,
 )
-from digitsum.archive.shards import FOOTER_THREADS, SHARD_SUFFIX
+from digitsum.archive.shards import FOOTER_THREADS, SHARD_SUFFIX, is_hidden
 from digitsum.errors import InputError
 from digitsum.model.predictor import Predictions
 
@@ -48,10 +48,9 @@ def committed_parts(scores: Location, model_digest: str) -> dict[str, PartSource
     paths = [
         entry.path.removeprefix(prefix)
         for entry in scores.filesystem.get_file_info(selector)
-        if entry.type == pafs.FileType.File
-        and entry.path.endswith(SHARD_SUFFIX)
-        and not entry.base_name.startswith((".", "_"))
+        if entry.type == pafs.FileType.File and entry.path.endswith(SHARD_SUFFIX)
     ]
+    paths = [path for path in paths if not is_hidden(path)]
     with ThreadPoolExecutor(FOOTER_THREADS) as threads:
         sources = threads.map(lambda path: read_part_source(scores.join(path)), paths)
         return dict(zip(paths, sources, strict=True))
@@ -82,7 +81,7 @@ def commit_part(scores: Location, tables: Iterable[pa.Table], source: PartSource
     Raises InputError, and commits nothing, where there are not as many scores as the chunk has
     rows: its shard was changed after the footer was read.
     """
-    table = pa.concat_tables(tables)
+    table = pa.concat_tables([SCORES_SCHEMA.empty_table(), *tables])
     if table.num_rows != source.num_rows:
         raise InputError(
             f"{source.shard}: gave {table.num_rows} rows from row {source.first_row} on, but its "

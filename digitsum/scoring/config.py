@@ -8,6 +8,7 @@ from digitsum.archive.schema import ReadOptions
 from digitsum.errors import InputError
 
 CHUNK_IMAGES = 50_000
+MAX_GPUS_PER_NODE = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,10 +36,11 @@ class ActorOptions:
                 f"--max-actors {self.max_actors} is below --min-actors {self.min_actors}; "
                 "exchange them."
             )
-        whole = self.gpus_per_actor == int(self.gpus_per_actor)
-        if self.gpus_per_actor < 0 or (self.gpus_per_actor > 1 and not whole):
+        whole = range(2, MAX_GPUS_PER_NODE + 1)
+        if not (0 <= self.gpus_per_actor <= 1 or self.gpus_per_actor in whole):
             raise InputError(
-                f"--gpus-per-actor {self.gpus_per_actor}: give 0, a fraction of 1, or whole GPUs."
+                f"--gpus-per-actor {self.gpus_per_actor}: give 0, a fraction of 1, or as many "
+                "whole GPUs as a node has."
             )
 
 

@@ -46,6 +46,7 @@ def evaluate(config: EvaluateConfig) -> Evaluated:
     Holds counts only, whatever the archive's size. Raises InputError, before anything is scored,
     where the bundle, a shard or a label cannot be used.
     """
+    locate(config.report).check_directory()
     bundle = load_bundle(config.bundle)
     archive = open_archive(config.archive, config.read, bundle.shape)
     check_shapes(archive, bundle.shape)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,14 +50,15 @@ class Evaluation:
         return float((self.confusion * self._distance()).sum() / scored) if scored else float("nan")
 
     def to_json(self) -> dict[str, Any]:
-        """Return the figures, without the matrix."""
-        return {
+        """Return the figures, without the matrix; None for one that does not exist."""
+        figures = {
             "accuracy": self.accuracy,
             "images": self.num_images,
             "mean_absolute_error": self.mean_absolute_error,
             "accuracy_within_1": self.accuracy_within_1,
             "rejected": self.num_rejected,
         }
+        return {name: None if math.isnan(value) else value for name, value in figures.items()}
 
     def _distance(self) -> Int64Array:
         sums = np.arange(len(self.confusion))

@@ -85,10 +85,12 @@ def score(config: ScoreConfig, announce: Callable[[ScorePlan], None] | None = No
 
 
 def _prepare(config: ScoreConfig) -> tuple[Bundle, Archive, ScorePlan]:
+    scores = locate(config.scores)
+    scores.check_directory()
     bundle = load_bundle(config.bundle)
     archive = open_archive(config.archive, config.read, bundle.shape)
     check_shapes(archive, bundle.shape)
-    committed = committed_parts(locate(config.scores), bundle.digest)
+    committed = committed_parts(scores, bundle.digest)
     return bundle, archive, plan_scores(archive, bundle.digest, config.chunk_images, committed)
 
 

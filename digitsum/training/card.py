@@ -26,7 +26,8 @@ Network `{config.model}`, {num_parameters:,} parameters, trained from sums alone
 | validated on | {validated_on}, {best.validation_images:,} images |
 | validation accuracy | {best.validation_accuracy:.2%}, loss {best.validation_loss:.4f} nats |
 | weights | of epoch {best.epoch} of {len(history)}, the one of highest validation accuracy |
-| recipe | Adam, step size {config.learning_rate:g}, batch {config.batch_size}, seed {config.seed} |
+| recipe | Adam, step size {config.learning_rate:g}, batch {config.batch_size}, pixels times \
+{config.pixel_scale:g}, seed {config.seed} |
 | run | {run_uri} |
 
 Limits: the validation accuracy chose the epoch, and so is a little too high. Images of another

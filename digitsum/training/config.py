@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from digitsum.archive.schema import ReadOptions
 from digitsum.errors import InputError
+from digitsum.model.baseline import PIXEL_SCALE
 from digitsum.model.networks import NetworkName
 
 # A run that is resumed may change these: they bear on where, how long and how it runs, not on
@@ -39,6 +40,8 @@ class TrainConfig:
     """Images in a step, over all workers together."""
     learning_rate: float = 1e-3
     """Adam's step size."""
+    pixel_scale: float = PIXEL_SCALE
+    """What pixels 0..255 are multiplied with before the network sees them."""
     seed: int = 0
     """Seed of the weights, of dropout, of the shuffling and of the held-out part."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -75,10 +78,14 @@ class TrainConfig:
                 f"--batch-size {self.batch_size} cannot be shared by {self.workers} workers "
                 "evenly; give a multiple of --workers."
             )
-        if not self.learning_rate > 0:
-            raise InputError(f"--learning-rate {self.learning_rate}: give a number above 0.")
-        if self.seed < 0 or self.max_failures < 0:
-            raise InputError("--seed and --max-failures are at least 0.")
+        for option in ("learning_rate", "pixel_scale"):
+            if not 0 < getattr(self, option) < float("inf"):
+                flag = option.replace("_", "-")
+                raise InputError(f"--{flag} {getattr(self, option)}: give a number above 0.")
+        if not 0 <= self.seed < 2**64:
+            raise InputError(f"--seed {self.seed}: give a number of 0 to 2**64 - 1.")
+        if self.max_failures < 0:
+            raise InputError(f"--max-failures {self.max_failures}: give at least 0.")
         if self.cpus_per_worker is not None and not self.cpus_per_worker > 0:
             raise InputError(f"--cpus-per-worker {self.cpus_per_worker}: give a number above 0.")
         if self.name is not None and not re.fullmatch(r"[\w][\w.-]*", self.name):

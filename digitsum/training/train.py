@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from ray.train import CheckpointConfig, FailureConfig, Result, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
@@ -30,6 +31,7 @@ from digitsum.training.checkpoint import HISTORY_FILE, WEIGHTS_FILE
 from digitsum.training.config import TrainConfig
 from digitsum.training.data import SplitDataConfig, labelled_dataset
 from digitsum.training.history import Epoch, best_epoch, history_from_json, history_to_json
+from digitsum.training.holdout import held_out
 from digitsum.training.worker import train_worker
 
 CONFIG_FILE = "config.json"
@@ -70,6 +72,8 @@ def train(config: TrainConfig) -> Trained:
     sizes = {"height": shape.height, "width": shape.width, "num_digits": config.digits}
     network = build_network(config.model, sizes)
     run = _run_location(config, started)
+    for directory in (run, locate(config.bundle)):
+        directory.check_directory()
     _check_resumable(run, config)
     publish_bytes(_json(config.learned_from()), run.join(CONFIG_FILE))
 
@@ -81,7 +85,12 @@ def train(config: TrainConfig) -> Trained:
     publish_bytes(history_to_json(history).encode(), run.join(CURVES_FILE))
     card = model_card(config, history, best, num_parameters(network), run.uri)
     digest = save_bundle(
-        config.bundle, config.model, network, metrics={"best": asdict(best)}, card=card
+        config.bundle,
+        config.model,
+        network,
+        metrics={"best": asdict(best)},
+        card=card,
+        pixel_scale=config.pixel_scale,
     )
     trained = Trained(config.bundle, digest, run, tuple(history), best)
     write_manifest(run, "train", config, started, trained.to_json())
@@ -116,7 +125,29 @@ def _open_archives(config: TrainConfig) -> tuple[Archive, Archive | None]:
             f"{config.validation}: images are {validation.shards[0].shape}, but those of "
             f"{config.archive} are {archive.shards[0].shape}; give archives of one shape."
         )
+    if not validation:
+        _check_both_parts(archive, config)
     return archive, validation
+
+
+def _check_both_parts(archive: Archive, config: TrainConfig) -> None:
+    num_held = sum(
+        int(
+            held_out(
+                shard.file.path,
+                np.arange(shard.num_rows),
+                config.validation_fraction,
+                config.seed,
+            ).sum()
+        )
+        for shard in archive.shards
+    )
+    if num_held in (0, archive.num_images):
+        raise InputError(
+            f"{config.archive}: {num_held} of {archive.num_images} images would be held out, which "
+            "leaves nothing to validate or to train on; give more images, another "
+            "--validation-fraction or a --validation archive."
+        )
 
 
 def _open_labelled(uri: str, config: TrainConfig) -> Archive:

@@ -20,7 +20,6 @@ import torch.nn.functional as F
 from ray.train.torch import get_device, prepare_model
 from torch import nn
 
-from digitsum.model.bundle import PIXEL_SCALE
 from digitsum.model.networks import build_network, to_input
 from digitsum.training.checkpoint import load_checkpoint, save_checkpoint
 from digitsum.training.config import TrainConfig
@@ -52,10 +51,12 @@ def train_worker(settings: dict[str, Any]) -> None:
         started = time.perf_counter()
         # Seeded by epoch, so that a resumed run draws what an undisturbed one would have drawn.
         torch.manual_seed(_epoch_seed(config.seed, epoch, context.get_world_rank()))
-        train = _train_epoch(network, optimizer, _batches("train", config, epoch), autocast, device)
+        train = _train_epoch(
+            config, network, optimizer, _batches("train", config, epoch), autocast, device
+        )
         trained = time.perf_counter()
         validation = _validate(
-            bare_network, _batches("validation", config, epoch), autocast, device
+            config, bare_network, _batches("validation", config, epoch), autocast, device
         )
         history.append(
             Epoch(
@@ -108,6 +109,7 @@ class _Totals:
 
 
 def _train_epoch(
+    config: TrainConfig,
     network: nn.Module,
     optimizer: torch.optim.Optimizer,
     batches: Iterable[dict[str, torch.Tensor]],
@@ -119,7 +121,7 @@ def _train_epoch(
     for batch in batches:
         digit_sums = batch["digit_sum"]
         with autocast:
-            logits = network(to_input(batch["image"], PIXEL_SCALE))
+            logits = network(to_input(batch["image"], config.pixel_scale))
             loss = F.cross_entropy(logits, digit_sums)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -130,6 +132,7 @@ def _train_epoch(
 
 @torch.no_grad()
 def _validate(
+    config: TrainConfig,
     network: nn.Module,
     batches: Iterable[dict[str, torch.Tensor]],
     autocast: AbstractContextManager[Any],
@@ -140,7 +143,7 @@ def _validate(
     totals = _Totals(device)
     for batch in batches:
         with autocast:
-            logits = network(to_input(batch["image"], PIXEL_SCALE))
+            logits = network(to_input(batch["image"], config.pixel_scale))
             loss = F.cross_entropy(logits, batch["digit_sum"])
         totals.add(logits, batch["digit_sum"], loss)
     return totals.reduce()

@@ -18,10 +18,10 @@ def test_figures_are_those_of_a_plain_count(trained, labelled, read_archive, tmp
 
     pixels = np.stack(list(read_archive(labelled).values()))
     true_sums = ds.dataset(labelled).to_table(columns=["digit_sum"])["digit_sum"].to_numpy()
-    network = load_bundle(f"{trained}/bundle").network
+    bundle = load_bundle(f"{trained}/bundle")
     with torch.inference_mode():
-        images = torch.from_numpy(pixels).unsqueeze(1).float() / 255
-        off = np.abs(network(images).argmax(dim=1).numpy() - true_sums)
+        images = torch.from_numpy(pixels).unsqueeze(1).float() * bundle.pixel_scale
+        off = np.abs(bundle.network(images).argmax(dim=1).numpy() - true_sums)
     assert said["images"] == len(off)
     assert said["accuracy"] == pytest.approx((off == 0).mean())
     assert said["accuracy_within_1"] == pytest.approx((off <= 1).mean())

@@ -43,7 +43,9 @@ def test_every_image_is_scored_once_in_order_as_the_network_says(
     images = read_archive(unlabelled)
     assert [row["image_id"] for row in rows] == list(images)
     bundle = load_bundle(f"{trained}/bundle")
-    pixels = torch.from_numpy(np.stack(list(images.values()))).unsqueeze(1).float() / 255
+    pixels = (
+        torch.from_numpy(np.stack(list(images.values()))).unsqueeze(1).float() * bundle.pixel_scale
+    )
     with torch.inference_mode():
         probabilities = bundle.network(pixels).softmax(dim=1).numpy()
     assert [row["predicted_sum"] for row in rows] == probabilities.argmax(axis=1).tolist()

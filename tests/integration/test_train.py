@@ -86,3 +86,20 @@ def test_validation_archive_of_its_own_leaves_the_archive_whole(labelled, unlabe
     assert main(train.split()) == 0
     [epoch] = curves(tmp_path, "whole")
     assert (epoch.train_images, epoch.validation_images) == (600, 90)
+
+
+def test_same_seed_trains_the_same_model(trained, labelled, tmp_path):
+    again = (
+        f"train --archive {labelled} --digits 1 --bundle {tmp_path}/bundle --name pair --epochs 2 "
+        "--workers 2 --batch-size 32"
+    )
+    assert main(again.split()) == 0
+    assert load_bundle(f"{tmp_path}/bundle").digest == load_bundle(f"{trained}/bundle").digest
+
+
+def test_archive_too_small_to_hold_images_out_is_refused(tmp_path, capsys):
+    assert main(f"synth --out {tmp_path}/archive --images 1 --digits 1 --width 48".split()) == 0
+    train = f"train --archive {tmp_path}/archive --digits 1 --bundle {tmp_path}/models/bundle"
+    assert main(train.split()) == 2
+    assert "held out" in capsys.readouterr().err
+    assert not (tmp_path / "models").exists()

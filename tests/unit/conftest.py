@@ -7,10 +7,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import settings
 
 from digitsum.archive.glyphs import Glyphs, load_glyphs
 from digitsum.archive.schema import ImageShape
 from digitsum.archive.writing import LabelledImages
+
+# A machine under load is slow and not wrong.
+settings.register_profile("unit", deadline=None)
+settings.load_profile("unit")
 
 
 def _make_batch(

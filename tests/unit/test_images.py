@@ -28,8 +28,8 @@ def encode(pixels: np.ndarray, kind: str = "PNG", **options) -> bytes:
     return stream.getvalue()
 
 
+# Images in other forms; a row that is no array is left as it is.
 def flat_lists(images: list) -> list:
-    """Return images as lists of pixels; what is no array is left as it is."""
     return [i.ravel().tolist() if isinstance(i, np.ndarray) else i for i in images]
 
 
@@ -98,7 +98,7 @@ def columns(draw):
     return LAYOUTS[layout](rows).slice(start, stop - start), expected
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(columns())
 def test_any_slice_of_any_layout_decodes_to_its_pixels_and_rejects_only_bad_rows(drawn):
     column, expected = drawn
@@ -159,8 +159,7 @@ def test_a_struct_whose_bytes_are_null_is_rejected():
     assert set(decode_images(column, SHAPE).errors) == {0, 1}
 
 
-def test_reasons_are_the_same_in_every_process():
-    # They are part of the scores, which promise to be equal, row for row, however often repeated.
+def test_reasons_are_the_same_in_every_process():  # as scores promise to be, row for row
     errors = decode_images(pa.array([b"no image", b"BM-not-a-bmp"]), SHAPE).errors
     assert set(errors) == {0, 1}
     assert not any("0x" in reason for reason in errors.values()), errors

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from digitsum.archive.location import locate
@@ -188,7 +188,6 @@ def shard_of(rows: tuple[int, ...]) -> Shard:
     return Shard(ShardFile("a/b.parquet", 100, 5), rows, SHAPE, "image_id")
 
 
-@settings(deadline=None)
 @given(row_groups, st.integers(1, 200))
 def test_chunks_tile_all_rows_in_order_by_whole_row_groups(rows, chunk_images):
     chunks = plan_chunks(shard_of(rows), chunk_images)
@@ -205,7 +204,6 @@ def test_chunks_tile_all_rows_in_order_by_whole_row_groups(rows, chunk_images):
     assert not any(rows[len(groups) :])
 
 
-@settings(deadline=None)
 @given(row_groups, st.integers(1, 200))
 def test_a_chunk_has_at_least_the_rows_asked_for_and_no_row_group_too_many(rows, chunk_images):
     chunks = plan_chunks(shard_of(rows), chunk_images)

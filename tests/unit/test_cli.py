@@ -1,0 +1,299 @@
+import dataclasses
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import get_type_hints
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from digitsum.archive.import_images import ImportImagesConfig
+from digitsum.archive.import_npy import ImportNpyConfig
+from digitsum.archive.schema import ImageShape, ReadOptions
+from digitsum.archive.scores import model_directory
+from digitsum.archive.shards import open_archive, plan_chunks
+from digitsum.archive.synth import SynthConfig
+from digitsum.archive.writing import LabelledImages, write_archive
+from digitsum.cli import main
+from digitsum.model.baseline import BaselineConfig, BaselineNetwork
+from digitsum.model.bundle import load_bundle, save_bundle
+from digitsum.model.import_model import ImportModelConfig
+from digitsum.scoring.config import ActorOptions, EvaluateConfig, ScoreConfig
+from digitsum.training.config import TrainConfig
+
+SHAPE = ImageShape(16, 24)
+COMMANDS = {
+    "synth": SynthConfig,
+    "import npy": ImportNpyConfig,
+    "import images": ImportImagesConfig,
+    "import model": ImportModelConfig,
+    "train": TrainConfig,
+    "score": ScoreConfig,
+    "evaluate": EvaluateConfig,
+}
+# Each with a good archive IN/ok and a good bundle IN/bundle, and all that is written below OUT.
+WORK = {
+    "train": "train --archive IN/ok --bundle OUT/bundle --digits 2",
+    "score": "score --archive IN/ok --bundle IN/bundle --scores OUT/scores",
+    "plan": "score --archive IN/ok --bundle IN/bundle --scores OUT/scores --plan",
+    "evaluate": "evaluate --archive IN/ok --bundle IN/bundle --report OUT/report",
+}
+
+
+@pytest.fixture(autouse=True)
+def _no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make what would start Ray fail at once."""
+    monkeypatch.setenv("RAY_ADDRESS", "these-tests-start-no-ray://")
+
+
+def write_ok(directory: Path, *sums: int, shape: ImageShape = SHAPE) -> None:
+    pixels = np.zeros((len(sums), shape.height, shape.width), np.uint8)
+    ids = pa.array([f"image-{row}" for row in range(len(sums))], pa.string())
+    batch = LabelledImages(ids, pixels, np.array(sums, np.int16))
+    write_archive(str(directory), [batch], shape, [len(sums)], labelled=True)
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory, write_parquet) -> Path:
+    """Give a directory of good and bad inputs."""
+    found = tmp_path_factory.mktemp("in")
+    images = [bytes(SHAPE.num_pixels)] * 3
+    write_ok(found / "ok", *range(19))
+    write_ok(found / "wide", 1, 2, shape=ImageShape(16, 32))
+    write_ok(found / "tiny", *range(19), shape=ImageShape(4, 4))
+    write_ok(found / "too_large", 3, 19)
+    write_ok(found / "negative", 3, -1)
+    write_parquet(found / "null_sum" / "a.parquet", {"image": images, "digit_sum": [1, None, 2]})
+    write_parquet(found / "float_sum" / "a.parquet", {"image": images, "digit_sum": [1.0] * 3})
+    write_parquet(found / "unlabelled" / "a.parquet", {"image": images})
+    write_parquet(found / "no_image" / "a.parquet", {"picture": images, "digit_sum": [1, 2, 3]})
+    write_parquet(found / "floats" / "a.parquet", {"image": [[0.5]] * 3, "digit_sum": [1, 2, 3]})
+    (found / "empty").mkdir()
+    (found / "text").mkdir()
+    (found / "text" / "a.parquet").write_text("this is not Parquet")
+    (found / "file").write_text("a file")
+    network = BaselineNetwork(BaselineConfig(16, 24, 2))
+    save_bundle(str(found / "bundle"), "baseline", network, metrics={}, card="")
+    save_bundle(str(found / "changed"), "baseline", network, metrics={}, card="", pixel_scale=0.5)
+    (found / "changed" / "config.json").write_text('{"format": 1}')
+    torch.save(network.state_dict(), found / "model.pth")
+    np.save(found / "data.npy", np.zeros((5, 16, 24), np.uint8))
+    glyphs = np.full((200, 28, 28), 200, np.uint8)
+    np.savez(found / "glyphs.npz", images=glyphs, labels=np.arange(200) % 10)
+    return found
+
+
+@pytest.fixture
+def run(inputs, tmp_path, capsys) -> Callable[[str], tuple[int, str, str]]:
+    """Run a command line, IN and OUT replaced; return its exit code, stdout and stderr."""
+
+    def run(line: str) -> tuple[int, str, str]:
+        places = {"IN": inputs, "OUT": tmp_path / "out"}
+        arguments = [re.sub(r"\b(IN|OUT)\b", lambda m: str(places[m[0]]), a) for a in line.split()]
+        try:
+            code = main(arguments)
+        except SystemExit as end:  # what cannot be parsed
+            code = end.code
+        return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def refused(run, inputs, tmp_path, content) -> Callable[[str], str]:
+    """Run what is bad input; see one sentence on stderr and nothing written; return the former."""
+
+    def refused(line: str) -> str:
+        before = content(inputs)
+        code, out, err = run(line)
+        assert (code, out) == (2, "")
+        assert re.fullmatch(r"digitsum: [^\n]+\n", err), err
+        assert err[:-1].isprintable()
+        assert not (tmp_path / "out").exists()
+        assert content(inputs) == before
+        return err
+
+    return refused
+
+
+@pytest.mark.parametrize("command", WORK)
+@pytest.mark.parametrize(
+    ("archive", "said"),
+    [
+        ("IN/absent", "absent: no such file or directory"),
+        ("IN/empty", "empty: holds no .parquet files"),
+        ("IN/text", "text/a.parquet: not a whole Parquet file"),
+        ("IN/file", "file: not a whole Parquet file"),
+        ("IN/no_image", "has no column 'image', only 'picture', 'digit_sum'"),
+        ("IN/floats", "column 'image' is of type list<element: double>"),
+        ("nosuch://bucket/a", "nosuch://bucket/a"),
+    ],
+)
+def test_an_archive_that_cannot_be_read_is_refused(refused, command, archive, said):
+    assert said in refused(WORK[command].replace("IN/ok", archive))
+
+
+@pytest.mark.parametrize("command", ["score", "plan", "evaluate"])
+def test_images_of_another_shape_than_the_bundles_are_refused(refused, command):
+    said = refused(WORK[command].replace("IN/ok", "IN/wide"))
+    assert "shard-00000.parquet: images are 16x32, but the model takes 16x24" in said
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate"])
+@pytest.mark.parametrize(
+    ("archive", "said"),
+    [
+        ("too_large", "holds 19, outside 0..18"),
+        ("negative", "holds -1, outside 0..18"),
+        ("null_sum", "holds 1 nulls"),
+        ("float_sum", "of type double, but sums are integers"),
+        ("unlabelled", "has no column 'digit_sum'"),
+    ],
+)
+def test_labels_that_are_no_sums_of_the_digits_are_refused(refused, command, archive, said):
+    options = " --height 16 --width 24"
+    assert said in refused(WORK[command].replace("IN/ok", f"IN/{archive}") + options)
+
+
+@pytest.mark.parametrize("command", ["score", "plan", "evaluate"])
+@pytest.mark.parametrize("bundle", ["absent", "empty", "file", "changed"])
+def test_a_bundle_that_is_none_is_refused(refused, command, bundle):
+    said = refused(WORK[command].replace("IN/bundle", f"IN/{bundle}"))
+    assert re.search(rf"{bundle}: (not a bundle|the bundle's content does not match)", said)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (WORK["train"].replace("IN/ok", "IN/tiny"), "8 to 4096 pixels a side, not 4x4"),
+        (WORK["train"] + " --validation IN/wide", "images are 16x32"),
+        (WORK["train"] + " --digits 65", "1 to 64 digits"),
+        (WORK["train"] + " --digits 1", "outside 0..9"),
+        (WORK["train"] + " --epochs 0", "--epochs 0: give at least 1"),
+        (WORK["train"] + " --workers 3", "--workers"),
+        (WORK["train"] + " --name ../x", "--name"),
+        (WORK["score"] + " --chunk-images 0", "--chunk-images 0"),
+        (WORK["score"] + " --min-actors 2 --max-actors 1", "--max-actors 1"),
+        (WORK["score"] + " --gpus-per-actor 1.5", "--gpus-per-actor 1.5"),
+        (WORK["score"] + " --gpus-per-actor inf", "--gpus-per-actor inf"),
+        (WORK["score"] + " --id-column nosuch", "'nosuch'"),
+        (WORK["evaluate"] + " --label-column nosuch", "'nosuch'"),
+        *((line + " --height 16", "--height and --width") for line in WORK.values()),
+        *((line + " --height 16 --width 32", "16x32") for line in WORK.values()),
+        ("synth --out OUT/a --images 0", "0 images"),
+        ("synth --out OUT/a --images 5 --digits 12", "12 digits do not fit"),
+        ("synth --out OUT/a --images 5 --glyphs IN/absent", "no such glyphs"),
+        ("synth --out IN/ok --images 5 --glyphs IN/absent", "no such glyphs"),
+        ("import npy IN/absent --out OUT/a", "absent: no such file"),
+        ("import images IN/empty --out OUT/a", "holds no image files"),
+        ("import model IN/absent --bundle OUT/b", "absent: no such file"),
+        ("import model IN/file --bundle OUT/b --height 16 --width 24", "file: not a state dict"),
+        ("import model IN/model.pth --bundle OUT/b", "correct --height and --width"),
+    ],
+)
+def test_a_bad_value_is_refused_in_one_sentence(refused, line, said):
+    assert said in refused(line)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        WORK["train"].replace("OUT/bundle", "IN/file"),
+        WORK["score"].replace("OUT/scores", "IN/file"),
+        WORK["plan"].replace("OUT/scores", "IN/file"),
+        WORK["evaluate"].replace("OUT/report", "IN/file"),
+        "synth --out IN/file --images 5 --glyphs IN/glyphs.npz",
+        "import model IN/model.pth --height 16 --width 24 --bundle IN/file",
+    ],
+)
+def test_an_output_that_is_a_file_is_refused_before_the_work(refused, line):
+    assert "/file: " in refused(line)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("", "nosuch", "import", "train", "synth --out OUT/a"),
+        *(f"{WORK['train']} {option}" for option in ("--epochs many", "--model no", "--nosuch 1")),
+    ],
+)
+def test_what_cannot_be_parsed_ends_with_2_and_writes_nothing(run, tmp_path, line):
+    code, out, err = run(line)
+    assert (code, out) == (2, "")
+    assert err
+    assert "Traceback" not in err
+    assert not (tmp_path / "out").exists()
+
+
+def options_of(config: type) -> set[str]:
+    hints = get_type_hints(config)
+    nested = {n for n, kind in hints.items() if dataclasses.is_dataclass(kind)}
+    return (set(hints) - nested).union(*(options_of(hints[name]) for name in nested))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_help_of_a_command_mentions_each_of_its_options(run, command):
+    code, out, err = run(f"{command} --help")
+    assert (code, err) == (0, "")
+    mentioned = set(re.findall(r"^[│ ] (?:-h, )?--([a-z-]+) ", out, re.MULTILINE))
+    mentioned |= {name.lower() for name in re.findall(r"^[│ ] \[?([A-Z]+)\]? ", out, re.MULTILINE)}
+    options = {name.replace("_", "-") for name in options_of(COMMANDS[command])}
+    assert mentioned == options | {"help"}
+
+
+def test_the_help_lists_the_commands(run):
+    for line, names in (("", "synth import train score evaluate"), ("import", "npy images model")):
+        code, out, err = run(f"{line} --help")
+        assert (code, err) == (0, "")
+        assert re.findall(r"^[│ ] +[•*] (\w+) ", out, re.MULTILINE) == names.split()
+
+
+def test_archives_and_models_are_made_and_planned(run, tmp_path):
+    out = tmp_path / "out"
+    code, said, err = run("synth --out OUT/made --images 7 --shards 2 --glyphs IN/glyphs.npz")
+    assert (code, err) == (0, "")
+    assert said == f"{out}/made: 7 images of 40x168 pixels in 2 shards\n"
+
+    code, said, err = run("import npy IN/data.npy --out OUT/imported")
+    assert (code, err) == (0, "")
+    assert said == f"{out}/imported: 5 images of 16x24 pixels in 1 shards\n"
+
+    code, said, err = run("import model IN/model.pth --height 16 --width 24 --bundle OUT/bundle")
+    assert (code, err) == (0, "")
+    digest = load_bundle(str(out / "bundle")).digest
+    assert said == f"{out}/bundle: bundle written, model {digest}\n"
+
+    line = "score --archive OUT/imported --bundle OUT/bundle --scores OUT/scores --plan"
+    code, said, err = run(f"{line} --json")
+    nothing = {"chunks": 0, "images": 0}
+    expected = {"new": {"chunks": 1, "images": 5}, "changed": nothing, "done": nothing}
+    assert (code, err, json.loads(said)) == (0, "", expected | {"gone": {"chunks": 0}})
+    code, said, err = run(line)
+    assert said.splitlines()[0].split() == ["new", "1", "chunks", "5", "images"]
+    assert not (out / "scores").exists()
+
+
+def test_a_run_over_what_is_done_scores_nothing_and_completes(run, inputs, tmp_path):
+    from digitsum.scoring.score import ChunkScorer  # imports Ray, and does not start it
+
+    bundle = load_bundle(str(inputs / "bundle"))
+    archive = open_archive(str(inputs / "ok"), ReadOptions())
+    scores = tmp_path / "out" / "scores"
+    scorer = ChunkScorer(bundle, archive.root.uri, str(scores), ReadOptions(), ActorOptions())
+    for chunk in plan_chunks(archive.shards[0], 100):
+        assert scorer(chunk.to_row()) == {"num_rows": 19, "num_rejected": 0}
+    model = model_directory(bundle.digest)
+    gone = scores / model / "gone.parquet"
+    gone.write_bytes(b"the part of a shard that is no more")
+    code, said, err = run(WORK["score"] + " --json")
+    assert (code, err) == (0, "")
+    scored = json.loads(said)
+    assert (scored["images"], scored["rejected"], scored["images_per_s"]) == (0, 0, 0)
+    assert scored["plan"]["done"] == {"chunks": 1, "images": 19}
+    assert not gone.exists()
+    assert (scores / "CURRENT").read_text() == f"{model}\n"
+    (manifest,) = (scores / "_runs").glob("*/manifest.json")
+    assert json.loads(manifest.read_text())["outcome"] == scored

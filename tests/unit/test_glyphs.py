@@ -1,0 +1,226 @@
+import gzip
+import struct
+from collections.abc import Callable
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from digitsum.archive.glyphs import Glyphs, load_glyphs, read_idx, take_split
+from digitsum.errors import InputError
+
+SPLITS = ("train", "val", "test")
+NAMES = ("{}-images-idx3-ubyte", "{}-labels-idx1-ubyte")
+
+
+def numbered(num_glyphs: int, first: int = 0) -> Glyphs:
+    """Return glyphs that tell which they are by their first pixels; all ten digits in turn."""
+    numbers = np.arange(first, first + num_glyphs)
+    pixels = np.zeros((num_glyphs, 28, 28), np.uint8)
+    pixels[:, 0, 0], pixels[:, 0, 1] = numbers // 256, numbers % 256
+    return Glyphs(pixels, (numbers % 10).astype(np.uint8))
+
+
+def numbers_of(glyphs: Glyphs) -> list[int]:
+    return (glyphs.pixels[:, 0, 0].astype(int) * 256 + glyphs.pixels[:, 0, 1]).tolist()
+
+
+def idx(values: np.ndarray) -> bytes:
+    return struct.pack(f">HBB{values.ndim}I", 0, 8, values.ndim, *values.shape) + values.tobytes()
+
+
+def write_idx_pair(
+    directory: Path,
+    part: str,
+    glyphs: Glyphs,
+    pack: Callable[[bytes], bytes] = bytes,
+    end: str = "",
+) -> Path:
+    for name, values in zip(NAMES, (glyphs.pixels, glyphs.digits), strict=True):
+        (directory / (name.format(part) + end)).write_bytes(pack(idx(values)))
+    return directory / (NAMES[0].format(part) + end)
+
+
+def test_the_embedded_digits_are_real_and_bright_on_dark(embedded_train):
+    assert len(embedded_train) == 4000
+    assert embedded_train.pixels.shape == (4000, 28, 28)
+    assert embedded_train.pixels.dtype == embedded_train.digits.dtype == np.uint8
+    assert np.bincount(embedded_train.digits).tolist() == [400] * 10
+    assert embedded_train.pixels.max() == 255
+    assert embedded_train.pixels[:, [0, 0, -1, -1], [0, -1, 0, -1]].max() == 0
+
+
+def test_splits_are_disjoint_and_cover_all_glyphs_80_10_10():
+    glyphs = numbered(1000)
+    splits = [take_split(glyphs, split) for split in SPLITS]
+    assert [len(split) for split in splits] == [800, 100, 100]
+    assert sorted(chain(*map(numbers_of, splits))) == list(range(1000))
+    for split in splits:
+        assert (split.digits == np.array(numbers_of(split)) % 10).all()
+        assert len(set(np.bincount(split.digits).tolist())) == 1
+
+
+@pytest.mark.parametrize("num_glyphs", [100, 137, 999])
+def test_splits_cover_any_number_of_glyphs(num_glyphs):
+    splits = [numbers_of(take_split(numbered(num_glyphs), split)) for split in SPLITS]
+    assert sorted(chain(*splits)) == list(range(num_glyphs))
+
+
+def test_splits_are_always_the_same():
+    # Pinned: were these to change, glyphs would move from old training sets to new test sets.
+    first = numbers_of(take_split(numbered(200), "test"))[:8]
+    assert first == [1, 20, 23, 42, 48, 51, 77, 89]
+
+
+def test_too_few_glyphs_for_a_split_are_refused():
+    with pytest.raises(InputError, match=r"too few glyphs \(5\) for a val split"):
+        take_split(numbered(5), "val")
+
+
+@pytest.mark.parametrize("shape", [(7,), (2, 3, 4)])
+@pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzipped"])
+def test_idx_files_are_read(shape, pack, tmp_path):
+    values = np.arange(np.prod(shape), dtype=np.uint8).reshape(shape)
+    (tmp_path / "file").write_bytes(pack(idx(values)))
+    np.testing.assert_array_equal(read_idx(tmp_path / "file"), values)
+
+
+IDX = idx(np.arange(24, dtype=np.uint8).reshape(2, 3, 4))
+GZIPPED = gzip.compress(IDX)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\0\0",
+        b"plain text, no IDX file",
+        IDX[:10],
+        IDX[:-1],
+        IDX + b"\0",
+        b"\1" + IDX[1:],
+        IDX[:2] + b"\x0d" + IDX[3:],
+        GZIPPED[:-12],
+        gzip.compress(IDX[:-1]),
+        GZIPPED[:10] + b"\x07" + GZIPPED[11:],
+        GZIPPED[:-8] + b"\0" + GZIPPED[-7:],
+    ],
+    ids=[
+        "empty",
+        "2 bytes",
+        "text",
+        "header cut",
+        "value missing",
+        "value too many",
+        "no zeros",
+        "floats",
+        "gzip cut",
+        "gzipped, value missing",
+        "gzip damaged",
+        "gzip of another checksum",
+    ],
+)
+def test_what_is_no_whole_idx_file_is_refused_naming_it(data, tmp_path):
+    (tmp_path / "file").write_bytes(data)
+    with pytest.raises(InputError, match=r"file: (not a whole|cannot be read as an) IDX file"):
+        read_idx(tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    ("pack", "end"), [(bytes, ""), (gzip.compress, ".gz")], ids=["plain", "gzipped"]
+)
+def test_a_directory_of_mnists_files_keeps_its_own_test_part(pack, end, tmp_path):
+    write_idx_pair(tmp_path, "train", numbered(200), pack, end)
+    write_idx_pair(tmp_path, "t10k", numbered(30, first=1000), pack, end)
+    train, val, test = (numbers_of(load_glyphs(str(tmp_path), split)) for split in SPLITS)
+    assert (len(train), len(val)) == (180, 20)
+    assert sorted(train + val) == list(range(200))
+    assert test == list(range(1000, 1030))
+
+
+def test_a_single_idx_file_is_split_itself(tmp_path):
+    path = write_idx_pair(tmp_path, "emnist", numbered(200))
+    splits = [numbers_of(load_glyphs(str(path), split)) for split in SPLITS]
+    assert [len(split) for split in splits] == [160, 20, 20]
+    assert sorted(chain(*splits)) == list(range(200))
+
+
+def test_idx_files_that_are_missing_are_refused(tmp_path):
+    path = write_idx_pair(tmp_path, "train", numbered(200))
+    with pytest.raises(InputError, match="holds no t10k-images"):
+        load_glyphs(str(tmp_path), "test")
+    (tmp_path / "train-labels-idx1-ubyte").unlink()
+    with pytest.raises(InputError, match="expected train-labels-idx1-ubyte there"):
+        load_glyphs(str(path), "train")
+    with pytest.raises(InputError, match="labels are not beside it"):
+        load_glyphs(str(path.rename(tmp_path / "digits")), "train")
+
+
+def test_an_npz_as_keras_writes_it_keeps_its_own_test_part(tmp_path):
+    train, test = numbered(200), numbered(30, first=1000)
+    parts = {"x_train": train.pixels, "y_train": train.digits.astype(np.int64)}
+    np.savez(tmp_path / "mnist.npz", **parts, x_test=test.pixels, y_test=test.digits)
+    first, second, third = (load_glyphs(str(tmp_path / "mnist.npz"), split) for split in SPLITS)
+    assert (len(first), len(second)) == (180, 20)
+    assert sorted(numbers_of(first) + numbers_of(second)) == list(range(200))
+    assert numbers_of(third) == list(range(1000, 1030))
+    assert first.digits.dtype == np.uint8
+
+
+def test_an_npz_of_images_and_labels_is_split(tmp_path):
+    glyphs = numbered(200)
+    np.savez_compressed(tmp_path / "a.npz", images=glyphs.pixels, labels=glyphs.digits)
+    splits = [numbers_of(load_glyphs(str(tmp_path / "a.npz"), split)) for split in SPLITS]
+    assert [len(split) for split in splits] == [160, 20, 20]
+    assert sorted(chain(*splits)) == list(range(200))
+
+
+PIXELS, DIGITS = numbered(100).pixels, numbered(100).digits
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"images": PIXELS}, "must hold the arrays"),
+        ({"x_train": PIXELS, "x_test": PIXELS, "y_test": DIGITS}, "must hold the arrays"),
+        ({"images": PIXELS.astype(float), "labels": DIGITS}, "not uint8"),
+        ({"images": PIXELS[:, :20], "labels": DIGITS}, r"not uint8 \(n, 28, 28\)"),
+        ({"images": PIXELS, "labels": DIGITS.astype(float)}, "not integers"),
+        ({"images": PIXELS, "labels": DIGITS[:, None]}, "not integers"),
+        ({"images": PIXELS, "labels": DIGITS[:99]}, "100 glyphs but 99 labels"),
+        ({"images": PIXELS, "labels": DIGITS + 1}, "labels reach 10"),
+        ({"images": PIXELS, "labels": DIGITS.astype(int) - 1}, r"digits 0\.\.9"),
+        ({"images": PIXELS, "labels": DIGITS.astype(object)}, "cannot be read as glyphs"),
+        ({"images": PIXELS[:0], "labels": DIGITS[:0]}, "too few glyphs"),
+    ],
+)
+def test_an_npz_of_other_content_is_refused(arrays, message, tmp_path):
+    np.savez(tmp_path / "a.npz", **arrays)
+    with pytest.raises(InputError, match=message):
+        load_glyphs(str(tmp_path / "a.npz"), "train")
+
+
+def npy() -> bytes:
+    """Return an .npy file, which NumPy loads as an array whatever its name."""
+    return (
+        b"\x93NUMPY\x01\x00"
+        + struct.pack("<H", 118)
+        + (b"{'descr': '|u1', 'fortran_order': False, 'shape': (3,), }".ljust(117) + b"\n\0\0\0")
+    )
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"text", b"PK\x03\x04 cut", npy()],
+    ids=["empty", "text", "cut zip", "an .npy file"],
+)
+def test_a_file_that_is_no_npz_is_refused_naming_it(data, tmp_path):
+    (tmp_path / "a.npz").write_bytes(data)
+    with pytest.raises(InputError, match=r"a\.npz: cannot be read as glyphs"):
+        load_glyphs(str(tmp_path / "a.npz"), "train")
+
+
+def test_a_source_that_is_not_there_is_refused():
+    with pytest.raises(InputError, match="nowhere: no such glyphs"):
+        load_glyphs("nowhere", "train")

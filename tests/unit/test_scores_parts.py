@@ -1,0 +1,182 @@
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from digitsum.archive.location import locate
+from digitsum.archive.schema import ImageShape
+from digitsum.archive.scores import (
+    CURRENT_FILE,
+    SCORES_SCHEMA,
+    PartSource,
+    current_model,
+    model_directory,
+    part_path,
+    part_source,
+    read_part_source,
+    write_part,
+)
+from digitsum.archive.shards import Shard, ShardFile, plan_chunks
+from digitsum.errors import InputError
+
+DIGEST = "0123456789abcdef" * 4
+SOURCE = PartSource(DIGEST, "day=1/a b.parquet", "size=5 mtime_ns=7 rows=9", 4, 3)
+
+sources = st.builds(
+    PartSource,
+    st.sampled_from([DIGEST, DIGEST[::-1]]),
+    st.sampled_from(
+        [
+            "a.parquet",
+            "b.parquet",
+            "a/b.parquet",
+            "b/a.parquet",
+            "a.parquet.parquet",
+            "ä %?.parquet",
+        ]
+    ),
+    st.text("a= ä\n", max_size=8),
+    st.integers(0, 10**13),
+    st.integers(1, 10**13),
+)
+
+
+def scores(num_rows: int = 3) -> pa.Table:
+    columns = {
+        "image_id": [f"image-{row}" for row in range(num_rows)],
+        "predicted_sum": pa.array([None, *range(1, num_rows)], pa.int16()),
+        "confidence": pa.array(np.linspace(0, 1, num_rows), pa.float32()),
+        "digits": pa.array([None, *[[row, 9] for row in range(1, num_rows)]], pa.list_(pa.int8())),
+        "error": ["image is null", *[None] * (num_rows - 1)],
+    }
+    return pa.table(columns, schema=SCORES_SCHEMA)
+
+
+@given(sources)
+def test_a_source_is_the_same_after_a_round_trip_through_metadata(source):
+    schema = pa.schema([], source.to_metadata())
+    assert PartSource.from_metadata(schema.metadata) == source
+
+
+@pytest.mark.parametrize("lacking", sorted(SOURCE.to_metadata()))
+def test_metadata_that_lacks_a_value_names_no_source(lacking):
+    metadata = pa.schema([], SOURCE.to_metadata()).metadata
+    del metadata[lacking.encode()]
+    assert PartSource.from_metadata(metadata) is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"format": b"2"}, {"first_row": b"four"}, {"num_rows": b""}, {"model_digest": b"\xff"}],
+    ids=str,
+)
+def test_metadata_of_another_format_or_of_no_sense_names_no_source(change):
+    metadata = pa.schema([], SOURCE.to_metadata()).metadata
+    metadata |= {f"digitsum.{key}".encode(): value for key, value in change.items()}
+    assert PartSource.from_metadata(metadata) is None
+
+
+def test_metadata_of_other_tools_does_not_matter():
+    metadata = pa.schema([], SOURCE.to_metadata()).metadata
+    assert PartSource.from_metadata(metadata | {b"\xff": b"\xfe"}) == SOURCE
+    assert PartSource.from_metadata({b"pandas": b"{}"}) is None
+    assert PartSource.from_metadata(None) is None
+
+
+def place(source: PartSource) -> tuple:
+    return (source.model_digest, source.shard, source.first_row, source.num_rows)
+
+
+@given(sources, sources)
+def test_paths_are_equal_exactly_where_model_shard_and_row_range_are(one, other):
+    assert part_path(one) == part_path(PartSource(**vars(one)))
+    assert (part_path(one) == part_path(other)) == (place(one) == place(other))
+
+
+def test_a_path_does_not_depend_on_the_shards_bytes():
+    changed = PartSource(**{**vars(SOURCE), "fingerprint": "size=6"})
+    assert part_path(changed) == part_path(SOURCE)
+
+
+def test_paths_sort_as_the_rows_do():
+    starts = [0, 9, 10, 8192, 65_536, 10**9]
+    paths = [part_path(PartSource(DIGEST, "a.parquet", "", start, 5)) for start in starts]
+    assert sorted(paths) == paths
+
+
+def test_a_chunks_source_names_its_shard_and_rows():
+    shard = Shard(ShardFile("a.parquet", 100, 5), (10, 10, 4), ImageShape(), None)
+    assert [part_source(chunk, DIGEST) for chunk in plan_chunks(shard, 15)] == [
+        PartSource(DIGEST, "a.parquet", shard.fingerprint, 0, 20),
+        PartSource(DIGEST, "a.parquet", shard.fingerprint, 20, 4),
+    ]
+
+
+def test_a_part_holds_the_scores_and_says_what_they_are_of(tmp_path):
+    location = locate(str(tmp_path)).join(part_path(SOURCE))
+    write_part(location, scores(), SOURCE)
+    assert read_part_source(location) == SOURCE
+    table = pq.read_table(location.path, partitioning=None)
+    assert table.schema.equals(SCORES_SCHEMA)
+    assert table.to_pylist() == scores().to_pylist()
+
+
+def test_parts_read_as_one_table_with_the_model_and_the_archives_partitions(tmp_path):
+    for day in (1, 2):
+        source = PartSource(DIGEST, f"day={day}/a.parquet", "", 0, 3)
+        write_part(locate(str(tmp_path)).join(part_path(source)), scores(), source)
+    table = ds.dataset(tmp_path, partitioning="hive").to_table()
+    assert table.column("day").to_pylist() == [1, 1, 1, 2, 2, 2]
+    assert set(table.column("model").to_pylist()) == {DIGEST[:16]}
+    assert table.column("image_id").to_pylist() == ["image-0", "image-1", "image-2"] * 2
+
+
+def test_a_part_is_replaced_where_the_shard_has_changed(tmp_path):
+    location = locate(str(tmp_path)).join(part_path(SOURCE))
+    write_part(location, scores(), SOURCE)
+    changed = PartSource(**{**vars(SOURCE), "fingerprint": "size=6"})
+    write_part(location, scores(), changed)
+    assert read_part_source(location) == changed
+
+
+@pytest.mark.parametrize("num_rows", [2, 4])
+def test_a_part_without_exactly_the_rows_of_its_source_is_refused(num_rows, tmp_path, content):
+    with pytest.raises(ValueError, match=f"{num_rows} scores of 3 rows"):
+        write_part(locate(str(tmp_path / "part.parquet")), scores(num_rows), SOURCE)
+    assert content(tmp_path) == {}
+
+
+def test_scores_of_another_schema_are_refused(tmp_path, content):
+    with pytest.raises((ValueError, pa.ArrowInvalid)):
+        write_part(locate(str(tmp_path / "a")), scores().drop_columns(["error"]), SOURCE)
+    unnamed = scores().set_column(0, SCORES_SCHEMA.field(0).with_nullable(True), [["a", None, "b"]])
+    with pytest.raises((ValueError, pa.ArrowInvalid)):
+        write_part(locate(str(tmp_path / "a")), unnamed, SOURCE)
+    assert content(tmp_path) == {}
+
+
+def test_an_absent_broken_or_foreign_part_names_no_source(tmp_path, write_parquet):
+    root = locate(str(tmp_path))
+    write_part(root.join("whole"), scores(), SOURCE)
+    data = (tmp_path / "whole").read_bytes()
+    (tmp_path / "cut").write_bytes(data[:-5])
+    (tmp_path / "empty").write_bytes(b"")
+    (tmp_path / "damaged").write_bytes(data[:-60] + b"\xff" * 52 + data[-8:])
+    write_parquet(tmp_path / "foreign", {"x": [1]})
+    write_parquet(tmp_path / "strange", {"x": [1]}, metadata={b"\xff": b"\xfe"})
+    (tmp_path / "directory").mkdir()
+    for name in ("absent", "cut", "empty", "damaged", "foreign", "strange", "directory"):
+        assert read_part_source(root.join(name)) is None, name
+
+
+def test_the_current_model_is_what_the_pointer_names(tmp_path):
+    (tmp_path / CURRENT_FILE).write_text(f"{model_directory(DIGEST)}\n")
+    assert current_model(locate(str(tmp_path))) == f"model={DIGEST[:16]}"
+
+
+def test_scores_without_a_pointer_are_not_complete(tmp_path):
+    with pytest.raises(InputError, match="holds no complete scores"):
+        current_model(locate(str(tmp_path)))

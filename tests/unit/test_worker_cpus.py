@@ -1,0 +1,56 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from digitsum.errors import InputError
+from digitsum.training.config import TrainConfig
+from digitsum.training.train import worker_cpus
+
+LEAST = 0.01
+cluster_sizes = st.integers(1, 512).map(float) | st.floats(1, 512)
+
+
+def config(workers: int, cpus_per_worker: float | None = None) -> TrainConfig:
+    return TrainConfig(
+        archive="a",
+        bundle="b",
+        workers=workers,
+        batch_size=workers,
+        cpus_per_worker=cpus_per_worker,
+    )
+
+
+@given(st.integers(1, 300), cluster_sizes)
+def test_by_default_workers_leave_a_cpu_to_the_tasks_that_read(workers, cpus):
+    share = worker_cpus(config(workers), cpus)
+    assert LEAST <= share <= 1
+    assert share == LEAST or workers * share <= cpus - 1 + 1e-9
+
+
+@given(st.integers(1, 300), cluster_sizes)
+def test_by_default_workers_reserve_as_much_of_a_cpu_as_can_be(workers, cpus):
+    share = worker_cpus(config(workers), cpus)
+    assert share == 1 or workers * (share + LEAST) > cpus - 1 - 1e-9
+
+
+@pytest.mark.parametrize(
+    ("workers", "cpus", "share"),
+    [(1, 2, 1.0), (1, 1, 0.01), (2, 2, 0.5), (3, 2, 0.33), (4, 5, 1.0), (4, 4, 0.75), (8, 64, 1.0)],
+)
+def test_the_share_of_clusters_of_some_sizes(workers, cpus, share):
+    assert worker_cpus(config(workers), cpus) == share
+
+
+@given(st.integers(1, 300), st.floats(0.01, 64), cluster_sizes)
+def test_a_share_that_is_asked_for_is_given_or_refused_where_it_leaves_none(workers, asked, cpus):
+    wanted = config(workers, asked)
+    if workers * asked <= cpus - 1:
+        assert worker_cpus(wanted, cpus) == asked
+    else:
+        with pytest.raises(InputError, match="--cpus-per-worker or --workers"):
+            worker_cpus(wanted, cpus)
+
+
+def test_the_refusal_says_what_was_asked_of_what():
+    with pytest.raises(InputError, match="2 workers of 1 CPUs leave none of the cluster's 2"):
+        worker_cpus(config(2, 1.0), 2)
