@@ -26,7 +26,10 @@ def connected() -> Iterator[None]:
     if starts:
         address = os.environ.get("RAY_ADDRESS", "local")
         ray.init(address=address, logging_level=logging.WARNING)
-    DataContext.get_current().enable_progress_bars = False
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    # Ray Data's own wrapping loses the error that a function raised when it crosses processes.
+    context.raise_original_map_exception = True
     try:
         yield
     except Exception as error:
@@ -37,6 +40,11 @@ def connected() -> Iterator[None]:
     finally:
         if starts:
             ray.shutdown()
+
+
+def node_resources() -> list[dict[str, float]]:
+    """Return the resources ("CPU", "GPU", ...) of each node that the connected cluster has now."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 def num_cluster(resource: str) -> float:

@@ -25,22 +25,25 @@ def one_line(error: BaseException) -> str:
 
 
 def find_digitsum_error(error: BaseException) -> DigitsumError | None:
-    """Return the DigitsumError that lies under `error`, or None.
+    """Return the DigitsumError that `error` is, or that it was raised for, or None.
 
     Ray wraps what a task raised, sometimes several times and by different attributes: `cause` on
-    a RayTaskError, `worker_failures` on a failed training, `__cause__` on the rest.
+    a RayTaskError (which is an instance of its cause's class too, but whose message is a
+    traceback), `worker_failures` on a failed training, `__cause__` on the rest. What was merely
+    being handled meanwhile (`__context__`) is not the reason.
     """
     pending: list[BaseException] = [error]
     seen: set[int] = set()
     while pending:
         current = pending.pop(0)
-        if isinstance(current, DigitsumError):
-            return current
         if id(current) in seen:
             continue
         seen.add(id(current))
+        cause = getattr(current, "cause", None)
+        if isinstance(current, DigitsumError) and not isinstance(cause, BaseException):
+            return current
         failures = getattr(current, "worker_failures", None)
-        under = [getattr(current, "cause", None), current.__cause__, current.__context__]
-        under += list(failures.values()) if isinstance(failures, dict) else []
-        pending += [e for e in under if isinstance(e, BaseException)]
+        reasons = [cause, current.__cause__]
+        reasons += list(failures.values()) if isinstance(failures, dict) else []
+        pending += [reason for reason in reasons if isinstance(reason, BaseException)]
     return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pyarrow as pa
 from pyarrow import fs as pafs
@@ -80,6 +81,12 @@ def locate(uri: str) -> Location:
     if "://" not in uri:
         path = str(Path(uri).expanduser().absolute())
         return Location(path, pafs.LocalFileSystem(), path)
+    if urlsplit(uri).password is not None:
+        # Manifests, model cards and logs name the places of a run.
+        raise InputError(
+            f"a {uri.partition('://')[0]} URI with a password in it would be written into "
+            "manifests; give credentials by the environment instead, such as AWS_ACCESS_KEY_ID."
+        )
     try:
         filesystem, path = pafs.FileSystem.from_uri(uri)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:

@@ -14,7 +14,7 @@ from pyarrow import fs as pafs
 
 from digitsum.archive.images import image_shape
 from digitsum.archive.location import Location, locate
-from digitsum.archive.schema import DEFAULT_SHAPE, IMAGE_ID, ImageShape, ReadOptions
+from digitsum.archive.schema import DEFAULT_SHAPE, IMAGE, IMAGE_ID, ImageShape, ReadOptions
 from digitsum.errors import InputError
 
 SHARD_SUFFIX = ".parquet"
@@ -41,6 +41,7 @@ class Shard:
     shape: ImageShape
     id_column: str | None
     """Column of the image ids; None where ids are made of the shard's path and the row."""
+    image_column: str = IMAGE
 
     @property
     def num_rows(self) -> int:
@@ -49,8 +50,12 @@ class Shard:
 
     @property
     def fingerprint(self) -> str:
-        """Which bytes these are, as far as can be told without reading them."""
-        return f"size={self.file.size_bytes} mtime_ns={self.file.mtime_ns} rows={self.num_rows}"
+        """Which bytes these are, as far as can be told without reading them, and how they are read.
+
+        Two shards of one fingerprint and one path have the same scores.
+        """
+        read_as = f"image={self.image_column!r} id={self.id_column!r} shape={self.shape}"
+        return f"{_file_fingerprint(self.file)} rows={self.num_rows} {read_as}"
 
 
 @dataclass(frozen=True)
@@ -154,6 +159,17 @@ def open_parquet(location: Location) -> pq.ParquetFile:
         raise InputError(f"{location.uri}: cannot be read: {error}") from error
 
 
+def check_unchanged(root: Location, chunk: Chunk) -> None:
+    """Raise InputError where a chunk's shard has other bytes by now than when it was planned."""
+    location = root.join(chunk.shard)
+    info = location.info()
+    if info.type == pafs.FileType.File:
+        now = _file_fingerprint(ShardFile(chunk.shard, info.size, info.mtime_ns))
+        if chunk.fingerprint.startswith(f"{now} "):
+            return
+    raise InputError(f"{location.uri}: was replaced or removed meanwhile; run again.")
+
+
 def plan_chunks(shard: Shard, chunk_images: int) -> list[Chunk]:
     """Cut a shard into chunks of whole row groups, each closed once it has `chunk_images` rows.
 
@@ -184,6 +200,10 @@ def _cut(shard: Shard, starts: list[int], chunk_images: int) -> Iterator[Chunk]:
             groups, num_rows = [], 0
 
 
+def _file_fingerprint(file: ShardFile) -> str:
+    return f"size={file.size_bytes} mtime_ns={file.mtime_ns}"
+
+
 def is_hidden(path: str) -> bool:
     """Whether a relative path has a component that readers pass over: `_...` or `.`..."""
     return any(component.startswith(("_", ".")) for component in path.split("/"))
@@ -198,7 +218,8 @@ def _read_footer(
         shape = image_shape(schema, options, default_shape, location.uri)
         metadata = parquet.metadata
         rows = tuple(metadata.row_group(g).num_rows for g in range(metadata.num_row_groups))
-    return Shard(file, rows, shape, _id_column(schema, options, location.uri))
+    id_column = _id_column(schema, options, location.uri)
+    return Shard(file, rows, shape, id_column, options.image_column)
 
 
 def _id_column(schema: pa.Schema, options: ReadOptions, where: str) -> str | None:

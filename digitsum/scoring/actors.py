@@ -7,19 +7,24 @@ everything that belongs to it. There are no read tasks that actors could starve 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import ray
 from ray.data import ActorPoolStrategy
+from ray.util.annotations import RayDeprecationWarning
 
 from digitsum.archive.shards import Chunk
-from digitsum.cluster import num_cluster
+from digitsum.cluster import node_resources, num_cluster
 from digitsum.errors import InputError
 from digitsum.model.bundle import Bundle
 from digitsum.model.predictor import Predictor, TorchPredictor
 from digitsum.scoring.config import ActorOptions
 from digitsum.scoring.plan import num_actors
+
+# A chunk that kills its actor time and again must end the run; Ray's default tries for ever.
+MAX_CHUNK_RETRIES = 5
 
 
 def map_chunks(
@@ -30,21 +35,30 @@ def map_chunks(
     Results come as chunks are finished, in any order. A lost actor is replaced, and its chunk given
     to another; an exception in one ends the run.
     """
-    initial, greatest = num_actors(
-        options.max_actors, options.min_actors, _room(options), len(chunks)
-    )
-    dataset = ray.data.from_items(
+    room, limit = _room(options)
+    initial, greatest = num_actors(options.max_actors, options.min_actors, room, limit, len(chunks))
+    rows = ray.data.from_items(
         [chunk.to_row() for chunk in chunks], override_num_blocks=len(chunks)
-    ).map(
-        worker,
-        fn_constructor_kwargs=arguments,
-        compute=ActorPoolStrategy(
-            min_size=options.min_actors, max_size=greatest, initial_size=initial
-        ),
-        num_cpus=options.cpus_per_actor,
-        num_gpus=options.gpus_per_actor or None,
     )
-    yield from dataset.iter_rows()
+    pool = ActorPoolStrategy(
+        min_size=options.min_actors,
+        max_size=greatest,
+        initial_size=initial,
+        # A chunk takes minutes: one that waited behind another would leave an actor idle.
+        max_tasks_in_flight_per_actor=1,
+    )
+    with warnings.catch_warnings():
+        # Ray means to drop `max_task_retries` here in 2.64, and has nothing in its place yet.
+        warnings.simplefilter("ignore", RayDeprecationWarning)
+        results = rows.map(
+            worker,
+            fn_constructor_kwargs=arguments,
+            compute=pool,
+            num_cpus=options.cpus_per_actor,
+            num_gpus=options.gpus_per_actor or None,
+            max_task_retries=MAX_CHUNK_RETRIES,
+        )
+    yield from results.iter_rows()
 
 
 def make_predictor(bundle: Bundle, options: ActorOptions) -> Predictor:
@@ -57,16 +71,26 @@ def make_predictor(bundle: Bundle, options: ActorOptions) -> Predictor:
     )
 
 
-def _room(options: ActorOptions) -> int:
-    """Return how many actors the cluster has room for; raises InputError where it has for none."""
-    room = int(num_cluster("CPU") // options.cpus_per_actor)
-    if options.gpus_per_actor:
-        room = min(room, int(num_cluster("GPU") / options.gpus_per_actor))
-    if room < options.min_actors:
+def _room(options: ActorOptions) -> tuple[int, int]:
+    """Return how many actors fit on the nodes that are there, and how many the cluster may hold.
+
+    Raises InputError where not even the least number can ever be placed.
+    """
+    room = sum(
+        _fitting(options, node.get("CPU", 0), node.get("GPU", 0)) for node in node_resources()
+    )
+    limit = max(room, _fitting(options, num_cluster("CPU"), num_cluster("GPU")))
+    can_grow = num_cluster("CPU") > sum(node.get("CPU", 0) for node in node_resources())
+    if (limit if can_grow else room) < options.min_actors:
         raise InputError(
             f"{options.min_actors} actors of {options.cpus_per_actor} CPUs and "
-            f"{options.gpus_per_actor:g} GPUs do not fit on a cluster of {num_cluster('CPU'):g} "
-            f"CPUs and {num_cluster('GPU'):g} GPUs; lower --min-actors, --cpus-per-actor or "
-            "--gpus-per-actor."
+            f"{options.gpus_per_actor:g} GPUs do not fit on the cluster's nodes, which have "
+            f"{num_cluster('CPU'):g} CPUs and {num_cluster('GPU'):g} GPUs in all; lower "
+            "--min-actors, --cpus-per-actor or --gpus-per-actor."
         )
-    return room
+    return room, limit if can_grow else room
+
+
+def _fitting(options: ActorOptions, num_cpus: float, num_gpus: float) -> int:
+    room = int(num_cpus // options.cpus_per_actor)
+    return min(room, int(num_gpus / options.gpus_per_actor)) if options.gpus_per_actor else room

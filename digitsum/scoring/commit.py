@@ -7,15 +7,16 @@ shard, fingerprint, row range. The name follows from the chunk, so that a chunk 
 1. The part is written under a hidden name, then renamed (on object stores: put). Killed before:
    the chunk is not done, and a hidden file is left that no reader of scores looks at. Killed
    after: it is done. In between there is nothing.
-2. When all chunks are done, parts of rows that the archive no longer has are removed. Killed before
-   or among these: they are found and removed by the next run.
+2. When all chunks are done, and their parts were seen, parts of rows that the archive no longer has
+   are removed. Until then a reader finds them beside the new ones, where a shard's row count or
+   the chunks' size changed. Killed before or among these: the next run finds and removes them.
 3. `CURRENT` is replaced, in one step, to name the model's directory. Killed before: readers that
    follow it see the last complete run's model.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -89,6 +90,24 @@ def commit_part(scores: Location, tables: Iterable[pa.Table], source: PartSource
         )
     write_part(scores.join(part_path(source)), table, source)
     return int(table.num_rows - table.column("error").null_count)
+
+
+def check_committed(scores: Location, sources: Sequence[PartSource]) -> None:
+    """Raise InputError where a part that actors committed is not what lies there, seen from here.
+
+    So it is where the scores are a local directory of each node, or when another run interfered.
+    """
+    with ThreadPoolExecutor(FOOTER_THREADS) as threads:
+        there = threads.map(
+            lambda source: read_part_source(scores.join(part_path(source))), sources
+        )
+    missing = [source for source, found in zip(sources, there, strict=True) if found != source]
+    if missing:
+        raise InputError(
+            f"{scores.uri}: {len(missing)} of {len(sources)} parts were committed but are not "
+            f"there, the first of {missing[0].shard}; give --scores a place that all nodes share, "
+            "and no two runs at a time."
+        )
 
 
 def complete(scores: Location, model_digest: str, gone: Iterable[str]) -> None:

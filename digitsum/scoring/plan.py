@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from digitsum.archive.location import Location
 from digitsum.archive.schema import ImageShape
 from digitsum.archive.scores import PartSource, part_path, part_source
-from digitsum.archive.shards import Archive, Chunk, plan_chunks
+from digitsum.archive.shards import Archive, Chunk, is_hidden, plan_chunks
 from digitsum.errors import InputError
 
 
@@ -77,13 +78,26 @@ def check_shapes(archive: Archive, shape: ImageShape) -> None:
             )
 
 
-def num_actors(wanted: int | None, min_actors: int, room: int, num_chunks: int) -> tuple[int, int]:
+def check_apart(archive: Location, scores: Location) -> None:
+    """Raise InputError where scores would be written among the shards, and later read as such."""
+    relative = f"{scores.path}/".removeprefix(f"{archive.path.rstrip('/')}/").rstrip("/")
+    below = type(scores.filesystem) is type(archive.filesystem) and relative != scores.path
+    if below and not is_hidden(relative):
+        raise InputError(
+            f"{scores.uri}: lies within the archive {archive.uri}, where the scores would be taken "
+            "for shards; give --scores a place beside it, or a name that begins with '_'."
+        )
+
+
+def num_actors(
+    wanted: int | None, min_actors: int, room: int, limit: int, num_chunks: int
+) -> tuple[int, int]:
     """Return how many actors a pool begins with and how many it may grow to.
 
-    `room` is how many the cluster has space for now; an autoscaling cluster may make more. No
-    actor is started that could have no chunk.
+    `room` is how many the cluster's nodes have space for now, `limit` how many once the cluster
+    has grown; the pool begins with what fits. No actor is started that could have no chunk.
     """
-    greatest = max(min(wanted if wanted is not None else max(room, 1), num_chunks), min_actors)
+    greatest = max(min(wanted if wanted is not None else limit, num_chunks), min_actors)
     return max(min_actors, min(room, greatest)), greatest
 
 

@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
+
+import pyarrow as pa
 
 from digitsum.archive.location import Location, locate
 from digitsum.archive.reading import read_chunk
 from digitsum.archive.schema import ReadOptions
 from digitsum.archive.scores import part_source
-from digitsum.archive.shards import Archive, Chunk, open_archive
+from digitsum.archive.shards import Archive, Chunk, check_unchanged, open_archive
 from digitsum.cluster import connected
 from digitsum.model.bundle import Bundle, load_bundle
 from digitsum.runs import RUNS_DIRECTORY, new_run_id, write_manifest
 from digitsum.scoring.actors import make_predictor, map_chunks
-from digitsum.scoring.commit import commit_part, committed_parts, complete, scored_rows
+from digitsum.scoring.commit import (
+    check_committed,
+    commit_part,
+    committed_parts,
+    complete,
+    scored_rows,
+)
 from digitsum.scoring.config import ActorOptions, ScoreConfig
-from digitsum.scoring.plan import ScorePlan, check_shapes, plan_scores
+from digitsum.scoring.plan import ScorePlan, check_apart, check_shapes, plan_scores
 from digitsum.scoring.progress import Progress
 
 
@@ -78,6 +86,7 @@ def score(config: ScoreConfig, announce: Callable[[ScorePlan], None] | None = No
     scores = locate(config.scores)
     run = scores.join(f"{RUNS_DIRECTORY}/{new_run_id('score', started)}")
     num_images, num_rejected, seconds = _score_chunks(config, bundle, archive, plan, scores)
+    check_committed(scores, [part_source(chunk, bundle.digest) for chunk in plan.to_score])
     complete(scores, plan.model_digest, plan.gone)
     scored = Scored(archive.root, scores, run, plan, num_images, num_rejected, seconds)
     write_manifest(run, "score", config, started, scored.to_json())
@@ -89,6 +98,7 @@ def _prepare(config: ScoreConfig) -> tuple[Bundle, Archive, ScorePlan]:
     scores.check_directory()
     bundle = load_bundle(config.bundle)
     archive = open_archive(config.archive, config.read, bundle.shape)
+    check_apart(archive.root, scores)
     check_shapes(archive, bundle.shape)
     committed = committed_parts(scores, bundle.digest)
     return bundle, archive, plan_scores(archive, bundle.digest, config.chunk_images, committed)
@@ -139,10 +149,12 @@ class ChunkScorer:
     def __call__(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """Score and commit the chunk that `row` describes; return its rows and rejected rows."""
         chunk = Chunk.from_row(row)
-        tables = (
-            scored_rows(rows, self._predictor.predict(rows.pixels))
-            for rows in read_chunk(self._archive, chunk, self._read)
-        )
         source = part_source(chunk, self._model_digest)
-        num_rejected = commit_part(self._scores, tables, source)
+        num_rejected = commit_part(self._scores, self._score(chunk), source)
         return {"num_rows": chunk.num_rows, "num_rejected": num_rejected}
+
+    def _score(self, chunk: Chunk) -> Iterator[pa.Table]:
+        for rows in read_chunk(self._archive, chunk, self._read):
+            yield scored_rows(rows, self._predictor.predict(rows.pixels))
+        # After the last row was read, and before they are committed as those of this fingerprint.
+        check_unchanged(self._archive, chunk)

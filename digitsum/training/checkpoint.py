@@ -35,5 +35,7 @@ def load_checkpoint(
     with checkpoint.as_directory() as directory:
         files = Path(directory)
         network.load_state_dict(load_file(files / WEIGHTS_FILE))
-        optimizer.load_state_dict(torch.load(files / OPTIMIZER_FILE, weights_only=True))
+        # By way of the CPU, for a run may be resumed on other devices than it was begun on.
+        state = torch.load(files / OPTIMIZER_FILE, map_location="cpu", weights_only=True)
+        optimizer.load_state_dict(state)
         return history_from_json((files / HISTORY_FILE).read_text())

@@ -22,6 +22,8 @@ Part = Literal["all", "train", "validation"]
 
 # One read task makes one block; a few blocks at a time are what Ray Data holds in memory.
 READ_IMAGES = 8192
+# What a reading task reserves; a worker must leave as much, or images never come.
+READ_CPUS = 0.5
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +33,8 @@ class SplitDataConfig(DataConfig):  # type: ignore[misc]
 
     Gradient steps need workers in step, so Ray's equal split may leave a few images out; a
     validation figure is about all of its images, so there the shares may differ in length.
+    Blocks keep their order, which makes a run repeatable from its seed; Ray then takes no account
+    of which node a block lies on.
     """
 
     def __init__(self) -> None:
@@ -49,9 +53,7 @@ class SplitDataConfig(DataConfig):  # type: ignore[misc]
         for name, dataset in datasets.items():
             dataset = dataset.copy(dataset)
             dataset.context.execution_options = self._resolve_execution_options(name)
-            splits = dataset.streaming_split(
-                world_size, equal=name == "train", locality_hints=worker_node_ids
-            )
+            splits = dataset.streaming_split(world_size, equal=name == "train")
             for share, split in zip(shares, splits, strict=True):
                 share[name] = split
         return shares
@@ -77,6 +79,7 @@ def labelled_dataset(
         _read,
         batch_size=1,
         batch_format="pyarrow",
+        num_cpus=READ_CPUS,
         fn_kwargs={"root_uri": archive.root.uri, "part": part, "config": config},
     )
 

@@ -29,7 +29,7 @@ from digitsum.runs import RUNS_DIRECTORY, new_run_id, write_manifest
 from digitsum.training.card import model_card
 from digitsum.training.checkpoint import HISTORY_FILE, WEIGHTS_FILE
 from digitsum.training.config import TrainConfig
-from digitsum.training.data import SplitDataConfig, labelled_dataset
+from digitsum.training.data import READ_CPUS, SplitDataConfig, labelled_dataset
 from digitsum.training.history import Epoch, best_epoch, history_from_json, history_to_json
 from digitsum.training.holdout import held_out
 from digitsum.training.worker import train_worker
@@ -75,10 +75,11 @@ def train(config: TrainConfig) -> Trained:
     for directory in (run, locate(config.bundle)):
         directory.check_directory()
     _check_resumable(run, config)
-    publish_bytes(_json(config.learned_from()), run.join(CONFIG_FILE))
 
     with connected():
-        result = _fit(config, archive, validation, sizes, run)
+        resources = _resources(config)
+        publish_bytes(_json(config.learned_from()), run.join(CONFIG_FILE))
+        result = _fit(config, archive, validation, sizes, run, resources)
         history = _read_history(result)
         best, weights = _best_checkpoint(result)
     network.load_state_dict(weights)
@@ -98,23 +99,23 @@ def train(config: TrainConfig) -> Trained:
 
 
 def worker_cpus(config: TrainConfig, cluster_cpus: float) -> float:
-    """Return the CPUs to reserve for each worker, so that the tasks that read find one free.
+    """Return the CPUs to reserve for each worker, so that a task that reads finds room.
 
-    A worker that reserved the last CPU would wait for ever for images that no task may read:
-    raises InputError where the options ask for that. The reservation bounds no threads: workers
-    compute on all cores of their node.
+    Workers that reserved all CPUs would wait for ever for images that no task may read: raises
+    InputError where the options ask for that, or where there are too many workers. The reservation
+    bounds no threads: workers compute on all cores of their node.
     """
-    left = cluster_cpus - 1
-    if config.cpus_per_worker is None:
-        return (
-            1.0 if config.workers <= left else max(math.floor(100 * left / config.workers), 1) / 100
-        )
-    if config.workers * config.cpus_per_worker > left:
+    left = cluster_cpus - READ_CPUS
+    share = config.cpus_per_worker
+    if share is None:
+        share = min(math.floor(100 * left / config.workers) / 100, 1.0)
+    if not 0 < config.workers * share <= left:
         raise InputError(
-            f"{config.workers} workers of {config.cpus_per_worker:g} CPUs leave none of the "
-            f"cluster's {cluster_cpus:g} to read the archive; lower --cpus-per-worker or --workers."
+            f"{config.workers} workers of {share:g} CPUs leave less than the {READ_CPUS:g} of the "
+            f"cluster's {cluster_cpus:g} that reading the archive takes; lower --cpus-per-worker "
+            "or --workers."
         )
-    return config.cpus_per_worker
+    return share
 
 
 def _open_archives(config: TrainConfig) -> tuple[Archive, Archive | None]:
@@ -188,6 +189,7 @@ def _fit(
     validation: Archive | None,
     sizes: dict[str, int],
     run: Location,
+    resources: dict[str, float],
 ) -> Result:
     datasets = {
         "train": labelled_dataset(archive, "all" if validation else "train", config, shuffled=True),
@@ -203,7 +205,7 @@ def _fit(
         scaling_config=ScalingConfig(
             num_workers=config.workers,
             use_gpu=config.use_gpu,
-            resources_per_worker=_resources(config),
+            resources_per_worker=resources,
         ),
         run_config=RunConfig(
             name=run.name,

@@ -49,7 +49,8 @@ def train_worker(settings: dict[str, Any]) -> None:
 
     for epoch in range(len(history) + 1, config.epochs + 1):
         started = time.perf_counter()
-        # Seeded by epoch, so that a resumed run draws what an undisturbed one would have drawn.
+        # Seeded by epoch: dropout and the shuffle buffer of a resumed run are an undisturbed one's,
+        # though Ray begins its orders of the row groups anew.
         torch.manual_seed(_epoch_seed(config.seed, epoch, context.get_world_rank()))
         train = _train_epoch(
             config, network, optimizer, _batches("train", config, epoch), autocast, device

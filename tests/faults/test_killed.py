@@ -1,5 +1,6 @@
 """Processes are killed with SIGKILL in the middle of a run; nothing may be lost or done twice."""
 
+import contextlib
 import sys
 import time
 from collections.abc import Callable
@@ -48,11 +49,17 @@ def wait_for(happened: Callable[[], bool], process: psutil.Popen, log: Path) -> 
         time.sleep(0.01)
 
 
+def title_of(process: psutil.Process) -> str:
+    try:
+        return (process.cmdline() or [""])[0]
+    except psutil.NoSuchProcess:
+        return ""
+
+
 def kill_one(process: psutil.Popen, title: str) -> None:
     """Kill one of the Ray workers below `process` whose title begins so."""
-    workers = [
-        p for p in process.children(recursive=True) if (p.cmdline() or [""])[0].startswith(title)
-    ]
+    family = process.children(recursive=True)
+    workers = [member for member in family if title_of(member).startswith(title)]
     assert workers, f"no process {title}"
     workers[0].kill()
 
@@ -60,11 +67,11 @@ def kill_one(process: psutil.Popen, title: str) -> None:
 def kill_everything(process: psutil.Popen) -> None:
     """Kill a driver and every process below it at once, as the loss of power would."""
     family = [process, *process.children(recursive=True)]
-    for member in family:
-        member.suspend()
-    for member in family:
-        member.kill()
-    psutil.wait_procs(family)
+    for act in (psutil.Process.suspend, psutil.Process.kill):
+        for member in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                act(member)
+    psutil.wait_procs(family, timeout=WAIT_S)
 
 
 def parts(scores: Path) -> dict[str, bytes]:

@@ -81,7 +81,6 @@ def submit(head: dict[str, str], *command: str) -> str:
     return done.stdout
 
 
-@pytest.mark.timeout(600)
 def test_training_and_scoring_are_submitted_and_the_sums_read_back(
     head, labelled, unlabelled, tmp_path, read_scores, read_archive
 ):

@@ -65,7 +65,6 @@ def run(environment: dict[str, str], command: str) -> str:
     return done.stdout
 
 
-@pytest.mark.timeout(600)
 def test_archive_training_bundle_and_scores_all_lie_on_s3(s3, tmp_path):
     run(s3, "synth --out s3://images/labelled --images 300 --shards 2 --digits 1 --width 48")
     run(

@@ -1,6 +1,8 @@
 import io
 import json
+import os
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +12,12 @@ import pytest
 import torch
 from PIL import Image
 
+from digitsum.archive.schema import ReadOptions
+from digitsum.archive.shards import open_archive, plan_chunks
 from digitsum.cli import main
 from digitsum.model.bundle import load_bundle
+from digitsum.scoring.actors import map_chunks
+from digitsum.scoring.config import ActorOptions
 
 pytestmark = pytest.mark.usefixtures("one_ray")
 
@@ -151,3 +157,43 @@ def test_another_model_scores_beside_the_first(trained, unlabelled, tmp_path):
     assert {path: both[path] for path in first} == first
     digest = load_bundle(str(other)).digest
     assert (out / "CURRENT").read_text() == f"model={digest[:16]}\n"
+
+
+def test_shard_damaged_in_the_middle_ends_the_run_with_its_sentence(
+    trained, unlabelled, tmp_path, capsys
+):
+    archive = tmp_path / "archive"
+    shutil.copytree(unlabelled, archive)
+    damaged = archive / "shard-00001.parquet"
+    content = bytearray(damaged.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 2000] = bytes(2000)
+    damaged.write_bytes(content)
+    assert score(str(archive), tmp_path / "scores", trained / "bundle") == 2
+    lines = capsys.readouterr().err.splitlines()
+    [said] = [line for line in lines if line.startswith("digitsum: ")]
+    assert "shard-00001.parquet: cannot be read" in said
+    assert said.endswith("replace the shard.")
+    assert not (tmp_path / "scores/CURRENT").exists()
+
+
+def test_two_chunks_are_scored_by_two_actors(trained, unlabelled, tmp_path):
+    """A chunk must not wait behind another while an actor is idle."""
+    archive = tmp_path / "archive"
+    archive.mkdir()
+    for name in ("shard-00000.parquet", "shard-00001.parquet"):
+        shutil.copy(f"{unlabelled}/{name}", archive)
+    chunks = [
+        chunk
+        for shard in open_archive(str(archive), ReadOptions()).shards
+        for chunk in plan_chunks(shard, 50_000)
+    ]
+    options = ActorOptions(min_actors=2)
+    actors = {result["pid"] for result in map_chunks(SlowActor, {}, chunks, options)}
+    assert len(actors) == 2
+
+
+class SlowActor:
+    def __call__(self, row):
+        time.sleep(1)
+        return {"pid": os.getpid()}

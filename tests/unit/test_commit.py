@@ -18,7 +18,13 @@ from digitsum.archive.scores import (
 )
 from digitsum.errors import InputError
 from digitsum.model.predictor import Predictions
-from digitsum.scoring.commit import commit_part, committed_parts, complete, scored_rows
+from digitsum.scoring.commit import (
+    check_committed,
+    commit_part,
+    committed_parts,
+    complete,
+    scored_rows,
+)
 
 MODEL = "a" * 64
 OTHER_MODEL = "b" * 64
@@ -224,3 +230,10 @@ def test_the_scores_are_one_data_set_for_other_tools(scores, tmp_path):
     found = ds.dataset(str(tmp_path / "scores" / current_model(scores)), format="parquet")
     expected = [f"image-{row}" for row in range(9)] + ["image-0", "image-1"]
     assert sorted(found.to_table()["image_id"].to_pylist()) == sorted(expected)
+
+
+def test_parts_that_are_not_there_after_a_run_are_missed(scores):
+    commit_part(scores, [table_of(2)], THIRD)
+    check_committed(scores, [THIRD])
+    with pytest.raises(InputError, match="1 of 2 parts"):
+        check_committed(scores, [THIRD, FIRST])

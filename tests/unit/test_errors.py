@@ -1,4 +1,5 @@
 import pytest
+from ray.exceptions import RayTaskError
 
 from digitsum.errors import DigitsumError, InputError, find_digitsum_error
 
@@ -36,7 +37,6 @@ def raised_while(error: Exception, context: BaseException) -> Exception:
     [
         SAID,
         caused(RuntimeError(), SAID),
-        raised_while(RuntimeError(), SAID),
         TaskError(SAID),
         TrainingFailedError({0: SAID}),
         TrainingFailedError({0: ValueError(), 1: KeyError(), 2: SAID}),
@@ -54,6 +54,7 @@ def test_a_digitsum_error_is_found_wherever_it_lies(error):
     "error",
     [
         RuntimeError("plain"),
+        raised_while(RuntimeError("a bug met while an error was handled"), SAID),
         caused(RuntimeError(), ValueError()),
         TaskError("a text"),
         TaskError(None),
@@ -92,3 +93,9 @@ def test_bad_input_is_a_digitsum_error_with_exit_code_2():
     assert issubclass(InputError, DigitsumError)
     assert DigitsumError("x").exit_code == 1
     assert InputError("x").exit_code == 2
+
+
+def test_of_rays_twin_of_an_error_only_the_sentence_is_taken():
+    wrapped = RayTaskError("score", "Traceback ...", SAID).as_instanceof_cause()
+    assert isinstance(wrapped, InputError)  # by its class it would pass for the error itself
+    assert find_digitsum_error(wrapped) is SAID

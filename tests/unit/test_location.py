@@ -80,3 +80,9 @@ def test_files_are_told_from_directories_and_from_nothing(tmp_path):
 def test_reading_what_is_not_there_is_refused_naming_it(tmp_path):
     with pytest.raises(InputError, match=r"nothing: cannot be read"):
         locate(str(tmp_path / "nothing")).read_bytes()
+
+
+def test_a_password_in_a_uri_is_refused_and_not_repeated():
+    with pytest.raises(InputError) as refusal:
+        locate("s3://key:hidden-word@bucket/archive")
+    assert "hidden-word" not in str(refusal.value)

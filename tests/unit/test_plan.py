@@ -10,7 +10,14 @@ from digitsum.archive.schema import ImageShape
 from digitsum.archive.scores import PartSource, part_path, part_source
 from digitsum.archive.shards import Archive, Chunk, Shard, ShardFile, plan_chunks
 from digitsum.errors import InputError
-from digitsum.scoring.plan import ScorePlan, check_shapes, num_actors, part_paths, plan_scores
+from digitsum.scoring.plan import (
+    ScorePlan,
+    check_apart,
+    check_shapes,
+    num_actors,
+    part_paths,
+    plan_scores,
+)
 
 MODEL = "a" * 64
 SAME_NAME_MODEL = "a" * 16 + "b" * 48
@@ -173,16 +180,34 @@ def test_shards_of_another_shape_than_the_models_are_refused_by_their_path():
         check_shapes(archive(shard("a.parquet", 4), other), SHAPE)
 
 
-@given(st.none() | st.integers(1, 50), st.integers(1, 20), st.integers(0, 100), st.integers(0, 100))
-def test_a_pool_of_actors_stays_within_its_bounds(wanted, least, room, num_chunks):
+@given(
+    st.none() | st.integers(1, 50),
+    st.integers(1, 20),
+    st.integers(0, 100),
+    st.integers(0, 100),
+    st.integers(0, 100),
+)
+def test_a_pool_of_actors_stays_within_its_bounds(wanted, least, room, growth, num_chunks):
     if wanted is not None:
         wanted = max(wanted, least)  # the options see to it
-    initial, greatest = num_actors(wanted, least, room, num_chunks)
+    initial, greatest = num_actors(wanted, least, room, room + growth, num_chunks)
     assert least <= initial <= greatest
     assert initial <= max(room, least)
     assert greatest <= max(num_chunks, least)
     if wanted is not None:
-        assert greatest <= wanted
         assert greatest == max(min(wanted, num_chunks), least)
-    elif num_chunks >= room > least:
-        assert initial == greatest == room  # all of the cluster is used
+    elif num_chunks >= room + growth >= least:
+        assert greatest == room + growth  # all that the cluster can become is used
+
+
+@pytest.mark.parametrize("scores", ["/a/archive", "/a/archive/scores", "/a/archive/b/c"])
+def test_scores_among_the_shards_are_refused(scores):
+    with pytest.raises(InputError, match="lies within the archive"):
+        check_apart(locate("/a/archive"), locate(scores))
+
+
+@pytest.mark.parametrize(
+    "scores", ["/a/archive2", "/a", "/a/scores", "/a/archive/_scores", "/a/archive/.s/x"]
+)
+def test_scores_beside_the_shards_are_accepted(scores):
+    check_apart(locate("/a/archive"), locate(scores))

@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 
 from digitsum.archive.location import locate
 from digitsum.archive.schema import ImageShape, ReadOptions
-from digitsum.archive.shards import Chunk, Shard, ShardFile, list_shards, open_archive, plan_chunks
+from digitsum.archive.shards import (
+    Chunk,
+    Shard,
+    ShardFile,
+    check_unchanged,
+    list_shards,
+    open_archive,
+    plan_chunks,
+)
 from digitsum.errors import InputError
 
 SHAPE = ImageShape(2, 3)
@@ -229,3 +237,32 @@ def test_an_empty_shard_has_no_chunks(tmp_path, write_shard):
     archive = open_archive(str(tmp_path), OPTIONS)
     assert archive.num_images == 0
     assert plan_chunks(archive.shards[0], 10) == []
+
+
+def test_a_shard_is_unchanged_until_it_is_replaced_or_removed(tmp_path, write_parquet):
+    path = write_parquet(tmp_path / "a.parquet", {"image": [b"x" * 6720] * 3})
+    archive = open_archive(str(tmp_path), ReadOptions())
+    [chunk] = plan_chunks(archive.shards[0], 10)
+    check_unchanged(archive.root, chunk)
+    write_parquet(path, {"image": [b"y" * 6720] * 3})
+    with pytest.raises(InputError, match=r"a\.parquet: was replaced or removed meanwhile"):
+        check_unchanged(archive.root, chunk)
+    path.unlink()
+    with pytest.raises(InputError, match=r"a\.parquet: was replaced or removed meanwhile"):
+        check_unchanged(archive.root, chunk)
+
+
+def test_a_shard_that_is_read_otherwise_has_another_fingerprint(tmp_path, write_parquet):
+    images = [b"x" * 6720] * 3
+    columns = {"image": images, "other": images, "image_id": ["a", "b", "c"], "number": [1, 2, 3]}
+    write_parquet(tmp_path / "a.parquet", columns)
+    options = [
+        ReadOptions(),
+        ReadOptions(image_column="other"),
+        ReadOptions(id_column="number"),
+        ReadOptions(height=80, width=84),
+    ]
+    shards = [open_archive(str(tmp_path), option).shards[0] for option in options]
+    assert len({shard.fingerprint for shard in shards}) == len(options)
+    again = open_archive(str(tmp_path), ReadOptions(label_column="sum")).shards[0]
+    assert again.fingerprint == shards[0].fingerprint  # scores do not depend on labels
