@@ -25,6 +25,8 @@ from digitsum.scoring.plan import num_actors
 
 # A chunk that kills its actor time and again must end the run; Ray's default tries for ever.
 MAX_CHUNK_RETRIES = 5
+# Fraction of the pool's actors that have a chunk.
+GROW_ABOVE_BUSY = 0.75
 
 
 def map_chunks(
@@ -40,6 +42,9 @@ def map_chunks(
     rows = ray.data.from_items(
         [chunk.to_row() for chunk in chunks], override_num_blocks=len(chunks)
     )
+    # Busy with one chunk each is as busy as actors get, so the pool must grow before twice that.
+    autoscaling = ray.data.DataContext.get_current().autoscaling_config
+    autoscaling.actor_pool_util_upscaling_threshold = GROW_ABOVE_BUSY
     pool = ActorPoolStrategy(
         min_size=options.min_actors,
         max_size=greatest,

@@ -117,11 +117,12 @@ def test_scoring_goes_on_when_an_actor_is_killed(archive, bundle, undisturbed, t
     assert parts(scores) == undisturbed
 
 
-def test_training_goes_on_from_its_checkpoint_when_a_worker_is_killed(archive, tmp_path):
+def test_training_goes_on_from_its_checkpoint_when_a_worker_is_killed(tmp_path):
     log, run = tmp_path / "log", tmp_path / "_runs/hurt"
+    synth(SynthConfig(out=f"{tmp_path}/archive", images=2000, shards=2, digits=2, width=96))
     process = start(
-        f"train --archive {archive} --digits 2 --bundle {tmp_path}/bundle --name hurt --epochs 3 "
-        "--workers 2",
+        f"train --archive {tmp_path}/archive --digits 2 --bundle {tmp_path}/bundle --name hurt "
+        "--epochs 3 --workers 2",
         log,
     )
     wait_for(lambda: any(run.glob("checkpoint_*/history.json")), process, log)

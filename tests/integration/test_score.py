@@ -13,9 +13,10 @@ import torch
 from PIL import Image
 
 from digitsum.archive.schema import ReadOptions
-from digitsum.archive.shards import open_archive, plan_chunks
+from digitsum.archive.shards import Chunk, open_archive, plan_chunks
 from digitsum.cli import main
 from digitsum.model.bundle import load_bundle
+from digitsum.scoring import actors
 from digitsum.scoring.actors import map_chunks
 from digitsum.scoring.config import ActorOptions
 
@@ -177,23 +178,29 @@ def test_shard_damaged_in_the_middle_ends_the_run_with_its_sentence(
     assert not (tmp_path / "scores/CURRENT").exists()
 
 
-def test_two_chunks_are_scored_by_two_actors(trained, unlabelled, tmp_path):
+@pytest.fixture
+def six_chunks(unlabelled, tmp_path) -> list[Chunk]:
+    for copy in ("a", "b"):
+        shutil.copytree(unlabelled, tmp_path / "six" / copy)
+    shards = open_archive(str(tmp_path / "six"), ReadOptions()).shards
+    return [chunk for shard in shards for chunk in plan_chunks(shard, 50_000)]
+
+
+def test_two_chunks_are_scored_by_two_actors(six_chunks):
     """A chunk must not wait behind another while an actor is idle."""
-    archive = tmp_path / "archive"
-    archive.mkdir()
-    for name in ("shard-00000.parquet", "shard-00001.parquet"):
-        shutil.copy(f"{unlabelled}/{name}", archive)
-    chunks = [
-        chunk
-        for shard in open_archive(str(archive), ReadOptions()).shards
-        for chunk in plan_chunks(shard, 50_000)
-    ]
     options = ActorOptions(min_actors=2)
-    actors = {result["pid"] for result in map_chunks(SlowActor, {}, chunks, options)}
-    assert len(actors) == 2
+    results = map_chunks(SlowActor, {}, six_chunks[:2], options)
+    assert len({result["pid"] for result in results}) == 2
+
+
+def test_the_pool_grows_when_the_cluster_has(six_chunks, monkeypatch):
+    # As if the second CPU's node had come only after the pool was made.
+    monkeypatch.setattr(actors, "_room", lambda options: (1, 2))
+    results = map_chunks(SlowActor, {}, six_chunks, ActorOptions())
+    assert len({result["pid"] for result in results}) == 2
 
 
 class SlowActor:
     def __call__(self, row):
-        time.sleep(1)
+        time.sleep(2)
         return {"pid": os.getpid()}
