@@ -10,7 +10,6 @@ import pyarrow.parquet as pq
 from digitsum.archive.location import Location
 from digitsum.archive.publish import published
 from digitsum.archive.shards import SHARD_SUFFIX, Chunk
-from digitsum.errors import InputError
 
 FORMAT_VERSION = "1"
 DIGEST_CHARACTERS = 16
@@ -111,16 +110,3 @@ def read_part_source(location: Location) -> PartSource | None:
             return PartSource.from_metadata(pq.read_metadata(file).metadata)
     except (OSError, pa.ArrowInvalid):
         return None
-
-
-def current_model(scores: Location) -> str:
-    """Return the model directory that the last complete run wrote.
-
-    Raises InputError where no run was completed there.
-    """
-    pointer = scores.join(CURRENT_FILE)
-    if not pointer.is_file():
-        raise InputError(
-            f"{scores.uri}: holds no complete scores (no file CURRENT); run `digitsum score` first."
-        )
-    return pointer.read_bytes().decode().strip()

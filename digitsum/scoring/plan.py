@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from digitsum.archive.location import Location
@@ -99,8 +99,3 @@ def num_actors(
     """
     greatest = max(min(wanted if wanted is not None else limit, num_chunks), min_actors)
     return max(min_actors, min(room, greatest)), greatest
-
-
-def part_paths(chunks: Iterable[Chunk], model_digest: str) -> list[str]:
-    """Return the paths, below the scores, of the parts of these chunks."""
-    return [part_path(part_source(chunk, model_digest)) for chunk in chunks]

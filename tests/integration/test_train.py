@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -103,3 +104,19 @@ def test_archive_too_small_to_hold_images_out_is_refused(tmp_path, capsys):
     assert main(train.split()) == 2
     assert "held out" in capsys.readouterr().err
     assert not (tmp_path / "models").exists()
+
+
+def test_shard_damaged_in_the_middle_ends_the_run_with_its_sentence(labelled, tmp_path, capsys):
+    archive = tmp_path / "archive"
+    shutil.copytree(labelled, archive)
+    damaged = archive / "shard-00001.parquet"
+    content = bytearray(damaged.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 2000] = bytes(2000)
+    damaged.write_bytes(content)
+    train = f"train --archive {archive} --digits 1 --bundle {tmp_path}/bundle --max-failures 0"
+    assert main(train.split()) == 2
+    lines = capsys.readouterr().err.splitlines()
+    [said] = [line for line in lines if line.startswith("digitsum: ")]
+    assert "shard-00001.parquet: cannot be read" in said
+    assert not (tmp_path / "bundle").exists()

@@ -12,7 +12,6 @@ from digitsum.archive.reading import Rows
 from digitsum.archive.scores import (
     SCORES_SCHEMA,
     PartSource,
-    current_model,
     part_path,
     read_part_source,
 )
@@ -42,6 +41,10 @@ def scores(tmp_path) -> Location:
 def files(tmp_path, content) -> Callable[[], list[str]]:
     """List all files below the scores, hidden ones too."""
     return lambda: list(content(tmp_path / "scores"))
+
+
+def current(scores) -> str:
+    return scores.join("CURRENT").read_bytes().decode().strip()
 
 
 def rows_of(num_rows: int, *rejected: int, first: int = 0) -> tuple[Rows, Predictions]:
@@ -202,7 +205,7 @@ def test_completing_removes_what_is_gone_and_points_at_the_model(scores, files):
         commit_part(scores, [table_of(source.num_rows)], source)
     complete(scores, MODEL, [part_path(SECOND)])
     assert sorted(files()) == sorted(["CURRENT", part_path(FIRST), part_path(THIRD)])
-    assert current_model(scores) == f"model={MODEL[:16]}"
+    assert current(scores) == f"model={MODEL[:16]}"
 
 
 def test_completing_for_another_model_moves_the_pointer_and_keeps_the_parts(scores, files):
@@ -210,16 +213,15 @@ def test_completing_for_another_model_moves_the_pointer_and_keeps_the_parts(scor
     commit_part(scores, [table_of(2)], THIRD)
     complete(scores, MODEL, [])
     commit_part(scores, [table_of(2)], other)
-    assert current_model(scores) == f"model={MODEL[:16]}"
+    assert current(scores) == f"model={MODEL[:16]}"
     complete(scores, OTHER_MODEL, [])
-    assert current_model(scores) == f"model={OTHER_MODEL[:16]}"
+    assert current(scores) == f"model={OTHER_MODEL[:16]}"
     assert sorted(files()) == sorted(["CURRENT", part_path(THIRD), part_path(other)])
 
 
-def test_scores_of_which_no_run_was_completed_have_no_current_model(scores):
+def test_scores_of_which_no_run_was_completed_name_no_model(scores, files):
     commit_part(scores, [table_of(2)], THIRD)
-    with pytest.raises(InputError, match="holds no complete scores"):
-        current_model(scores)
+    assert files() == [part_path(THIRD)]
 
 
 def test_the_scores_are_one_data_set_for_other_tools(scores, tmp_path):
@@ -227,7 +229,7 @@ def test_the_scores_are_one_data_set_for_other_tools(scores, tmp_path):
         commit_part(scores, [table_of(source.num_rows, first=source.first_row)], source)
     (tmp_path / "scores" / f"model={MODEL[:16]}" / ".tmp-0123").write_bytes(b"half")
     complete(scores, MODEL, [])
-    found = ds.dataset(str(tmp_path / "scores" / current_model(scores)), format="parquet")
+    found = ds.dataset(str(tmp_path / "scores" / current(scores)), format="parquet")
     expected = [f"image-{row}" for row in range(9)] + ["image-0", "image-1"]
     assert sorted(found.to_table()["image_id"].to_pylist()) == sorted(expected)
 

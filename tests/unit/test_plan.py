@@ -15,7 +15,6 @@ from digitsum.scoring.plan import (
     check_apart,
     check_shapes,
     num_actors,
-    part_paths,
     plan_scores,
 )
 
@@ -164,12 +163,6 @@ def test_the_summary_counts_chunks_and_images():
         "done": {"chunks": 1, "images": 4},
         "gone": {"chunks": 1},
     }
-
-
-def test_part_paths_are_those_of_the_chunks():
-    chunks = chunks_of(archive(shard("a.parquet", 4, 3)), 4)
-    assert part_paths(chunks, MODEL) == [part_of(chunk) for chunk in chunks]
-    assert part_paths([], MODEL) == []
 
 
 def test_shards_of_another_shape_than_the_models_are_refused_by_their_path():

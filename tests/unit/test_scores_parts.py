@@ -9,18 +9,14 @@ from hypothesis import strategies as st
 from digitsum.archive.location import locate
 from digitsum.archive.schema import ImageShape
 from digitsum.archive.scores import (
-    CURRENT_FILE,
     SCORES_SCHEMA,
     PartSource,
-    current_model,
-    model_directory,
     part_path,
     part_source,
     read_part_source,
     write_part,
 )
 from digitsum.archive.shards import Shard, ShardFile, plan_chunks
-from digitsum.errors import InputError
 
 DIGEST = "0123456789abcdef" * 4
 SOURCE = PartSource(DIGEST, "day=1/a b.parquet", "size=5 mtime_ns=7 rows=9", 4, 3)
@@ -170,13 +166,3 @@ def test_an_absent_broken_or_foreign_part_names_no_source(tmp_path, write_parque
     (tmp_path / "directory").mkdir()
     for name in ("absent", "cut", "empty", "damaged", "foreign", "strange", "directory"):
         assert read_part_source(root.join(name)) is None, name
-
-
-def test_the_current_model_is_what_the_pointer_names(tmp_path):
-    (tmp_path / CURRENT_FILE).write_text(f"{model_directory(DIGEST)}\n")
-    assert current_model(locate(str(tmp_path))) == f"model={DIGEST[:16]}"
-
-
-def test_scores_without_a_pointer_are_not_complete(tmp_path):
-    with pytest.raises(InputError, match="holds no complete scores"):
-        current_model(locate(str(tmp_path)))
