@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 from digitsum.archive.location import Location
 from digitsum.archive.publish import published
 from digitsum.archive.shards import SHARD_SUFFIX, Chunk
+from digitsum.errors import InputError
 
 FORMAT_VERSION = "1"
 DIGEST_CHARACTERS = 16
@@ -95,9 +96,12 @@ def part_path(source: PartSource) -> str:
 
 
 def write_part(location: Location, table: pa.Table, source: PartSource) -> None:
-    """Make a part appear whole; raises ValueError where it has not the rows of its source."""
+    """Make a part appear whole; raises InputError where it has not the rows of its source."""
     if table.num_rows != source.num_rows:
-        raise ValueError(f"{location.uri}: {table.num_rows} scores of {source.num_rows} rows")
+        raise InputError(
+            f"{source.shard}: gave {table.num_rows} rows from row {source.first_row} on, but its "
+            f"footer promised {source.num_rows}: it was changed meanwhile; run again."
+        )
     table = table.cast(SCORES_SCHEMA).replace_schema_metadata(source.to_metadata())
     with published(location) as temporary:
         pq.write_table(table, temporary, compression="zstd")

@@ -81,19 +81,19 @@ def _room(options: ActorOptions) -> tuple[int, int]:
 
     Raises InputError where not even the least number can ever be placed.
     """
-    room = sum(
-        _fitting(options, node.get("CPU", 0), node.get("GPU", 0)) for node in node_resources()
-    )
-    limit = max(room, _fitting(options, num_cluster("CPU"), num_cluster("GPU")))
-    can_grow = num_cluster("CPU") > sum(node.get("CPU", 0) for node in node_resources())
-    if (limit if can_grow else room) < options.min_actors:
+    nodes = node_resources()
+    room = limit = sum(_fitting(options, node.get("CPU", 0), node.get("GPU", 0)) for node in nodes)
+    num_cpus, num_gpus = num_cluster("CPU"), num_cluster("GPU")
+    if num_cpus > sum(node.get("CPU", 0) for node in nodes):  # the cluster can grow
+        limit = max(room, _fitting(options, num_cpus, num_gpus))
+    if limit < options.min_actors:
         raise InputError(
             f"{options.min_actors} actors of {options.cpus_per_actor} CPUs and "
             f"{options.gpus_per_actor:g} GPUs do not fit on the cluster's nodes, which have "
-            f"{num_cluster('CPU'):g} CPUs and {num_cluster('GPU'):g} GPUs in all; lower "
-            "--min-actors, --cpus-per-actor or --gpus-per-actor."
+            f"{num_cpus:g} CPUs and {num_gpus:g} GPUs in all; lower --min-actors, "
+            "--cpus-per-actor or --gpus-per-actor."
         )
-    return room, limit if can_grow else room
+    return room, limit
 
 
 def _fitting(options: ActorOptions, num_cpus: float, num_gpus: float) -> int:

@@ -89,7 +89,9 @@ class _Totals:
     def add(self, logits: torch.Tensor, digit_sums: torch.Tensor, loss: torch.Tensor) -> None:
         right = (logits.detach().argmax(dim=1) == digit_sums).sum()
         num_images = len(digit_sums)
-        self._sums += torch.stack([loss.detach() * num_images, right, right * 0 + num_images])
+        self._sums[0] += loss.detach() * num_images
+        self._sums[1] += right
+        self._sums[2] += num_images
 
     def reduce(self) -> _Totals:
         if torch.distributed.is_initialized():
@@ -120,14 +122,11 @@ def _train_epoch(
     network.train()
     totals = _Totals(device)
     for batch in batches:
-        digit_sums = batch["digit_sum"]
-        with autocast:
-            logits = network(to_input(batch["image"], config.pixel_scale))
-            loss = F.cross_entropy(logits, digit_sums)
+        logits, loss = _forward(config, network, batch, autocast)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        totals.add(logits, digit_sums, loss)
+        totals.add(logits, batch["digit_sum"], loss)
     return totals.reduce()
 
 
@@ -143,11 +142,21 @@ def _validate(
     network.eval()
     totals = _Totals(device)
     for batch in batches:
-        with autocast:
-            logits = network(to_input(batch["image"], config.pixel_scale))
-            loss = F.cross_entropy(logits, batch["digit_sum"])
+        logits, loss = _forward(config, network, batch, autocast)
         totals.add(logits, batch["digit_sum"], loss)
     return totals.reduce()
+
+
+def _forward(
+    config: TrainConfig,
+    network: nn.Module,
+    batch: dict[str, torch.Tensor],
+    autocast: AbstractContextManager[Any],
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the logits of a batch's sums and their mean cross entropy."""
+    with autocast:
+        logits = network(to_input(batch["image"], config.pixel_scale))
+        return logits, F.cross_entropy(logits, batch["digit_sum"])
 
 
 def _batches(name: str, config: TrainConfig, epoch: int) -> Iterable[dict[str, torch.Tensor]]:

@@ -1,5 +1,6 @@
 """What the integration tests share: one Ray, small archives of real digits, one trained bundle."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -89,3 +90,20 @@ def read_archive() -> Callable[[str], dict[str, np.ndarray]]:
         }
 
     return read
+
+
+@pytest.fixture
+def copy_damaged(tmp_path) -> Callable[[str], Path]:
+    """Copy an archive, with the pages in the middle of its second shard overwritten."""
+
+    def copy(archive: str) -> Path:
+        damaged = tmp_path / "damaged"
+        shutil.copytree(archive, damaged)
+        shard = damaged / "shard-00001.parquet"
+        content = bytearray(shard.read_bytes())
+        middle = len(content) // 2
+        content[middle : middle + 2000] = bytes(2000)
+        shard.write_bytes(content)
+        return damaged
+
+    return copy

@@ -161,15 +161,9 @@ def test_another_model_scores_beside_the_first(trained, unlabelled, tmp_path):
 
 
 def test_shard_damaged_in_the_middle_ends_the_run_with_its_sentence(
-    trained, unlabelled, tmp_path, capsys
+    trained, unlabelled, copy_damaged, tmp_path, capsys
 ):
-    archive = tmp_path / "archive"
-    shutil.copytree(unlabelled, archive)
-    damaged = archive / "shard-00001.parquet"
-    content = bytearray(damaged.read_bytes())
-    middle = len(content) // 2
-    content[middle : middle + 2000] = bytes(2000)
-    damaged.write_bytes(content)
+    archive = copy_damaged(unlabelled)
     assert score(str(archive), tmp_path / "scores", trained / "bundle") == 2
     lines = capsys.readouterr().err.splitlines()
     [said] = [line for line in lines if line.startswith("digitsum: ")]
@@ -186,21 +180,31 @@ def six_chunks(unlabelled, tmp_path) -> list[Chunk]:
     return [chunk for shard in shards for chunk in plan_chunks(shard, 50_000)]
 
 
-def test_two_chunks_are_scored_by_two_actors(six_chunks):
+def test_two_chunks_are_scored_by_two_actors(six_chunks, tmp_path):
     """A chunk must not wait behind another while an actor is idle."""
     options = ActorOptions(min_actors=2)
-    results = map_chunks(SlowActor, {}, six_chunks[:2], options)
-    assert len({result["pid"] for result in results}) == 2
+    results = map_chunks(WaitForAnother, {"meeting": tmp_path}, six_chunks[:2], options)
+    assert [result["met"] for result in results] == [True, True]
 
 
-def test_the_pool_grows_when_the_cluster_has(six_chunks, monkeypatch):
+def test_the_pool_grows_when_the_cluster_has(six_chunks, tmp_path, monkeypatch):
     # As if the second CPU's node had come only after the pool was made.
     monkeypatch.setattr(actors, "_room", lambda options: (1, 2))
-    results = map_chunks(SlowActor, {}, six_chunks, ActorOptions())
-    assert len({result["pid"] for result in results}) == 2
+    results = map_chunks(WaitForAnother, {"meeting": tmp_path}, six_chunks, ActorOptions())
+    assert all(result["met"] for result in results)
 
 
-class SlowActor:
+class WaitForAnother:
+    """An actor that holds its chunk until a second actor has one too, or a minute is over."""
+
+    def __init__(self, meeting: Path) -> None:
+        self._meeting = meeting
+
     def __call__(self, row):
-        time.sleep(2)
-        return {"pid": os.getpid()}
+        (self._meeting / f"{os.getpid()}.actor").touch()
+        ended = time.monotonic() + 60
+        while time.monotonic() < ended:
+            if len(list(self._meeting.glob("*.actor"))) > 1:
+                return {"met": True}
+            time.sleep(0.05)
+        return {"met": False}

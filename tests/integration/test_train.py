@@ -1,11 +1,16 @@
 import json
-import shutil
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from digitsum.archive.schema import ImageShape
+from digitsum.archive.shards import open_archive
 from digitsum.cli import main
 from digitsum.model.bundle import load_bundle
+from digitsum.training.config import TrainConfig
+from digitsum.training.data import labelled_dataset
 from digitsum.training.history import history_from_json
 
 pytestmark = pytest.mark.usefixtures("one_ray")
@@ -106,17 +111,23 @@ def test_archive_too_small_to_hold_images_out_is_refused(tmp_path, capsys):
     assert not (tmp_path / "models").exists()
 
 
-def test_shard_damaged_in_the_middle_ends_the_run_with_its_sentence(labelled, tmp_path, capsys):
-    archive = tmp_path / "archive"
-    shutil.copytree(labelled, archive)
-    damaged = archive / "shard-00001.parquet"
-    content = bytearray(damaged.read_bytes())
-    middle = len(content) // 2
-    content[middle : middle + 2000] = bytes(2000)
-    damaged.write_bytes(content)
+def test_shard_damaged_in_the_middle_ends_the_run_with_its_sentence(
+    labelled, copy_damaged, tmp_path, capsys
+):
+    archive = copy_damaged(labelled)
     train = f"train --archive {archive} --digits 1 --bundle {tmp_path}/bundle --max-failures 0"
     assert main(train.split()) == 2
     lines = capsys.readouterr().err.splitlines()
     [said] = [line for line in lines if line.startswith("digitsum: ")]
     assert "shard-00001.parquet: cannot be read" in said
     assert not (tmp_path / "bundle").exists()
+
+
+def test_images_that_cannot_be_read_are_left_out_of_training(tmp_path):
+    raw = [bytes([row]) * (40 * 48) for row in range(5)]
+    images = [*raw[:2], b"no image", None, raw[4]]
+    pq.write_table(pa.table({"image": images, "digit_sum": range(5)}), tmp_path / "a.parquet")
+    config = TrainConfig(archive=str(tmp_path), bundle="unused", digits=1)
+    archive = open_archive(str(tmp_path), config.read, ImageShape(40, 48))
+    rows = labelled_dataset(archive, "all", config, shuffled=False).take_all()
+    assert [(row["digit_sum"], int(row["image"][0, 0])) for row in rows] == [(0, 0), (1, 1), (4, 4)]

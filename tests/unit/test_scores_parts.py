@@ -17,6 +17,7 @@ from digitsum.archive.scores import (
     write_part,
 )
 from digitsum.archive.shards import Shard, ShardFile, plan_chunks
+from digitsum.errors import InputError
 
 DIGEST = "0123456789abcdef" * 4
 SOURCE = PartSource(DIGEST, "day=1/a b.parquet", "size=5 mtime_ns=7 rows=9", 4, 3)
@@ -140,7 +141,7 @@ def test_a_part_is_replaced_where_the_shard_has_changed(tmp_path):
 
 @pytest.mark.parametrize("num_rows", [2, 4])
 def test_a_part_without_exactly_the_rows_of_its_source_is_refused(num_rows, tmp_path, content):
-    with pytest.raises(ValueError, match=f"{num_rows} scores of 3 rows"):
+    with pytest.raises(InputError, match=f"gave {num_rows} rows from row .* promised 3"):
         write_part(locate(str(tmp_path / "part.parquet")), scores(num_rows), SOURCE)
     assert content(tmp_path) == {}
 
