@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Annotated, Any
 
 import tyro
@@ -128,14 +129,22 @@ def _score(config: ScoreConfig) -> None:
 def _evaluate(config: EvaluateConfig) -> None:
     from digitsum.archive.location import locate
     from digitsum.archive.publish import publish_bytes
+    from digitsum.model.explain import explain
+    from digitsum.model.predictor import TorchPredictor
+    from digitsum.report.certainty import draw_certainty
     from digitsum.report.confusion import draw_confusion
     from digitsum.report.figures import publish_figure
+    from digitsum.report.gallery import draw_gallery
     from digitsum.scoring.evaluate import evaluate
 
     evaluated = evaluate(config)
     evaluation = evaluated.evaluation
     report = locate(config.report)
+    predictor = TorchPredictor(evaluated.bundle, batch_size=1, num_digits=config.digits)
+    gallery = draw_gallery(evaluated.hits, evaluated.worst_misses, partial(explain, predictor))
     publish_figure(draw_confusion(evaluation, config.archive), report.join("confusion.png"))
+    publish_figure(draw_certainty(evaluation.certainty), report.join("certainty.png"))
+    publish_figure(gallery, report.join("gallery.png"))
     figures = json.dumps(evaluated.to_json())
     publish_bytes(f"{figures}\n".encode(), report.join("evaluation.json"))
     print(
@@ -143,7 +152,13 @@ def _evaluate(config: EvaluateConfig) -> None:
         f"{evaluation.accuracy_within_1:.2%} within 1, mean absolute error "
         f"{evaluation.mean_absolute_error:.3f}, {evaluation.num_rejected:,} rejected"
     )
-    print(f"{report.uri}: confusion.png, evaluation.json")
+    print(
+        f"the most confident 80%: {evaluation.certainty.accuracy_at(0.8):.2%} right; calibration "
+        f"error {evaluation.certainty.calibration_error:.2%}"
+    )
+    if evaluation.num_strings:
+        print(f"all digits right, in order: {evaluation.digits_accuracy:.2%}")
+    print(f"{report.uri}: confusion.png, certainty.png, gallery.png, evaluation.json")
     print(figures)
 
 

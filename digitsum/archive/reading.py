@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from digitsum.archive.images import Uint8Array, decode_images, image_shape
 from digitsum.archive.location import Location
-from digitsum.archive.schema import ReadOptions, max_sum
+from digitsum.archive.schema import DIGITS, ReadOptions, max_sum
 from digitsum.archive.shards import FOOTER_THREADS, Archive, Chunk, Shard, open_parquet
 from digitsum.errors import InputError
 
@@ -35,6 +35,9 @@ class Rows:
     """Row within these rows to the reason why its image was rejected."""
     digit_sums: npt.NDArray[np.int64] | None
     """int64 (n,), where labels were asked for."""
+    digits: list[list[int]] | None = None
+    """The true digits of each row, left to right, where the shard has them and labels were asked
+    for."""
 
 
 def read_chunk(
@@ -52,6 +55,8 @@ def read_chunk(
     first_row = chunk.first_row
     with open_parquet(location) as parquet:
         _check_unchanged(parquet.schema_arrow, chunk, options, columns, location.uri)
+        if labels and _has_digits(parquet.schema_arrow):
+            columns.append(DIGITS)
         try:
             for batch in parquet.iter_batches(BATCH_ROWS, chunk.row_groups, columns):
                 yield _rows(batch, first_row, chunk, options, location.uri, labels)
@@ -112,7 +117,12 @@ def _rows(
             row = first_row + int(np.flatnonzero(column.is_null())[0])
             raise InputError(f"{where}: row {row}: {options.label_column!r} is null; label it.")
         digit_sums = column.cast(pa.int64()).to_numpy()
-    return Rows(first_row, image_ids, images.pixels, images.errors, digit_sums)
+    digits = batch.column(DIGITS).to_pylist() if DIGITS in batch.schema.names else None
+    return Rows(first_row, image_ids, images.pixels, images.errors, digit_sums, digits)
+
+
+def _has_digits(schema: pa.Schema) -> bool:
+    return DIGITS in schema.names and schema.field(DIGITS).type == pa.list_(pa.int8())
 
 
 def _check_shard_labels(

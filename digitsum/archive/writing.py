@@ -15,7 +15,7 @@ from pyarrow import fs as pafs
 from digitsum.archive.images import Uint8Array
 from digitsum.archive.location import Location, locate
 from digitsum.archive.publish import published
-from digitsum.archive.schema import DIGIT_SUM, IMAGE, IMAGE_ID, ImageShape, shard_schema
+from digitsum.archive.schema import DIGIT_SUM, DIGITS, IMAGE, IMAGE_ID, ImageShape, shard_schema
 from digitsum.archive.shards import SHARD_SUFFIX
 from digitsum.errors import InputError
 
@@ -43,6 +43,8 @@ class LabelledImages:
     """uint8 (n, height, width)."""
     digit_sums: npt.NDArray[np.int16] | None
     """int16 (n,), or None where unlabelled."""
+    digits: Uint8Array | None = None
+    """uint8 (n, num_digits), left to right, or None where only their sum is known."""
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -50,7 +52,8 @@ class LabelledImages:
     def slice(self, start: int, stop: int) -> LabelledImages:
         """Return rows start..stop-1, without a copy."""
         sums = None if self.digit_sums is None else self.digit_sums[start:stop]
-        return LabelledImages(self.image_ids[start:stop], self.pixels[start:stop], sums)
+        digits = None if self.digits is None else self.digits[start:stop]
+        return LabelledImages(self.image_ids[start:stop], self.pixels[start:stop], sums, digits)
 
     def to_table(self, schema: pa.Schema) -> pa.Table:
         """Return the batch as rows of a shard; the pixels are not copied where contiguous."""
@@ -60,6 +63,10 @@ class LabelledImages:
         columns = {IMAGE_ID: self.image_ids, IMAGE: images}
         if self.digit_sums is not None:
             columns[DIGIT_SUM] = pa.array(self.digit_sums, pa.int16())
+        if self.digits is not None:
+            values = pa.array(self.digits.reshape(-1), pa.int8())
+            fixed = pa.FixedSizeListArray.from_arrays(values, self.digits.shape[1])
+            columns[DIGITS] = fixed.cast(pa.list_(pa.int8()))
         return pa.table(columns, schema=schema)
 
 
@@ -70,6 +77,7 @@ def write_archive(
     shard_sizes: Iterable[int],
     *,
     labelled: bool,
+    with_digits: bool = False,
 ) -> WrittenArchive:
     """Write batches, in order, as `shard-00000.parquet`, ... of `shard_sizes` images each.
 
@@ -78,7 +86,7 @@ def write_archive(
     """
     archive = locate(uri)
     _check_empty(archive)
-    schema = shard_schema(shape, labelled=labelled)
+    schema = shard_schema(shape, labelled=labelled, with_digits=with_digits)
     num_images = 0
     written: list[Location] = []
     source = _Rechunker(batches)

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from digitsum.archive.schema import ImageShape, max_sum
 from digitsum.errors import InputError
+from digitsum.model.sum_network import Posterior, SumNetwork
 
 # The bytes as they are: the accuracy that the paper reports is reached so, and with pixels of 0..1
 # only half of it, at the paper's step size and number of epochs.
@@ -50,12 +50,17 @@ class BaselineConfig:
         return ImageShape(self.height, self.width)
 
     @property
+    def max_digits(self) -> int:
+        """Digits, at the most, that it finds: as many as it was trained on."""
+        return self.num_digits
+
+    @property
     def num_classes(self) -> int:
         """Sums that can be predicted, from 0 up."""
         return max_sum(self.num_digits) + 1
 
 
-class BaselineNetwork(nn.Module):
+class BaselineNetwork(SumNetwork):
     """conv 3x3 to 32, 64, 128 channels, each ReLU and 2x2 max pool; linear 256; linear sums.
 
     The layers' names are those of the paper's notebook, so that its weights load as they are.
@@ -72,11 +77,39 @@ class BaselineNetwork(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.fc2 = nn.Linear(256, config.num_classes)
 
-    def forward(self, x_b1hw: torch.Tensor) -> torch.Tensor:
+    def forward(self, x_b1hw: Tensor) -> Tensor:
         """Return the logits of the sums, float (b, num_classes), of images float (b, 1, h, w)."""
         x = x_b1hw
         for convolution in (self.conv1, self.conv2, self.conv3):
             x = F.max_pool2d(F.relu(convolution(x)), kernel_size=2)
         x = self.dropout(F.relu(self.fc1(x.flatten(start_dim=1))))
-        logits: torch.Tensor = self.fc2(x)
+        logits: Tensor = self.fc2(x)
         return logits
+
+    def sum_log_probs(self, logits: Tensor, min_digits: int, max_digits: int) -> Tensor:
+        """Return the log probabilities of the sums, float (b, num_classes), whatever the count."""
+        return logits.float().log_softmax(dim=1)
+
+    def pull(self, logits: Tensor, sums_b: Tensor, num_digits: int | None) -> Tensor:
+        """Return 0: this network needs none."""
+        return logits.new_zeros(())
+
+    def posterior(self, logits: Tensor, num_digits: int | None) -> Posterior:
+        """Return the distribution of the sums, which is all that this network knows."""
+        return Posterior(logits.float().log_softmax(dim=1))
+
+    def check_shape(self, shape: ImageShape, where: str) -> None:
+        """Raise InputError unless images are of the one shape it was built for."""
+        if shape != self.config.shape:
+            raise InputError(
+                f"{where}: images are {shape}, but the model was trained on {self.config.shape}; "
+                "give a bundle of that shape, or train one."
+            )
+
+    def check_num_digits(self, num_digits: int) -> None:
+        """Raise InputError unless images hold the number of digits it was built for."""
+        if num_digits != self.config.num_digits:
+            raise InputError(
+                f"--digits {num_digits}: the model adds up {self.config.num_digits} digits and "
+                "cannot be told of another number; leave the option out."
+            )

@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,8 +23,8 @@ from digitsum.archive.location import Location, locate
 from digitsum.archive.publish import publish_bytes
 from digitsum.archive.schema import ImageShape
 from digitsum.errors import InputError, one_line
-from digitsum.model.baseline import PIXEL_SCALE, BaselineNetwork
 from digitsum.model.networks import build_network, network_sizes
+from digitsum.model.sum_network import SumNetwork
 
 BUNDLE_FORMAT = 1
 
@@ -33,36 +34,39 @@ METRICS_FILE = "metrics.json"
 CARD_FILE = "MODEL_CARD.md"
 
 
+PACKAGED_BUNDLE = Path(__file__).parent / "packaged"
+
+
 @dataclass(frozen=True)
 class Bundle:
     """A network with its weights, and how its input is made."""
 
     network_name: str
-    network: BaselineNetwork
+    network: SumNetwork
     pixel_scale: float
     """What uint8 pixels are multiplied with."""
+    temperature: float
+    """What logits are divided by, so that probabilities are as often right as they say."""
+    uri: str
+    """Where it was loaded from."""
     digest: str
     """SHA-256, hexadecimal, of configuration and weights: the model's identity."""
 
     @property
     def shape(self) -> ImageShape:
-        """Shape of the images it scores."""
+        """Shape of the images it was trained on; of images that do not say theirs."""
         return self.network.config.shape
-
-    @property
-    def num_digits(self) -> int:
-        """Digits in an image."""
-        return self.network.config.num_digits
 
 
 def save_bundle(
     uri: str,
     network_name: str,
-    network: BaselineNetwork,
+    network: SumNetwork,
     *,
     metrics: Mapping[str, Any],
     card: str,
-    pixel_scale: float = PIXEL_SCALE,
+    pixel_scale: float,
+    temperature: float = 1.0,
 ) -> str:
     """Write a bundle and return its digest; config.json, which makes it one, is written last."""
     weights = save_safetensors(
@@ -73,6 +77,7 @@ def save_bundle(
         "network": network_name,
         "sizes": network_sizes(network),
         "pixel_scale": pixel_scale,
+        "temperature": temperature,
     }
     digest = _digest(config, weights)
     location = locate(uri)
@@ -81,6 +86,11 @@ def save_bundle(
     publish_bytes(card.encode(), location.join(CARD_FILE))
     publish_bytes(_json({**config, "digest": digest}), location.join(CONFIG_FILE))
     return digest
+
+
+def packaged_bundle() -> str:
+    """Return the path of the bundle that comes with digitsum, and scores where none is named."""
+    return str(PACKAGED_BUNDLE)
 
 
 def load_bundle(uri: str) -> Bundle:
@@ -103,10 +113,11 @@ def load_bundle(uri: str) -> Bundle:
         with torch.device("meta"):
             network = build_network(config["network"], config["sizes"])
         network.load_state_dict(load_safetensors(weights), assign=True)
-        pixel_scale = _check_pixel_scale(config["pixel_scale"])
+        pixel_scale = _positive(config, "pixel_scale")
+        temperature = _positive(config, "temperature")
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, SafetensorError) as e:
         raise InputError(f"{uri}: not a bundle that can be loaded: {one_line(e)}") from e
-    return Bundle(config["network"], network.eval(), pixel_scale, digest)
+    return Bundle(config["network"], network.eval(), pixel_scale, temperature, uri, digest)
 
 
 def num_parameters(network: torch.nn.Module) -> int:
@@ -130,9 +141,10 @@ def _read_config(location: Location) -> dict[str, Any]:
     return config
 
 
-def _check_pixel_scale(value: object) -> float:
+def _positive(config: Mapping[str, Any], name: str) -> float:
+    value = config[name]
     if type(value) is not float or not 0 < value < float("inf"):
-        raise ValueError(f"pixel_scale is {value!r}, not a number above 0")
+        raise ValueError(f"{name} is {value!r}, not a number above 0")
     return value
 
 

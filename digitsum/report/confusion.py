@@ -11,6 +11,8 @@ from digitsum.scoring.metrics import Evaluation
 def draw_confusion(evaluation: Evaluation, title: str) -> Figure:
     """Return the matrix: true sums down, predicted sums across, each row as fractions of itself."""
     counts = evaluation.confusion
+    largest = int(np.argwhere(counts).max(initial=0))  # the model may know greater sums than occur
+    counts = counts[: largest + 1, : largest + 1]
     per_true_sum = counts.sum(axis=1, keepdims=True)
     fractions = np.divide(counts, per_true_sum, out=np.zeros(counts.shape), where=per_true_sum > 0)
     figure = Figure(figsize=(7, 6), layout="constrained")

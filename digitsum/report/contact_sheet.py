@@ -26,4 +26,6 @@ def draw_contact_sheet(sample: ScoredSample) -> Figure:
 def _caption(score: dict[str, object]) -> str:
     if score["predicted_sum"] is None:
         return f"rejected: {score['error']}"
-    return f"sum {score['predicted_sum']}, {score['confidence']:.0%}"
+    digits = score["digits"]
+    read = f" = {' + '.join(map(str, digits))}" if isinstance(digits, list) and digits else ""
+    return f"{score['predicted_sum']}{read}, {score['confidence']:.0%}"

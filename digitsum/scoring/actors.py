@@ -66,13 +66,17 @@ def map_chunks(
     yield from results.iter_rows()
 
 
-def make_predictor(bundle: Bundle, options: ActorOptions) -> Predictor:
-    """Return the predictor of an actor, on the GPU or the CPUs that were reserved for it."""
+def make_predictor(bundle: Bundle, options: ActorOptions, num_digits: int | None) -> Predictor:
+    """Return the predictor of an actor, on the GPU or the CPUs that were reserved for it.
+
+    `num_digits` is how many digits every image holds, where that is known.
+    """
     return TorchPredictor(
         bundle,
         batch_size=options.batch_size,
         device="cuda" if options.gpus_per_actor else "cpu",
         num_threads=options.cpus_per_actor,
+        num_digits=num_digits,
     )
 
 

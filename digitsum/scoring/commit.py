@@ -18,8 +18,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 from pyarrow import fs as pafs
 
@@ -37,7 +39,8 @@ from digitsum.archive.scores import (
 )
 from digitsum.archive.shards import FOOTER_THREADS, SHARD_SUFFIX, is_hidden
 from digitsum.errors import InputError
-from digitsum.model.predictor import Predictions
+from digitsum.model.predictor import Predictions, Readings
+from digitsum.model.reading import NOTHING
 
 
 def committed_parts(scores: Location, model_digest: str) -> dict[str, PartSource | None]:
@@ -67,13 +70,37 @@ def scored_rows(rows: Rows, predictions: Predictions) -> pa.Table:
             "image_id": rows.image_ids,
             "predicted_sum": pa.array(predictions.sums, pa.int16(), mask=rejected),
             "confidence": pa.array(predictions.confidences, pa.float32(), mask=rejected),
-            "digits": pa.nulls(len(rejected), SCORES_SCHEMA.field("digits").type),
+            **_reading_columns(predictions.readings, rejected),
             "error": pa.array(errors, pa.string())
             if errors
             else pa.nulls(len(rejected), pa.string()),
         },
         schema=SCORES_SCHEMA,
     )
+
+
+def _reading_columns(
+    readings: Readings | None, rejected: npt.NDArray[np.bool_]
+) -> dict[str, pa.Array]:
+    if readings is None:
+        names = ("digits", "digit_x", "count_probabilities")
+        return {name: pa.nulls(len(rejected), SCORES_SCHEMA.field(name).type) for name in names}
+    is_read = (readings.digits != NOTHING) & ~rejected[:, None]
+    counted = np.broadcast_to(~rejected[:, None], readings.count_probs.shape)
+    return {
+        "digits": _lists(readings.digits, is_read, rejected),
+        "digit_x": _lists(readings.digit_x, is_read, rejected),
+        "count_probabilities": _lists(readings.count_probs, counted, rejected),
+    }
+
+
+def _lists(
+    values: npt.NDArray[Any], kept: npt.NDArray[np.bool_], null: npt.NDArray[np.bool_]
+) -> pa.ListArray:
+    """Return the kept values of each row as a list, null where `null` says so."""
+    ends = np.cumsum(kept.sum(axis=1), dtype=np.int32)
+    offsets = np.concatenate([np.zeros(1, np.int32), ends])
+    return pa.ListArray.from_arrays(offsets, pa.array(values[kept]), mask=pa.array(null))
 
 
 def commit_part(scores: Location, tables: Iterable[pa.Table], source: PartSource) -> int:

@@ -52,8 +52,10 @@ class ScoreConfig:
     """Archive to score: a directory or URI such as s3://bucket/archive."""
     scores: str
     """Where the predicted sums go: a directory or URI."""
-    bundle: str
-    """Bundle of the model: a directory or URI."""
+    bundle: str | None = None
+    """Bundle of the model: a directory or URI; by default the one that comes with digitsum."""
+    digits: int | None = None
+    """Digits in each image, where that is known; by default the model counts them."""
     plan: bool = False
     """Only say what would be scored."""
     json: bool = False
@@ -75,8 +77,10 @@ class EvaluateConfig:
 
     archive: str
     """Labelled archive: a directory or URI such as s3://bucket/archive."""
-    bundle: str
-    """Bundle of the model: a directory or URI."""
+    bundle: str | None = None
+    """Bundle of the model: a directory or URI; by default the one that comes with digitsum."""
+    digits: int | None = None
+    """Digits in each image, where that is known; by default the model counts them."""
     report: str = "evaluation"
     """Where the confusion matrix and the figures go: a directory or URI."""
     chunk_images: int = CHUNK_IMAGES

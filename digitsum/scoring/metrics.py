@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from digitsum.scoring.certainty import Certainty
+
+COVERAGES = (0.5, 0.8, 0.9, 0.95, 0.99)
 
 Int64Array = npt.NDArray[np.int64]
 
@@ -19,6 +23,22 @@ def count_pairs(true_sums: Int64Array, predicted_sums: Int64Array, num_classes: 
     return counts.reshape(num_classes, num_classes)
 
 
+def wilson_interval(num_right: int, num_images: int) -> tuple[float, float]:
+    """Return the 95% interval of a fraction, after Wilson (JASA 22, 1927); NaN without images.
+
+    It takes images to be independent. Those that are composed of few glyphs are not quite.
+    """
+    if not num_images:
+        return math.nan, math.nan
+    z = 1.959964
+    fraction = num_right / num_images
+    centre = fraction + z * z / (2 * num_images)
+    spread = fraction * (1 - fraction) / num_images + (z / (2 * num_images)) ** 2
+    half = z * math.sqrt(spread)
+    scale = 1 + z * z / num_images
+    return (centre - half) / scale, (centre + half) / scale
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """How predicted sums compare with true ones."""
@@ -27,6 +47,12 @@ class Evaluation:
     """int64 (num_classes, num_classes): images by [true sum, predicted sum]."""
     num_rejected: int
     """Labelled images that could not be read, and so were not scored."""
+    certainty: Certainty = field(default_factory=Certainty.empty)
+    """Scored images by their confidence."""
+    num_strings: int = 0
+    """Scored images whose digits are known, one by one, and were read."""
+    num_strings_right: int = 0
+    """Those of them whose digits are all right, and in order."""
 
     @property
     def num_images(self) -> int:
@@ -49,15 +75,25 @@ class Evaluation:
         scored = int(self.confusion.sum())
         return float((self.confusion * self._distance()).sum() / scored) if scored else float("nan")
 
+    @property
+    def digits_accuracy(self) -> float:
+        """Fraction of the images of known digits that were read exactly; NaN without any."""
+        return self.num_strings_right / self.num_strings if self.num_strings else math.nan
+
     def to_json(self) -> dict[str, Any]:
         """Return the figures, without the matrix; None for one that does not exist."""
+        low, high = wilson_interval(round(self.accuracy * self.num_images), self.num_images)
         figures = {
             "accuracy": self.accuracy,
+            "accuracy_low": low,
+            "accuracy_high": high,
             "images": self.num_images,
             "mean_absolute_error": self.mean_absolute_error,
             "accuracy_within_1": self.accuracy_within_1,
             "rejected": self.num_rejected,
-        }
+            "calibration_error": self.certainty.calibration_error,
+            "digits_accuracy": self.digits_accuracy,
+        } | {f"accuracy_at_{c:.0%}": self.certainty.accuracy_at(c) for c in COVERAGES}
         return {name: None if math.isnan(value) else value for name, value in figures.items()}
 
     def _distance(self) -> Int64Array:

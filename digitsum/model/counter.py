@@ -1,0 +1,168 @@
+"""The counter: a small network that reads an image column by column and counts what it reads.
+
+A convolutional body brings an image of w pixels to about w / 4 columns. Each column says what it
+emits: nothing, or one digit. `sum_distribution` turns that into the exact distribution of the
+number of digits and of their sum, and so the network learns to read from sums alone: nobody tells
+it which digits there are, or where.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from digitsum.archive.schema import ImageShape
+from digitsum.errors import InputError
+from digitsum.model.baseline import MAX_NUM_DIGITS, MAX_SIDE
+from digitsum.model.reading import most_probable_digits
+from digitsum.model.sum_distribution import NUM_SYMBOLS, log_probs_by_count, sum_log_probs
+from digitsum.model.sum_network import Posterior, SumNetwork
+
+COLUMN_STRIDE = 4
+"""Pixels from one column to the next; column c is centred on pixel 4 c."""
+MAX_CHANNELS = 1024
+MAX_MIXERS = 16
+
+# e^5 : 1 against each digit makes, of 42 columns, some 3 digits: about as many as there are.
+_INITIAL_BLANK_LOGIT = 4.5
+_PULL_ON_SUM, _PULL_ON_COUNT = 0.02, 0.3
+
+
+@dataclass(frozen=True)
+class CounterConfig:
+    """Sizes of the network; the defaults are the preset `full`."""
+
+    height: int = 40
+    width: int = 168
+    num_digits: int = 4
+    max_digits: int = 8
+    stem_channels: int = 16
+    body_channels: int = 32
+    row_channels: int = 80
+    column_channels: int = 128
+    num_mixers: int = 2
+
+    def __post_init__(self) -> None:
+        if not 8 <= self.height <= self.width <= MAX_SIDE:
+            raise InputError(
+                "the counter takes images of at least 8 pixels in height, at least as wide and at "
+                f"most {MAX_SIDE} pixels wide, not {self.height}x{self.width}."
+            )
+        if not 1 <= self.num_digits <= self.max_digits <= MAX_NUM_DIGITS:
+            raise InputError(
+                f"the counter counts 1 to {MAX_NUM_DIGITS} digits, and no fewer than it is trained "
+                f"on; not {self.max_digits}, trained on {self.num_digits}."
+            )
+        for name in ("stem_channels", "body_channels", "row_channels", "column_channels"):
+            if not 1 <= getattr(self, name) <= MAX_CHANNELS:
+                raise InputError(f"{name} {getattr(self, name)}: give 1 to {MAX_CHANNELS}.")
+        if not 0 <= self.num_mixers <= MAX_MIXERS:
+            raise InputError(f"num_mixers {self.num_mixers}: give 0 to {MAX_MIXERS}.")
+
+    @property
+    def shape(self) -> ImageShape:
+        """Shape of the images it is trained on; it reads others of the same height."""
+        return ImageShape(self.height, self.width)
+
+
+class CounterNetwork(SumNetwork):
+    """Convolutions from (h, w) to (h / 8, w / 4), then one vector a column, mixed with others."""
+
+    config: CounterConfig
+
+    def __init__(self, config: CounterConfig) -> None:
+        super().__init__()
+        self.config = config
+        body, rows, columns = config.body_channels, config.row_channels, config.column_channels
+        self.body = nn.Sequential(
+            _convolution(1, config.stem_channels, 5, stride=2),
+            _convolution(config.stem_channels, body, 3, stride=2),
+            _convolution(body, rows, 3, stride=(2, 1)),
+        )
+        num_rows = -(-config.height // 8)
+        self.to_columns = nn.Sequential(
+            nn.Conv2d(rows, rows, (num_rows, 1), groups=rows, bias=False),
+            nn.BatchNorm2d(rows),
+            _convolution(rows, columns, 1),
+        )
+        self.mixers = nn.Sequential(*(_ColumnMixer(columns) for _ in range(config.num_mixers)))
+        self.head = nn.Conv2d(columns, NUM_SYMBOLS, 1)
+        blank_first = torch.zeros(NUM_SYMBOLS)
+        blank_first[0] = _INITIAL_BLANK_LOGIT
+        with torch.no_grad():
+            self.head.weight.mul_(0.1)
+            self.head.bias = nn.Parameter(blank_first)
+
+    def forward(self, x_b1hw: Tensor) -> Tensor:
+        """Return the logits of what the columns emit, float (b, columns, 11), blank first."""
+        x_bchw = self.mixers(self.to_columns(self.body(x_b1hw)))
+        logits_byc: Tensor = self.head(x_bchw).squeeze(2)
+        return logits_byc.transpose(1, 2)
+
+    def sum_log_probs(self, logits: Tensor, min_digits: int, max_digits: int) -> Tensor:
+        """Return log P(min_digits <= count <= max_digits, sum), float (b, 9 * max_digits + 1)."""
+        by_count = log_probs_by_count(logits.float().log_softmax(dim=2), max_digits)
+        return sum_log_probs(by_count, min_digits, max_digits)
+
+    def pull(self, logits: Tensor, sums_b: Tensor, num_digits: int | None) -> Tensor:
+        """Return the mean squared error of the expected sum and, where it is known, the count."""
+        digits_bcd = logits.float().softmax(dim=2)[:, :, 1:]
+        expected_sums = (digits_bcd @ torch.arange(10.0, device=logits.device)).sum(dim=1)
+        loss = _PULL_ON_SUM * F.mse_loss(expected_sums, sums_b.float())
+        if num_digits is None:
+            return loss
+        excess = digits_bcd.sum(dim=(1, 2)) - num_digits
+        return loss + _PULL_ON_COUNT * excess.square().mean()
+
+    def posterior(self, logits: Tensor, num_digits: int | None) -> Posterior:
+        """Return sums, counts, digits and where they stand, given the count where it is known."""
+        symbols = logits.float().log_softmax(dim=2)
+        max_digits = num_digits or self.config.max_digits
+        by_count = log_probs_by_count(symbols, max_digits)
+        joint = sum_log_probs(by_count, num_digits or 0, max_digits).log_softmax(dim=1)
+        counts = torch.stack([log_probs.logsumexp(dim=1) for log_probs in by_count], dim=1)
+        if num_digits:
+            counts[:, :num_digits] = -torch.inf
+        sums = joint.argmax(dim=1)
+        digits, columns = most_probable_digits(symbols, by_count, sums, num_digits)
+        digit_x = torch.where(columns < 0, -1, columns * COLUMN_STRIDE)
+        return Posterior(joint, counts.log_softmax(dim=1), digits, digit_x)
+
+    def check_shape(self, shape: ImageShape, where: str) -> None:
+        """Raise InputError unless the height is its own and the width no less."""
+        if shape.height != self.config.height or not shape.height <= shape.width <= MAX_SIDE:
+            raise InputError(
+                f"{where}: images are {shape}, but the model reads images {self.config.height} "
+                f"pixels high and {self.config.height} to {MAX_SIDE} wide; scale them or train one."
+            )
+
+    def check_num_digits(self, num_digits: int) -> None:
+        """Raise InputError unless that many digits can be counted."""
+        if not 1 <= num_digits <= MAX_NUM_DIGITS:
+            raise InputError(f"--digits {num_digits}: give 1 to {MAX_NUM_DIGITS}.")
+
+
+class _ColumnMixer(nn.Module):
+    """Lets each column see two neighbours on either side; added to what it was."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.across = nn.Sequential(
+            nn.Conv2d(channels, channels, (1, 5), padding=(0, 2), groups=channels, bias=False),
+            nn.BatchNorm2d(channels),
+        )
+        self.within = _convolution(channels, channels, 1)
+
+    def forward(self, x_bchw: Tensor) -> Tensor:
+        mixed_bchw: Tensor = self.within(self.across(x_bchw))
+        return x_bchw + mixed_bchw
+
+
+def _convolution(
+    inputs: int, outputs: int, size: int, stride: int | tuple[int, int] = 1
+) -> nn.Module:
+    convolution = nn.Conv2d(inputs, outputs, size, stride, padding=size // 2, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))

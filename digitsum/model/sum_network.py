@@ -1,0 +1,73 @@
+"""What the rest of digitsum knows of a network: images in, the distribution of their sum out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from digitsum.archive.schema import ImageShape
+
+
+class NetworkConfig(Protocol):
+    """Sizes of a network: a frozen dataclass of numbers, which a bundle records."""
+
+    @property
+    def shape(self) -> ImageShape:
+        """Shape of the images it is trained on."""
+
+    @property
+    def num_digits(self) -> int:
+        """Digits, at the most, in the images it is trained on."""
+
+    @property
+    def max_digits(self) -> int:
+        """Digits, at the most, that it finds in an image."""
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """What a network says of b images; probabilities are natural logarithms."""
+
+    sum_log_probs: Tensor
+    """Float (b, sums): of each sum from 0 up, normalized."""
+    count_log_probs: Tensor | None = None
+    """Float (b, counts): of each number of digits from 0 up, normalized; None if not counted."""
+    digits: Tensor | None = None
+    """int64 (b, k): digits from left to right, then -1; they add up to the most probable sum."""
+    digit_x: Tensor | None = None
+    """int64 (b, k): the pixel column of each digit's centre, then -1."""
+
+
+class SumNetwork(nn.Module, ABC):
+    """A network from images, float (b, 1, h, w), to logits, float, of a shape of its own."""
+
+    config: NetworkConfig
+
+    @abstractmethod
+    def sum_log_probs(self, logits: Tensor, min_digits: int, max_digits: int) -> Tensor:
+        """Return log P(min_digits <= count <= max_digits, sum), float (b, sums), in nats.
+
+        A network that counts no digits takes any count for the one it was built for.
+        """
+
+    @abstractmethod
+    def pull(self, logits: Tensor, sums_b: Tensor, num_digits: int | None) -> Tensor:
+        """Return a loss, a number, that brings an untrained network near: what is expected to true.
+
+        `num_digits` is how many digits each image holds, where that is known.
+        """
+
+    @abstractmethod
+    def posterior(self, logits: Tensor, num_digits: int | None) -> Posterior:
+        """Return what the logits say; `num_digits` is how many digits are known to be there."""
+
+    @abstractmethod
+    def check_shape(self, shape: ImageShape, where: str) -> None:
+        """Raise InputError, naming `where`, unless it reads images of that shape."""
+
+    @abstractmethod
+    def check_num_digits(self, num_digits: int) -> None:
+        """Raise InputError unless it can be told that images hold that many digits."""

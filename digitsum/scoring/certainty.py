@@ -1,0 +1,83 @@
+"""What a model's confidence is worth: whether it is right as often as it says, and where."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Int64Array = npt.NDArray[np.int64]
+Float64Array = npt.NDArray[np.float64]
+
+CALIBRATION_BINS = 15
+# Confidences crowd at 1, so those of an evaluation are told apart by log odds, in steps of 0.02.
+_MAX_LOG_ODDS = 16.0
+_STEPS_PER_NAT = 50
+_LEVELS = 2 * int(_MAX_LOG_ODDS * _STEPS_PER_NAT) + 1
+
+
+@dataclass(frozen=True)
+class Certainty:
+    """Counts of images by confidence; those of parts of an archive add up."""
+
+    bins: Float64Array
+    """float64 (15, 3): images, right ones and summed confidence, by confidence in equal widths."""
+    levels: Int64Array
+    """int64 (levels, 2): images and right ones, by rising log odds of the confidence."""
+
+    @staticmethod
+    def empty() -> Certainty:
+        """Return the counts of no images."""
+        return Certainty(np.zeros((CALIBRATION_BINS, 3)), np.zeros((_LEVELS, 2), np.int64))
+
+    @staticmethod
+    def of(confidences: npt.NDArray[np.float32], right: npt.NDArray[np.bool_]) -> Certainty:
+        """Return the counts of n images, by confidence 0..1 (n,) and whether right (n,)."""
+        confidence = confidences.astype(np.float64).clip(0, 1)
+        number = np.minimum((confidence * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)
+        weights = (None, right.astype(np.float64), confidence)
+        bins = [np.bincount(number, w, CALIBRATION_BINS).astype(np.float64) for w in weights]
+        with np.errstate(divide="ignore"):
+            log_odds = np.log(confidence) - np.log1p(-confidence)
+        steps = np.rint((log_odds.clip(-_MAX_LOG_ODDS, _MAX_LOG_ODDS)) * _STEPS_PER_NAT)
+        level = steps.astype(np.int64) + _LEVELS // 2
+        levels = [np.bincount(part, minlength=_LEVELS) for part in (level, level[right])]
+        return Certainty(np.stack(bins, axis=1), np.stack(levels, axis=1))
+
+    def __add__(self, other: Certainty) -> Certainty:
+        return Certainty(self.bins + other.bins, self.levels + other.levels)
+
+    @property
+    def calibration_error(self) -> float:
+        """Expected calibration error: the mean of |accuracy - confidence| over images, in 15 bins.
+
+        Guo et al., "On calibration of modern neural networks", ICML 2017. NaN without images.
+        """
+        images, right, confidence = self.bins.T
+        total = images.sum()
+        return float(np.abs(right - confidence).sum() / total) if total else math.nan
+
+    def accuracy_at(self, coverage: float) -> float:
+        """Return the accuracy of the most confident `coverage`, 0..1, of the images.
+
+        Images of equal confidence count in proportion. NaN without images.
+        """
+        covered, right = self._from_most_confident()
+        if not covered[-1]:
+            return math.nan
+        wanted = coverage * covered[-1]
+        return float(np.interp(wanted, covered, right) / wanted) if wanted else math.nan
+
+    def curve(self) -> tuple[Float64Array, Float64Array]:
+        """Return coverages, rising to 1, and the accuracy at each."""
+        covered, right = self._from_most_confident()
+        some = covered > 0
+        return covered[some] / max(covered[-1], 1), right[some] / covered[some]
+
+    def _from_most_confident(self) -> tuple[Float64Array, Float64Array]:
+        """Return how many images, and how many right ones, have at least each confidence."""
+        summed = np.cumsum(self.levels[::-1], axis=0).astype(np.float64)
+        covered, right = np.concatenate([np.zeros((1, 2)), summed]).T
+        return covered, right
