@@ -35,9 +35,9 @@ class Rows:
     """Row within these rows to the reason why its image was rejected."""
     digit_sums: npt.NDArray[np.int64] | None
     """int64 (n,), where labels were asked for."""
-    digits: list[list[int]] | None = None
-    """The true digits of each row, left to right, where the shard has them and labels were asked
-    for."""
+    digits: list[list[int] | None] | None = None
+    """The true digits of each row, left to right, None where they are null; where the shard has
+    them and labels were asked for."""
 
 
 def read_chunk(
@@ -55,11 +55,11 @@ def read_chunk(
     first_row = chunk.first_row
     with open_parquet(location) as parquet:
         _check_unchanged(parquet.schema_arrow, chunk, options, columns, location.uri)
-        if labels and _has_digits(parquet.schema_arrow):
-            columns.append(DIGITS)
+        with_digits = labels and _has_digits(parquet.schema_arrow, columns)
+        columns += [DIGITS] if with_digits else []
         try:
             for batch in parquet.iter_batches(BATCH_ROWS, chunk.row_groups, columns):
-                yield _rows(batch, first_row, chunk, options, location.uri, labels)
+                yield _rows(batch, first_row, chunk, options, location.uri, labels, with_digits)
                 first_row += batch.num_rows
         except (pa.ArrowInvalid, OSError) as error:
             raise InputError(
@@ -101,6 +101,7 @@ def _rows(
     options: ReadOptions,
     where: str,
     labels: bool,
+    with_digits: bool,
 ) -> Rows:
     images = decode_images(batch.column(options.image_column), chunk.shape)
     if chunk.id_column:
@@ -117,12 +118,14 @@ def _rows(
             row = first_row + int(np.flatnonzero(column.is_null())[0])
             raise InputError(f"{where}: row {row}: {options.label_column!r} is null; label it.")
         digit_sums = column.cast(pa.int64()).to_numpy()
-    digits = batch.column(DIGITS).to_pylist() if DIGITS in batch.schema.names else None
+    digits = batch.column(DIGITS).to_pylist() if with_digits else None
     return Rows(first_row, image_ids, images.pixels, images.errors, digit_sums, digits)
 
 
-def _has_digits(schema: pa.Schema) -> bool:
-    return DIGITS in schema.names and schema.field(DIGITS).type == pa.list_(pa.int8())
+def _has_digits(schema: pa.Schema, read_as_others: list[str]) -> bool:
+    if DIGITS not in schema.names or DIGITS in read_as_others:
+        return False
+    return bool(schema.field(DIGITS).type == pa.list_(pa.int8()))
 
 
 def _check_shard_labels(

@@ -90,13 +90,17 @@ class BaselineNetwork(SumNetwork):
         """Return the log probabilities of the sums, float (b, num_classes), whatever the count."""
         return logits.float().log_softmax(dim=1)
 
+    def predicted_log_probs(self, logits: Tensor, num_digits: int | None) -> Tensor:
+        """Return the log probabilities of the sums, float (b, num_classes)."""
+        return logits.log_softmax(dim=1)
+
     def pull(self, logits: Tensor, sums_b: Tensor, num_digits: int | None) -> Tensor:
         """Return 0: this network needs none."""
         return logits.new_zeros(())
 
     def posterior(self, logits: Tensor, num_digits: int | None) -> Posterior:
         """Return the distribution of the sums, which is all that this network knows."""
-        return Posterior(logits.float().log_softmax(dim=1))
+        return Posterior(self.predicted_log_probs(logits, num_digits))
 
     def check_shape(self, shape: ImageShape, where: str) -> None:
         """Raise InputError unless images are of the one shape it was built for."""
@@ -106,7 +110,7 @@ class BaselineNetwork(SumNetwork):
                 "give a bundle of that shape, or train one."
             )
 
-    def check_num_digits(self, num_digits: int) -> None:
+    def check_num_digits(self, num_digits: int, shape: ImageShape) -> None:
         """Raise InputError unless images hold the number of digits it was built for."""
         if num_digits != self.config.num_digits:
             raise InputError(

@@ -8,64 +8,30 @@ it which digits there are, or where.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from digitsum.archive.schema import ImageShape
+from digitsum.archive.schema import ImageShape, max_sum
 from digitsum.errors import InputError
 from digitsum.model.baseline import MAX_NUM_DIGITS, MAX_SIDE
-from digitsum.model.reading import most_probable_digits
-from digitsum.model.sum_distribution import NUM_SYMBOLS, log_probs_by_count, sum_log_probs
+from digitsum.model.counter_config import CounterConfig
+from digitsum.model.reading import NOTHING, most_probable_digits
+from digitsum.model.sum_distribution import (
+    NUM_SYMBOLS,
+    count_probs,
+    log_probs_by_count,
+    sum_log_probs,
+    sum_probs,
+)
 from digitsum.model.sum_network import Posterior, SumNetwork
 
 COLUMN_STRIDE = 4
 """Pixels from one column to the next; column c is centred on pixel 4 c."""
-MAX_CHANNELS = 1024
-MAX_MIXERS = 16
 
-# e^5 : 1 against each digit makes, of 42 columns, some 3 digits: about as many as there are.
+# e^4.5 : 1 against each digit makes, of 42 columns, some 4 digits: about as many as there are.
 _INITIAL_BLANK_LOGIT = 4.5
 _PULL_ON_SUM, _PULL_ON_COUNT = 0.02, 0.3
-
-
-@dataclass(frozen=True)
-class CounterConfig:
-    """Sizes of the network; the defaults are the preset `full`."""
-
-    height: int = 40
-    width: int = 168
-    num_digits: int = 4
-    max_digits: int = 8
-    stem_channels: int = 16
-    body_channels: int = 32
-    row_channels: int = 80
-    column_channels: int = 128
-    num_mixers: int = 2
-
-    def __post_init__(self) -> None:
-        if not 8 <= self.height <= self.width <= MAX_SIDE:
-            raise InputError(
-                "the counter takes images of at least 8 pixels in height, at least as wide and at "
-                f"most {MAX_SIDE} pixels wide, not {self.height}x{self.width}."
-            )
-        if not 1 <= self.num_digits <= self.max_digits <= MAX_NUM_DIGITS:
-            raise InputError(
-                f"the counter counts 1 to {MAX_NUM_DIGITS} digits, and no fewer than it is trained "
-                f"on; not {self.max_digits}, trained on {self.num_digits}."
-            )
-        for name in ("stem_channels", "body_channels", "row_channels", "column_channels"):
-            if not 1 <= getattr(self, name) <= MAX_CHANNELS:
-                raise InputError(f"{name} {getattr(self, name)}: give 1 to {MAX_CHANNELS}.")
-        if not 0 <= self.num_mixers <= MAX_MIXERS:
-            raise InputError(f"num_mixers {self.num_mixers}: give 0 to {MAX_MIXERS}.")
-
-    @property
-    def shape(self) -> ImageShape:
-        """Shape of the images it is trained on; it reads others of the same height."""
-        return ImageShape(self.height, self.width)
 
 
 class CounterNetwork(SumNetwork):
@@ -117,19 +83,28 @@ class CounterNetwork(SumNetwork):
         excess = digits_bcd.sum(dim=(1, 2)) - num_digits
         return loss + _PULL_ON_COUNT * excess.square().mean()
 
+    def predicted_log_probs(self, logits: Tensor, num_digits: int | None) -> Tensor:
+        """Return log P(sum | num_digits digits, or any number), float (b, sums), normalized.
+
+        Of any number of digits, sums to 9 * max_digits are told apart.
+        """
+        symbols = logits.log_softmax(dim=2)
+        if num_digits is not None:
+            return log_probs_by_count(symbols, num_digits)[-1].log_softmax(dim=1)
+        probs = sum_probs(symbols)[:, : max_sum(self.config.max_digits) + 1]
+        return probs.clamp(min=torch.finfo(probs.dtype).eps).log().log_softmax(dim=1)
+
     def posterior(self, logits: Tensor, num_digits: int | None) -> Posterior:
         """Return sums, counts, digits and where they stand, given the count where it is known."""
-        symbols = logits.float().log_softmax(dim=2)
-        max_digits = num_digits or self.config.max_digits
-        by_count = log_probs_by_count(symbols, max_digits)
-        joint = sum_log_probs(by_count, num_digits or 0, max_digits).log_softmax(dim=1)
-        counts = torch.stack([log_probs.logsumexp(dim=1) for log_probs in by_count], dim=1)
-        if num_digits:
-            counts[:, :num_digits] = -torch.inf
-        sums = joint.argmax(dim=1)
-        digits, columns = most_probable_digits(symbols, by_count, sums, num_digits)
-        digit_x = torch.where(columns < 0, -1, columns * COLUMN_STRIDE)
-        return Posterior(joint, counts.log_softmax(dim=1), digits, digit_x)
+        log_probs = self.predicted_log_probs(logits, num_digits)
+        symbols = logits.log_softmax(dim=2)
+        counts = count_probs(symbols)[:, : self.config.max_digits + 1]
+        if num_digits is not None:
+            counts = F.one_hot(torch.tensor(num_digits, device=logits.device), num_digits + 1)
+            counts = counts.to(logits.dtype).expand(len(logits), -1)
+        digits, columns = most_probable_digits(symbols, log_probs.argmax(dim=1), num_digits)
+        digit_x = torch.where(columns < 0, NOTHING, columns * COLUMN_STRIDE)
+        return Posterior(log_probs, counts, digits, digit_x)
 
     def check_shape(self, shape: ImageShape, where: str) -> None:
         """Raise InputError unless the height is its own and the width no less."""
@@ -139,10 +114,11 @@ class CounterNetwork(SumNetwork):
                 f"pixels high and {self.config.height} to {MAX_SIDE} wide; scale them or train one."
             )
 
-    def check_num_digits(self, num_digits: int) -> None:
-        """Raise InputError unless that many digits can be counted."""
-        if not 1 <= num_digits <= MAX_NUM_DIGITS:
-            raise InputError(f"--digits {num_digits}: give 1 to {MAX_NUM_DIGITS}.")
+    def check_num_digits(self, num_digits: int, shape: ImageShape) -> None:
+        """Raise InputError unless the columns of such an image can hold that many digits."""
+        most = min(-(-shape.width // COLUMN_STRIDE), MAX_NUM_DIGITS)
+        if not 1 <= num_digits <= most:
+            raise InputError(f"--digits {num_digits}: images of {shape} hold 1 to {most} digits.")
 
 
 class _ColumnMixer(nn.Module):

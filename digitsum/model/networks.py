@@ -10,7 +10,8 @@ import torch
 
 from digitsum.errors import InputError
 from digitsum.model.baseline import BaselineConfig, BaselineNetwork
-from digitsum.model.counter import CounterConfig, CounterNetwork
+from digitsum.model.counter import CounterNetwork
+from digitsum.model.counter_config import CounterConfig
 from digitsum.model.sum_network import SumNetwork
 
 NetworkName = Literal["counter", "baseline"]
@@ -27,7 +28,7 @@ def build_network(name: str, sizes: Mapping[str, Any]) -> SumNetwork:
     `sizes` are the fields of its configuration. Raises InputError where the name or a field is
     unknown, or a value is of another type or out of bounds: a bundle comes from anywhere.
     """
-    if name not in _NETWORKS:
+    if not isinstance(name, str) or name not in _NETWORKS:
         known = " and ".join(repr(known) for known in get_args(NetworkName))
         raise InputError(f"a network {name!r} is not known; digitsum knows {known}.")
     config_type, network_type = _NETWORKS[name]

@@ -34,11 +34,12 @@ class Readings:
     """The digits that were read on n images, from left to right; they add up to the sums."""
 
     digits: npt.NDArray[np.int8]
-    """int8 (n, k): the digits of an image, then -1."""
+    """int8 (n, columns): the digits of an image, then -1."""
     digit_x: npt.NDArray[np.int16]
-    """int16 (n, k): the pixel column of each digit's centre, then -1."""
+    """int16 (n, columns): the pixel column of each digit's centre, then -1."""
     count_probs: npt.NDArray[np.float32]
-    """float32 (n, counts): the probability that an image holds 0, 1, 2, ... digits."""
+    """float32 (n, counts): the probability that an image holds 0, 1, 2, ... digits, as far as
+    the model tells counts apart."""
 
 
 class Predictor(Protocol):
@@ -109,12 +110,12 @@ class TorchPredictor:
 
 
 def _readings(posterior: Posterior) -> Readings | None:
-    if posterior.digits is None or posterior.digit_x is None or posterior.count_log_probs is None:
+    if posterior.digits is None or posterior.digit_x is None or posterior.count_probs is None:
         return None
     return Readings(
         _numpy(posterior.digits, torch.int8),
         _numpy(posterior.digit_x, torch.int16),
-        _numpy(posterior.count_log_probs.exp(), torch.float32),
+        _numpy(posterior.count_probs, torch.float32),
     )
 
 

@@ -1,96 +1,87 @@
 """Which digits were read, and in which columns: the most probable ones that add up to a sum.
 
-Columns emit independently, so without regard to the sum the most probable way to k digits is that
-the k columns with the greatest odds of their best digit emit it. Where these digits do not add up
-(a few images in a hundred), a dynamic programme over the columns finds the most probable ones that
-do (Viterbi, "Error bounds for convolutional codes", IEEE Trans. Information Theory 13, 1967).
+Columns emit independently, so without regard to the sum each emits what is most probable there;
+where the number of digits is known, the columns with the greatest odds of a digit emit theirs.
+Where these digits do not add up (a few images in a hundred), a dynamic programme over the columns
+finds the most probable ones that do (Viterbi, "Error bounds for convolutional codes", IEEE
+Transactions on Information Theory 13, 1967).
 """
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from digitsum.archive.schema import MAX_DIGIT, max_sum
+from digitsum.archive.schema import MAX_DIGIT
 
 NOTHING = -1
-"""Stands where an image has fewer digits than another."""
+"""Stands where an image has fewer digits than columns."""
 
 
 def most_probable_digits(
-    symbol_log_probs_bcy: Tensor, by_count: list[Tensor], sums_b: Tensor, num_digits: int | None
+    symbol_log_probs_bcy: Tensor, sums_b: Tensor, num_digits: int | None
 ) -> tuple[Tensor, Tensor]:
-    """Return the digits read, from left to right, and their columns, each int64 (b, k) then -1.
+    """Return the digits read, from left to right, and their columns, each int64 (b, c) then -1.
 
-    Takes log probabilities of symbols, (b, columns, 11), what `log_probs_by_count` made of them,
-    and the sums, int64 (b,), that the digits are to add up to. There are `num_digits` of them in
-    each image, or, where that is None, as many as is most probable with that sum.
+    Takes log probabilities of symbols, (b, c, 11), blank first, and the sums, int64 (b,), that the
+    digits add up to. There are `num_digits` of them in each image, at most one a column, or, where
+    that is None, as many as is most probable.
     """
-    counts_b = _most_probable_count(by_count, sums_b, num_digits)
     log_odds_bcd = symbol_log_probs_bcy[:, :, 1:] - symbol_log_probs_bcy[:, :, :1]
     best = log_odds_bcd.max(dim=2)
-    num_columns = best.values.shape[1]
-    most = min(len(by_count) - 1, num_columns)
-    chosen_bk = best.values.topk(most, dim=1).indices
-    is_read_bk = torch.arange(most, device=chosen_bk.device) < counts_b.unsqueeze(1)
-    columns_bk = chosen_bk.where(is_read_bk, num_columns).sort(dim=1).values
-    is_read_bk = columns_bk < num_columns
-    columns_bk = columns_bk.where(is_read_bk, NOTHING)
-    digits_bk = best.indices.gather(1, columns_bk.clamp(min=0)).where(is_read_bk, NOTHING)
-
-    wrong = (digits_bk.clamp(min=0).sum(dim=1) != sums_b).nonzero().squeeze(1)
+    if num_digits is None:
+        is_read_bc = best.values > 0
+    else:
+        chosen_bk = best.values.topk(num_digits, dim=1).indices
+        is_read_bc = torch.zeros_like(best.values, dtype=torch.bool).scatter(1, chosen_bk, True)
+    emitted_bc = best.indices.where(is_read_bc, NOTHING)
+    wrong = (emitted_bc.clamp(min=0).sum(dim=1) != sums_b).nonzero().squeeze(1)
     if len(wrong):
-        corrected = _best_digits_of_sum(log_odds_bcd[wrong], counts_b[wrong], sums_b[wrong])
-        width = corrected[0].shape[1]
-        digits_bk[wrong, :width], columns_bk[wrong, :width] = corrected
-    return digits_bk, columns_bk
+        emitted_bc[wrong] = _best_of_sum(log_odds_bcd[wrong], sums_b[wrong], num_digits)
+
+    is_nothing_bc = emitted_bc == NOTHING
+    columns_bc = is_nothing_bc.to(torch.int8).argsort(dim=1, stable=True)
+    digits_bc = emitted_bc.gather(1, columns_bc)
+    return digits_bc, columns_bc.where(digits_bc != NOTHING, NOTHING)
 
 
-def _most_probable_count(by_count: list[Tensor], sums_b: Tensor, num_digits: int | None) -> Tensor:
-    if num_digits is not None:
-        return torch.full_like(sums_b, num_digits)
-    joint = [
-        log_probs.gather(1, sums_b.clamp(max=max_sum(count)).unsqueeze(1))
-        .squeeze(1)
-        .where(sums_b <= max_sum(count), -torch.inf)
-        for count, log_probs in enumerate(by_count)
-    ]
-    return torch.stack(joint, dim=1).argmax(dim=1)
+def _best_of_sum(log_odds_bcd: Tensor, sums_b: Tensor, num_digits: int | None) -> Tensor:
+    """Return what the columns emit, int64 (b, c), digits or nothing, where it adds up as it shall.
 
-
-def _best_digits_of_sum(
-    log_odds_bcd: Tensor, counts_b: Tensor, sums_b: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Return, for each image, the most probable digits of that count and sum, and their columns.
-
-    `best[k, s]` is the log odds of the best k digits of sum s in the columns so far; each column
-    leaves it or improves it by one more digit, and remembers which.
+    `best[k, s]` is the log odds of the best digits of sum s in the columns so far, k of them where
+    they are counted (k is 0 throughout where not); each column leaves it or improves it by one more
+    digit, and remembers which.
     """
     num_images, num_columns, _ = log_odds_bcd.shape
-    most = int(counts_b.max())
-    best_bks = log_odds_bcd.new_full((num_images, most + 1, max_sum(most) + 1), -torch.inf)
+    num_counts = 1 if num_digits is None else num_digits + 1
+    num_sums = int(sums_b.max()) + 1
+    best_bks = log_odds_bcd.new_full((num_images, num_counts, num_sums), -torch.inf)
     best_bks[:, 0, 0] = 0
-    emitted = []
+    steps = []
     for column in range(num_columns):
-        extended_bksd = torch.full_like(best_bks, -torch.inf).unsqueeze(3).repeat(1, 1, 1, 10)
-        for digit in range(MAX_DIGIT + 1):
-            shifted = best_bks[:, :-1, : best_bks.shape[2] - digit]
-            extended_bksd[:, 1:, digit:, digit] = (
-                shifted + log_odds_bcd[:, column, digit, None, None]
-            )
-        improved = extended_bksd.max(dim=3)
-        emitted.append(improved.indices.where(improved.values > best_bks, NOTHING))
+        one_less_bks = best_bks
+        if num_digits is not None:
+            one_less_bks = F.pad(best_bks, (0, 0, 1, 0), value=-torch.inf)[:, :-1]
+        with_digit_dbks = torch.stack(
+            [
+                F.pad(one_less_bks, (digit, 0), value=-torch.inf)[:, :, :num_sums]
+                + log_odds_bcd[:, column, digit, None, None]
+                for digit in range(MAX_DIGIT + 1)
+            ]
+        )
+        improved = with_digit_dbks.max(dim=0)
+        steps.append(improved.indices.where(improved.values > best_bks, NOTHING))
         best_bks = torch.maximum(best_bks, improved.values)
 
-    digits_bk = counts_b.new_full((num_images, most), NOTHING)
-    columns_bk = digits_bk.clone()
-    image = torch.arange(num_images, device=counts_b.device)
-    left_b, rest_b = counts_b.clone(), sums_b.clone()
+    emitted_bc = sums_b.new_full((num_images, num_columns), NOTHING)
+    image = torch.arange(num_images, device=sums_b.device)
+    rest_b = sums_b.clone()
+    left_b = torch.full_like(sums_b, num_counts - 1)
     for column in reversed(range(num_columns)):
-        digit_b = emitted[column][image, left_b, rest_b]
-        reads = digit_b != NOTHING
-        left_b = left_b - reads.long()
-        rest_b = rest_b - digit_b.where(reads, 0)
-        digits_bk[image[reads], left_b[reads]] = digit_b[reads]
-        columns_bk[image[reads], left_b[reads]] = column
-    return digits_bk, columns_bk
+        digit_b = steps[column][image, left_b, rest_b]
+        emitted_bc[:, column] = digit_b
+        rest_b = rest_b - digit_b.clamp(min=0)
+        if num_digits is not None:
+            left_b = left_b - (digit_b != NOTHING).long()
+    return emitted_bc

@@ -6,11 +6,20 @@ their sum S has the generating function
 
     sum_{k,s} P(K=k, S=s) z^k x^s  =  prod_c ( b_c + z p_c(x) ),      p_c(x) = sum_d p_cd x^d.
 
-For the count alone (x = 1) this is the Poisson-binomial distribution, computed by convolution as
-Chen and Liu do ("Statistical applications of the Poisson-binomial and conditional Bernoulli
-distributions", Statistica Sinica 7, 1997); PLIA (Duijn et al., "Probabilistic linear integer
-arithmetic", NeurIPS 2024) computes sums of integer variables in the Fourier domain. Here, dividing
-by the blanks leaves elementary symmetric polynomials of the odds r_c(x) = p_c(x) / b_c:
+For the count alone (x = 1) this is the Poisson-binomial distribution. It is computed in two forms.
+
+**Fourier, for prediction** (`sum_probs`, `count_probs`). With z = 1, the values of the product at
+the n-th roots of unity are the discrete Fourier transform of P(S = 0..n-1); n = 9 C + 1 holds every
+sum, so nothing is cut off or folded back, whatever the count. One product over the columns and one
+inverse transform: PLIA does so for sums of any integer variables (Duijn et al., "Probabilistic
+linear integer arithmetic", NeurIPS 2024), Hong for the Poisson-binomial ("On computing the
+distribution function for the Poisson binomial distribution", Computational Statistics & Data
+Analysis 59, 2013). Terms cancel, so probabilities are right to the precision of 1, which is what
+the most probable sum and its confidence take.
+
+**Convolution, for learning, and for known counts** (`log_probs_by_count`). Minus the logarithm of a
+small probability, and its gradient, need that probability's own precision. Divided by the blanks,
+the product leaves elementary symmetric polynomials of the odds r_c(x) = p_c(x) / b_c:
 
     P(K=k, .)  =  prod_c b_c  *  e_k,       e_k = sum over c_1 < ... < c_k of r_{c_1} ... r_{c_k}.
 
@@ -19,21 +28,16 @@ With G_k[c] the part of e_k whose last digit stands in column c,
     G_1 = r,      G_{k+1}[c](x) = r_c(x) * sum_{c' < c} G_k[c'](x),      e_k = sum_c G_k[c],
 
 so that k digits take k steps, however many columns there are: a running sum over the columns, and a
-convolution of length 10 for all columns at once. Every term is positive: unlike in the Fourier
-form, nothing cancels, so small probabilities, and with them logarithms and gradients, are as exact
-as large ones.
-
-Range. Odds are divided by a factor rho of each image, and e_k multiplied by rho^k, both as
-logarithms: rho is the geometric mean of the image's max_count greatest odds, so that neither the
-product of these nor a part of it leaves float32's range for up to 8 digits. Odds are cut at e^20,
-which moves a probability by less than 3e-9. What is e^-87 times as probable as the greatest then
-comes to nothing in float32. That is no loss to a prediction, but would leave training without a
-gradient where a network errs the most: what gradients are asked of, and more than 8 digits, is
-computed in float64, which keeps e^-700.
+convolution of length 10 for all columns at once (for x = 1, the convolution of Chen and Liu,
+"Statistical applications of the Poisson-binomial and conditional Bernoulli distributions",
+Statistica Sinica 7, 1997). Every term is positive: nothing cancels. Odds are divided by a factor
+rho of each image, as logarithms, and e_k multiplied by rho^k, so that what float64 computes with
+stays within its range; what is still less than its least comes out as 0.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -46,8 +50,28 @@ NUM_DIGIT_VALUES = MAX_DIGIT + 1
 NUM_SYMBOLS = 1 + NUM_DIGIT_VALUES
 """What a column can emit: blank, which is symbol 0, or a digit d, which is symbol 1 + d."""
 
-_MAX_LOG_ODDS = 20.0
-_MAX_COUNT_OF_FLOAT32 = 8
+# Products of odds up to e^600 leave float64 (e^709) room for how many of them are added up.
+_MAX_LOG_PRODUCT = 600.0
+# Stands for log 0 where a gradient passes: from -inf it would come back as NaN.
+_NO_LOG_PROB = -1e30
+
+
+def sum_probs(symbol_log_probs_bcy: Tensor) -> Tensor:
+    """Return P(sum = s), whatever the number of digits, float (b, 9 * columns + 1).
+
+    Takes log probabilities of symbols, float (b, columns, 11), blank first. Right to the precision
+    of 1 in that dtype; see the module's docstring.
+    """
+    values = torch.arange(NUM_DIGIT_VALUES, device=symbol_log_probs_bcy.device)
+    exponents_y = torch.cat([values[:1], values])  # blank adds nothing
+    return _emitted(symbol_log_probs_bcy.exp(), exponents_y)
+
+
+def count_probs(symbol_log_probs_bcy: Tensor) -> Tensor:
+    """Return P(count = k), float (b, columns + 1), likewise."""
+    blank_bc = symbol_log_probs_bcy[:, :, 0].exp()
+    emits_bc2 = torch.stack([blank_bc, 1 - blank_bc], dim=2)
+    return _emitted(emits_bc2, torch.arange(2, device=blank_bc.device))
 
 
 def log_probs_by_count(symbol_log_probs_bcy: Tensor, max_count: int) -> list[Tensor]:
@@ -56,17 +80,14 @@ def log_probs_by_count(symbol_log_probs_bcy: Tensor, max_count: int) -> list[Ten
     Takes log probabilities of symbols, float (b, columns, 11), blank first. Item k of the list, for
     k = 0..max_count, is float (b, 9 * k + 1): log P(count = k, sum = s), -inf where there are fewer
     than k columns. Counts above `max_count` are left out, so an image's probabilities may sum to
-    less than 1. Differentiable where it is finite.
+    less than 1. Differentiable; where it is -inf, the gradient is 0.
     """
     if max_count < 1:
         raise ValueError(f"max_count is {max_count}; it must be at least 1")
-    dtype = symbol_log_probs_bcy.dtype
-    in_float32 = max_count <= _MAX_COUNT_OF_FLOAT32 and not symbol_log_probs_bcy.requires_grad
-    working = dtype if in_float32 else torch.float64
     # By [digit, column, image]: shifting by a digit, and adding up columns, then run along memory.
-    symbols_ycb = symbol_log_probs_bcy.to(working).permute(2, 1, 0).contiguous()
+    symbols_ycb = symbol_log_probs_bcy.double().permute(2, 1, 0).contiguous()
     blank_cb, digits_dcb = symbols_ycb[0], symbols_ycb[1:]
-    log_odds_dcb = (digits_dcb - blank_cb).clamp(max=_MAX_LOG_ODDS)
+    log_odds_dcb = digits_dcb - blank_cb
     log_rho_b = _log_rho(log_odds_dcb, max_count)
     odds_dcb = (log_odds_dcb - log_rho_b).exp()
 
@@ -79,7 +100,7 @@ def log_probs_by_count(symbol_log_probs_bcy: Tensor, max_count: int) -> list[Ten
             ends_here = _Convolution.apply(before, odds_dcb)  # type: ignore[no-untyped-call]
         symmetric_sb = ends_here.sum(dim=1)
         by_count.append(_log(symmetric_sb) + (all_blank_b + count * log_rho_b))
-    return [log_probs_sb.T.to(dtype) for log_probs_sb in by_count]
+    return [log_probs_sb.T.to(symbol_log_probs_bcy.dtype) for log_probs_sb in by_count]
 
 
 def sum_log_probs(by_count: list[Tensor], min_count: int, max_count: int) -> Tensor:
@@ -91,10 +112,31 @@ def sum_log_probs(by_count: list[Tensor], min_count: int, max_count: int) -> Ten
         return by_count[max_count]
     num_sums = max_sum(max_count) + 1
     padded = [
-        F.pad(joint_bs.T, (0, 0, 0, num_sums - joint_bs.shape[1]), value=-torch.inf)
+        F.pad(joint_bs, (0, num_sums - joint_bs.shape[1]), value=_NO_LOG_PROB)
         for joint_bs in by_count[min_count : max_count + 1]
     ]
-    return torch.stack(padded).logsumexp(dim=0).T
+    total_bs = torch.stack(padded).clamp(min=_NO_LOG_PROB).logsumexp(dim=0)
+    return total_bs.where(total_bs > _NO_LOG_PROB / 2, -torch.inf)
+
+
+def _emitted(probs_bcy: Tensor, exponents_y: Tensor) -> Tensor:
+    """Return the distribution of the sum of what columns emit, float (b, sums).
+
+    Symbol y has probability `probs_bcy[..., y]` and adds `exponents_y[y]`, up from 0 to the last.
+    """
+    num_images, num_columns, _ = probs_bcy.shape
+    num_sums = int(exponents_y[-1]) * num_columns + 1
+    if num_images == 0:  # which the transform refuses
+        return probs_bcy.new_zeros(0, num_sums)
+    length = num_sums + num_sums % 2  # even, as the inverse transform takes it by default
+    frequencies_f = torch.arange(length // 2 + 1, device=exponents_y.device, dtype=torch.float64)
+    angles_yf = exponents_y.unsqueeze(1) * frequencies_f * (-2 * math.pi / length)
+    probs_cby = probs_bcy.transpose(0, 1)
+    real_cbf = probs_cby @ angles_yf.cos().to(probs_bcy.dtype)
+    imaginary_cbf = probs_cby @ angles_yf.sin().to(probs_bcy.dtype)
+    transform_bf = torch.complex(real_cbf, imaginary_cbf).prod(dim=0)
+    probs_bs: Tensor = torch.fft.irfft(transform_bf, n=length)
+    return probs_bs[:, :num_sums].clamp(min=0)
 
 
 def _log(values: Tensor) -> Tensor:
@@ -104,10 +146,16 @@ def _log(values: Tensor) -> Tensor:
 
 
 def _log_rho(log_odds_dcb: Tensor, max_count: int) -> Tensor:
-    """Return, (b,), the mean of the `max_count` greatest log odds of columns of each image."""
+    """Return, (b,), the log of what each image's odds are divided by.
+
+    The mean of the `max_count` greatest log odds of columns brings e_k of that count near 1; it is
+    raised where the product of fewer of them would leave the range.
+    """
     per_column = log_odds_dcb.detach().amax(dim=0)
-    greatest = per_column.topk(min(max_count, len(per_column)), dim=0).values
-    return greatest.mean(dim=0)
+    greatest_kb = per_column.topk(min(max_count, len(per_column)), dim=0).values
+    counts_k1 = torch.arange(1, len(greatest_kb) + 1, device=greatest_kb.device).unsqueeze(1)
+    least_kb = (greatest_kb.cumsum(dim=0) - _MAX_LOG_PRODUCT) / counts_k1
+    return torch.maximum(greatest_kb.mean(dim=0), least_kb.amax(dim=0))
 
 
 class _Convolution(torch.autograd.Function):

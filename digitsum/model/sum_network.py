@@ -29,12 +29,12 @@ class NetworkConfig(Protocol):
 
 @dataclass(frozen=True)
 class Posterior:
-    """What a network says of b images; probabilities are natural logarithms."""
+    """What a network says of b images."""
 
     sum_log_probs: Tensor
-    """Float (b, sums): of each sum from 0 up, normalized."""
-    count_log_probs: Tensor | None = None
-    """Float (b, counts): of each number of digits from 0 up, normalized; None if not counted."""
+    """Float (b, sums): log probability, in nats, of each sum from 0 up, normalized."""
+    count_probs: Tensor | None = None
+    """Float (b, counts): probability of each number of digits from 0 up; None if not counted."""
     digits: Tensor | None = None
     """int64 (b, k): digits from left to right, then -1; they add up to the most probable sum."""
     digit_x: Tensor | None = None
@@ -54,6 +54,13 @@ class SumNetwork(nn.Module, ABC):
         """
 
     @abstractmethod
+    def predicted_log_probs(self, logits: Tensor, num_digits: int | None) -> Tensor:
+        """Return the log probability of each sum from 0 up, float (b, sums), in nats, normalized.
+
+        Given that there are `num_digits` digits, or, where that is None, whatever their number.
+        """
+
+    @abstractmethod
     def pull(self, logits: Tensor, sums_b: Tensor, num_digits: int | None) -> Tensor:
         """Return a loss, a number, that brings an untrained network near: what is expected to true.
 
@@ -69,5 +76,5 @@ class SumNetwork(nn.Module, ABC):
         """Raise InputError, naming `where`, unless it reads images of that shape."""
 
     @abstractmethod
-    def check_num_digits(self, num_digits: int) -> None:
-        """Raise InputError unless it can be told that images hold that many digits."""
+    def check_num_digits(self, num_digits: int, shape: ImageShape) -> None:
+        """Raise InputError unless it can be told that images of a shape hold that many digits."""

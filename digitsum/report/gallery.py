@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from digitsum.archive.images import Uint8Array
+from digitsum.model.counter import COLUMN_STRIDE
 from digitsum.model.explain import Explanation
 from digitsum.scoring.examples import Example
 
@@ -67,7 +68,7 @@ def _draw_columns(axes: Axes, example: Example, explanation: Explanation) -> Non
     """Draw the digits' probabilities under the image, each column as wide as its pixels."""
     probs = explanation.column_probs[:, 1:].T
     width = example.pixels.shape[1]
-    half = width / probs.shape[1] / 2
+    left = -COLUMN_STRIDE / 2
     axes.imshow(
         probs,
         cmap="magma",
@@ -75,7 +76,7 @@ def _draw_columns(axes: Axes, example: Example, explanation: Explanation) -> Non
         vmax=1,
         aspect="auto",
         interpolation="nearest",
-        extent=(-half, width - half, _DIGITS - 0.5, -0.5),
+        extent=(left, left + COLUMN_STRIDE * probs.shape[1], _DIGITS - 0.5, -0.5),
     )
     axes.axis("on")
     axes.set_xlim(0, width)

@@ -35,7 +35,7 @@ class Evaluated:
     """Digits in each image, where the model was told."""
     evaluation: Evaluation
     hits: tuple[Example, ...]
-    """The first images whose sum is right."""
+    """A few images whose sum is right."""
     worst_misses: tuple[Example, ...]
     """The images whose sum is wrong with the most confidence."""
 
@@ -58,10 +58,8 @@ def evaluate(config: EvaluateConfig) -> Evaluated:
     """
     locate(config.report).check_directory()
     bundle = load_bundle(config.bundle or packaged_bundle())
-    if config.digits is not None:
-        bundle.network.check_num_digits(config.digits)
     archive = open_archive(config.archive, config.read, bundle.shape)
-    check_shapes(archive, bundle.network)
+    check_shapes(archive, bundle.network, config.digits)
     num_digits = config.digits or bundle.network.config.max_digits
     check_labels(archive, config.read, num_digits)
     chunks = [c for shard in archive.shards for c in plan_chunks(shard, config.chunk_images)]
@@ -110,9 +108,10 @@ class _Totals:
         self.num_rejected += len(rows.errors)
         self.certainty += Certainty.of(predictions.confidences[kept], right[kept])
         if rows.digits is not None and predictions.readings is not None:
+            known = kept & np.array([digits is not None for digits in rows.digits], bool)
             exact = _exact(rows.digits, predictions.readings.digits)
-            self.num_strings += int(kept.sum())
-            self.num_strings_right += int(exact[kept].sum())
+            self.num_strings += int(known.sum())
+            self.num_strings_right += int(exact[known].sum())
         self._keep(
             hits(rows, predictions, right & kept), worst_misses(rows, predictions, kept & ~right)
         )
@@ -142,7 +141,9 @@ class _Totals:
         )
 
 
-def _exact(true_digits: list[list[int]], read: npt.NDArray[np.int8]) -> npt.NDArray[np.bool_]:
+def _exact(
+    true_digits: list[list[int] | None], read: npt.NDArray[np.int8]
+) -> npt.NDArray[np.bool_]:
     """Return, bool (n,), whether the digits read, int8 (n, k) then -1, are all the true ones."""
     pairs = zip(true_digits, read.tolist(), strict=True)
     return np.array([true == [d for d in digits if d >= 0] for true, digits in pairs], bool)

@@ -48,7 +48,7 @@ def merge_examples(
 ) -> list[Example]:
     """Return the NUM_EXAMPLES examples of the lowest keys; of equals, those of the lowest ids.
 
-    So it does not matter in which order chunks are finished.
+    So the order in which chunks are finished does not matter, where ids are unique.
     """
     ranked = sorted([*some, *others], key=lambda example: (key(example), example.image_id))
     return ranked[:NUM_EXAMPLES]

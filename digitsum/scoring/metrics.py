@@ -36,7 +36,7 @@ def wilson_interval(num_right: int, num_images: int) -> tuple[float, float]:
     spread = fraction * (1 - fraction) / num_images + (z / (2 * num_images)) ** 2
     half = z * math.sqrt(spread)
     scale = 1 + z * z / num_images
-    return (centre - half) / scale, (centre + half) / scale
+    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Evaluation:
 
     def to_json(self) -> dict[str, Any]:
         """Return the figures, without the matrix; None for one that does not exist."""
-        low, high = wilson_interval(round(self.accuracy * self.num_images), self.num_images)
+        low, high = wilson_interval(int(np.trace(self.confusion)), self.num_images)
         figures = {
             "accuracy": self.accuracy,
             "accuracy_low": low,

@@ -68,10 +68,15 @@ def plan_scores(
     return ScorePlan(model_digest, tuple(new), tuple(changed), tuple(done), gone)
 
 
-def check_shapes(archive: Archive, network: SumNetwork) -> None:
-    """Raise InputError, naming the shard, where images are not of a shape the model reads."""
+def check_shapes(archive: Archive, network: SumNetwork, num_digits: int | None) -> None:
+    """Raise InputError, naming the shard, where images are not of a shape the model reads.
+
+    Or where they cannot hold `num_digits` digits, if that is how many the model is told they hold.
+    """
     for shard in archive.shards:
         network.check_shape(shard.shape, f"{archive.root.uri}: {shard.file.path}")
+        if num_digits is not None:
+            network.check_num_digits(num_digits, shard.shape)
 
 
 def check_apart(archive: Location, scores: Location) -> None:

@@ -97,11 +97,9 @@ def _prepare(config: ScoreConfig) -> tuple[Bundle, Archive, ScorePlan]:
     scores = locate(config.scores)
     scores.check_directory()
     bundle = load_bundle(config.bundle or packaged_bundle())
-    if config.digits is not None:
-        bundle.network.check_num_digits(config.digits)
     archive = open_archive(config.archive, config.read, bundle.shape)
     check_apart(archive.root, scores)
-    check_shapes(archive, bundle.network)
+    check_shapes(archive, bundle.network, config.digits)
     digest = told_digest(bundle.digest, config.digits)
     committed = committed_parts(scores, digest)
     return bundle, archive, plan_scores(archive, digest, config.chunk_images, committed)

@@ -57,9 +57,10 @@ def fit_temperature(network: SumNetwork, logits: Tensor, sums_b: Tensor) -> floa
     """
 
     def loss(log_temperature: float) -> float:
-        cooled = logits.float() / math.exp(log_temperature)
+        cooled = logits.double() / math.exp(log_temperature)
         total = 0.0
         for part, sums in _pairs(cooled, sums_b):
+            # Not predicted_log_probs: a few images may be wrong beyond its precision, and count.
             log_probs = network.sum_log_probs(part, 0, network.config.max_digits).log_softmax(dim=1)
             total -= float(log_probs.gather(1, sums.unsqueeze(1)).sum())
         return total

@@ -19,7 +19,7 @@ VALIDATION_IMAGES = 5000
 # No user's seed: the validation images of all runs are the same, so that runs compare.
 _VALIDATION_SEED = (0,)
 _BLOCK_IMAGES = 8192
-_GLYPHS_PER_IMAGE = 2  # each of them is used in two images of its block, in other company
+_GLYPHS_PER_IMAGE = 2  # of four digits: each is drawn twice in its block, in other company
 _UNDISTORTED = 0.1
 
 

@@ -121,7 +121,8 @@ class TrainConfig:
             )
         if self.archive is None:
             check_fits(self.digits, self.shape)
-        for option in ("batch_size", "images_per_epoch"):
+        shared = ("batch_size",) if self.archive else ("batch_size", "images_per_epoch")
+        for option in shared:
             if getattr(recipe, option) % self.workers:
                 flag = option.replace("_", "-")
                 raise InputError(
@@ -166,7 +167,8 @@ class TrainConfig:
     def learned_from(self) -> dict[str, Any]:
         """Return the options that a resumed run must not change, as JSON holds them.
 
-        The number of epochs is one of them where the step size follows it.
+        The number of epochs is one of them where step size or distortion follow it.
         """
-        changes = RESUMABLE_CHANGES - ({"epochs"} if self.recipe.one_cycle else set())
+        follow_epochs = self.recipe.one_cycle or self.recipe.distortion > 0
+        changes = RESUMABLE_CHANGES - ({"epochs"} if follow_epochs else set())
         return {k: v for k, v in asdict(self).items() if k not in changes}

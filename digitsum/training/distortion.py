@@ -2,7 +2,7 @@
 
 Each image is moved, turned, scaled and sheared a little, bent by a smooth field (Simard, Steinkraus
 and Platt, "Best practices for convolutional neural networks applied to visual document analysis",
-ICDAR 2003), and its strokes made thinner or thicker, softer or harder.
+ICDAR 2003), and its strokes made thinner or thicker, and harder.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def distort_images(images_nhw: Tensor, strength: float, generator: torch.Generat
 def _in_parts(
     pixels_nhw: Tensor, strength: float, generator: torch.Generator, *, placed: bool
 ) -> Tensor:
-    if strength == 0:
+    if strength == 0 or len(pixels_nhw) == 0:
         return pixels_nhw
     parts = torch.split(pixels_nhw, _AT_ONCE)
     return torch.cat([_distort(part, strength, generator, placed=placed) for part in parts])

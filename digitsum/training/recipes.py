@@ -83,8 +83,30 @@ PRESETS: dict[NetworkName, dict[PresetName, Recipe]] = {
     "counter": {
         "full": Recipe(epochs=30, images_per_epoch=96_000, batch_size=128),
         "quick": Recipe(epochs=6),
-        "small": Recipe(epochs=20, images_per_epoch=96_000),
-        "large": Recipe(epochs=20, images_per_epoch=96_000),
+        "small": Recipe(
+            epochs=10,
+            images_per_epoch=96_000,
+            batch_size=128,
+            sizes={
+                "stem_channels": 12,
+                "body_channels": 20,
+                "row_channels": 40,
+                "column_channels": 80,
+                "num_mixers": 1,
+            },
+        ),
+        "large": Recipe(
+            epochs=10,
+            images_per_epoch=96_000,
+            batch_size=128,
+            sizes={
+                "stem_channels": 24,
+                "body_channels": 64,
+                "row_channels": 144,
+                "column_channels": 224,
+                "num_mixers": 3,
+            },
+        ),
     },
     "baseline": {
         "paper": Recipe(
@@ -99,6 +121,7 @@ PRESETS: dict[NetworkName, dict[PresetName, Recipe]] = {
             bf16_on_cpus=False,
             pixel_scale=PIXEL_SCALE,
         ),
+        "tuned": Recipe(epochs=6, images_per_epoch=96_000, learning_rate=1e-3, pull_images=0),
     },
 }
 

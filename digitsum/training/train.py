@@ -28,7 +28,7 @@ from digitsum.archive.shards import Archive, open_archive
 from digitsum.cluster import connected, num_cluster
 from digitsum.errors import InputError
 from digitsum.model.bundle import save_bundle
-from digitsum.model.counter import CounterConfig
+from digitsum.model.counter_config import CounterConfig
 from digitsum.model.networks import build_network, network_sizes
 from digitsum.model.sum_network import SumNetwork
 from digitsum.runs import RUNS_DIRECTORY, new_run_id, write_manifest

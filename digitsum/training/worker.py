@@ -159,7 +159,7 @@ def _validate(
     for batch in batches:
         with autocast:
             logits = averaged(to_input(batch.pixels, config.recipe.pixel_scale))
-        log_probs = averaged.sum_log_probs(logits, 0, averaged.config.max_digits).log_softmax(dim=1)
+        log_probs = averaged.predicted_log_probs(logits.double(), None)
         nll = -log_probs.gather(1, batch.sums.unsqueeze(1)).mean()
         totals.add(log_probs, batch.sums, nll)
     return totals.reduce()

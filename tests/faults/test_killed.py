@@ -10,8 +10,8 @@ import psutil
 import pytest
 
 from digitsum.archive.synth import SynthConfig, synth
-from digitsum.model.baseline import BaselineConfig, BaselineNetwork
-from digitsum.model.bundle import save_bundle
+from digitsum.model.baseline import PIXEL_SCALE, BaselineConfig, BaselineNetwork
+from digitsum.model.bundle import load_bundle, save_bundle
 from digitsum.training.history import history_from_json
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
@@ -23,7 +23,7 @@ def bundle(tmp_path_factory) -> str:
     """Give a bundle with fresh weights: which sums it predicts does not matter here."""
     uri = str(tmp_path_factory.mktemp("bundle") / "bundle")
     network = BaselineNetwork(BaselineConfig(width=96, num_digits=2))
-    save_bundle(uri, "baseline", network, metrics={}, card="")
+    save_bundle(uri, "baseline", network, metrics={}, card="", pixel_scale=PIXEL_SCALE)
     return uri
 
 
@@ -119,7 +119,7 @@ def test_scoring_goes_on_when_an_actor_is_killed(archive, bundle, undisturbed, t
 
 def test_training_goes_on_from_its_checkpoint_when_a_worker_is_killed(tmp_path):
     log, run = tmp_path / "log", tmp_path / "_runs/hurt"
-    synth(SynthConfig(out=f"{tmp_path}/archive", images=2000, shards=2, digits=2, width=96))
+    synth(SynthConfig(out=f"{tmp_path}/archive", images=8000, shards=2, digits=2, width=96))
     process = start(
         f"train --archive {tmp_path}/archive --digits 2 --bundle {tmp_path}/bundle --name hurt "
         "--epochs 3 --workers 2",
@@ -134,3 +134,25 @@ def test_training_goes_on_from_its_checkpoint_when_a_worker_is_killed(tmp_path):
     history = history_from_json((run / "curves.json").read_text())
     assert [epoch.epoch for epoch in history] == [1, 2, 3]
     assert len({epoch.train_loss for epoch in history}) == 3
+
+
+def test_training_killed_with_all_its_processes_is_finished_by_the_same_command(tmp_path):
+    log, run = tmp_path / "log", tmp_path / "_runs/hurt"
+    # Ray Train resumes from the checkpoints that are listed here, not from all that lie there.
+    listed = run / "checkpoint_manager_snapshot.json"
+    synth(SynthConfig(out=f"{tmp_path}/archive", images=2000, shards=2, digits=2, width=96))
+    command = (
+        f"train --archive {tmp_path}/archive --digits 2 --bundle {tmp_path}/bundle --name hurt "
+        "--epochs 4 --model counter"
+    )
+    process = start(command, log)
+    wait_for(lambda: listed.exists() and "checkpoint_2" in listed.read_text(), process, log)
+    kill_everything(process)
+    assert not (tmp_path / "bundle").exists()
+    begun = history_from_json(min(run.glob("checkpoint_*/history.json")).read_text())
+
+    assert start(command, log).wait(WAIT_S) == 0, log.read_text()
+    history = history_from_json((run / "curves.json").read_text())
+    assert [epoch.epoch for epoch in history] == [1, 2, 3, 4]
+    assert history[: len(begun)] == begun
+    assert load_bundle(f"{tmp_path}/bundle").network_name == "counter"

@@ -8,8 +8,8 @@ import torch
 
 from digitsum.archive.synth import SynthConfig, synth
 from digitsum.cli import main
-from digitsum.model.baseline import BaselineConfig, BaselineNetwork
 from digitsum.model.bundle import load_bundle, save_bundle
+from digitsum.model.networks import build_network
 from digitsum.model.predictor import TorchPredictor
 
 pytestmark = [
@@ -18,23 +18,34 @@ pytestmark = [
 ]
 
 
-def test_predictions_on_the_gpu_are_those_on_the_cpu(tmp_path):
-    save_bundle(f"{tmp_path}/b", "baseline", BaselineNetwork(BaselineConfig()), metrics={}, card="")
+@pytest.mark.parametrize(("model", "least_equal"), [("baseline", 0.99), ("counter", 0.95)])
+def test_predictions_on_the_gpu_are_those_on_the_cpu(tmp_path, model, least_equal):
+    network = build_network(model, {})
+    if model == "counter":  # whose fresh weights say nearly the same of all images, and all sums
+        with torch.no_grad():
+            network.head.weight.mul_(20)
+    save_bundle(f"{tmp_path}/b", model, network, metrics={}, card="", pixel_scale=1 / 255)
     pixels = np.random.default_rng(0).integers(256, size=(500, 40, 168)).astype(np.uint8)
     cpu, gpu = (
         TorchPredictor(load_bundle(f"{tmp_path}/b"), batch_size=64, device=device).predict(pixels)
         for device in ("cpu", "cuda")
     )
     # Networks of fresh weights have near ties, which rounding may decide either way.
-    assert (cpu.sums == gpu.sums).mean() > 0.99
+    assert (cpu.sums == gpu.sums).mean() > least_equal
     np.testing.assert_allclose(cpu.confidences, gpu.confidences, atol=0.01)
+    if model == "counter":
+        counted = [predictions.readings.count_probs for predictions in (cpu, gpu)]
+        np.testing.assert_allclose(*counted, atol=0.01)
 
 
 @pytest.mark.slow
-def test_training_and_scoring_run_on_the_gpu(tmp_path, capsys):
+@pytest.mark.parametrize(
+    "options", ["--model baseline --epochs 3", "--epochs 6 --batch-size 32 --distortion 0.3"]
+)
+def test_training_and_scoring_run_on_the_gpu(tmp_path, capsys, options):
     archive = f"{tmp_path}/archive"
     synth(SynthConfig(out=archive, images=4000, shards=2, digits=1, width=48))
-    train = f"train --archive {archive} --digits 1 --bundle {tmp_path}/b --epochs 3 --use-gpu"
+    train = f"train --archive {archive} --digits 1 --bundle {tmp_path}/b --use-gpu {options}"
     assert main(train.split()) == 0
     capsys.readouterr()
     evaluate = f"evaluate --archive {archive} --bundle {tmp_path}/b --gpus-per-actor 1"

@@ -1,4 +1,4 @@
-"""What the integration tests share: one Ray, small archives of real digits, one trained bundle."""
+"""What the integration tests share: one Ray, small archives of real digits, trained bundles."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -52,11 +52,23 @@ def unlabelled(tmp_path_factory) -> str:
 
 @pytest.fixture(scope="session")
 def trained(one_ray, labelled, tmp_path_factory) -> Path:
-    """Train a bundle in a run of two epochs and two workers, and give the directory of both."""
+    """Train a counter in a run of two epochs and two workers, and give the directory of both."""
     out = tmp_path_factory.mktemp("trained")
     code = main(
         f"train --archive {labelled} --digits 1 --bundle {out}/bundle --name pair --epochs 2 "
         "--workers 2 --batch-size 32".split()
+    )
+    assert code == 0
+    return out
+
+
+@pytest.fixture(scope="session")
+def trained_baseline(one_ray, labelled, tmp_path_factory) -> Path:
+    """Train a baseline in a run of two epochs and two workers, and give the directory of both."""
+    out = tmp_path_factory.mktemp("trained_baseline")
+    code = main(
+        f"train --archive {labelled} --digits 1 --bundle {out}/bundle --name pair --epochs 2 "
+        "--model baseline --workers 2 --batch-size 32".split()
     )
     assert code == 0
     return out

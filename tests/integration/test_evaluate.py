@@ -6,26 +6,71 @@ import pytest
 import torch
 
 from digitsum.cli import main
-from digitsum.model.bundle import load_bundle
+from digitsum.model.bundle import Bundle, load_bundle
+from digitsum.model.sum_network import Posterior
 
 pytestmark = pytest.mark.usefixtures("one_ray")
 
 
-def test_figures_are_those_of_a_plain_count(trained, labelled, read_archive, tmp_path, capsys):
-    command = f"evaluate --archive {labelled} --bundle {trained}/bundle --report {tmp_path}/report"
+def posterior_of(
+    bundle: Bundle, images: dict[str, np.ndarray], num_digits: int | None = None
+) -> Posterior:
+    """Return what a bundle's network says of all images at once, by a plain forward pass."""
+    pixels = torch.from_numpy(np.stack(list(images.values()))).unsqueeze(1)
+    with torch.inference_mode():
+        logits = bundle.network(pixels.float() * bundle.pixel_scale)
+        return bundle.network.posterior(logits / bundle.temperature, num_digits)
+
+
+@pytest.mark.parametrize("model", ["trained", "trained_baseline"])
+def test_figures_are_those_of_a_plain_count(
+    request, model, labelled, read_archive, tmp_path, capsys
+):
+    path = request.getfixturevalue(model) / "bundle"
+    capsys.readouterr()
+    command = f"evaluate --archive {labelled} --bundle {path} --report {tmp_path}/report"
     assert main(command.split()) == 0
     said = json.loads(capsys.readouterr().out.splitlines()[-1])
 
-    pixels = np.stack(list(read_archive(labelled).values()))
     true_sums = ds.dataset(labelled).to_table(columns=["digit_sum"])["digit_sum"].to_numpy()
-    bundle = load_bundle(f"{trained}/bundle")
-    with torch.inference_mode():
-        images = torch.from_numpy(pixels).unsqueeze(1).float() * bundle.pixel_scale
-        off = np.abs(bundle.network(images).argmax(dim=1).numpy() - true_sums)
+    bundle = load_bundle(str(path))
+    posterior = posterior_of(bundle, read_archive(labelled))
+    confidences, sums = (part.numpy() for part in posterior.sum_log_probs.exp().max(dim=1))
+    off = np.abs(sums - true_sums)
     assert said["images"] == len(off)
     assert said["accuracy"] == pytest.approx((off == 0).mean())
     assert said["accuracy_within_1"] == pytest.approx((off <= 1).mean())
     assert said["mean_absolute_error"] == pytest.approx(off.mean())
     assert said["rejected"] == 0
-    assert (tmp_path / "report/confusion.png").read_bytes().startswith(b"\x89PNG")
+    assert said["accuracy_low"] <= said["accuracy"] < said["accuracy_high"]
+    bins = np.minimum((confidences * 15).astype(int), 14)
+    gaps = [((off == 0)[bins == n] - confidences[bins == n]).sum() for n in range(15)]
+    assert said["calibration_error"] == pytest.approx(np.abs(gaps).sum() / len(off), abs=0.005)
+    assert said["digits_accuracy"] is None  # the archive does not say which digits there are
+    assert (said["archive"], said["bundle"]) == (labelled, str(path))
+    assert (said["model_digest"], said["digits"]) == (bundle.digest, None)
+    for picture in ("confusion", "certainty", "gallery"):
+        assert (tmp_path / f"report/{picture}.png").read_bytes().startswith(b"\x89PNG")
     assert json.loads((tmp_path / "report/evaluation.json").read_text()) == said
+
+
+def test_true_digits_are_compared_one_by_one_also_where_their_number_is_told(
+    trained, read_archive, tmp_path, capsys
+):
+    archive = f"{tmp_path}/archive"
+    synth = f"synth --out {archive} --images 200 --shards 2 --digits 2 --width 64 --true-digits"
+    assert main(synth.split()) == 0
+    true_digits = ds.dataset(archive).to_table(columns=["digits"])["digits"].to_pylist()
+    bundle = load_bundle(f"{trained}/bundle")
+    capsys.readouterr()
+    command = f"evaluate --archive {archive} --bundle {trained}/bundle --report {tmp_path}/report"
+    for options, num_digits in (([], None), (["--digits", "2"], 2)):
+        assert main([*command.split(), *options]) == 0
+        said = json.loads(capsys.readouterr().out.splitlines()[-1])
+        read = posterior_of(bundle, read_archive(archive), num_digits).digits.tolist()
+        exact = [
+            [digit for digit in digits if digit >= 0] == true
+            for digits, true in zip(read, true_digits, strict=True)
+        ]
+        assert said["digits_accuracy"] == pytest.approx(np.mean(exact))
+        assert said["digits"] == num_digits

@@ -3,6 +3,7 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,9 @@ from PIL import Image
 from digitsum.archive.schema import ReadOptions
 from digitsum.archive.shards import Chunk, open_archive, plan_chunks
 from digitsum.cli import main
+from digitsum.model.baseline import BaselineConfig, BaselineNetwork
 from digitsum.model.bundle import load_bundle
+from digitsum.model.sum_network import Posterior
 from digitsum.scoring import actors
 from digitsum.scoring.actors import map_chunks
 from digitsum.scoring.config import ActorOptions
@@ -43,22 +46,83 @@ def scores(trained, unlabelled, tmp_path_factory) -> Path:
     return out
 
 
+@pytest.fixture
+def said_of(read_archive) -> Callable[[str, Path], Posterior]:
+    """Give what a bundle's network says of all images at once, by a plain forward pass."""
+
+    def said(archive: str, path: Path) -> Posterior:
+        bundle = load_bundle(str(path))
+        pixels = torch.from_numpy(np.stack(list(read_archive(archive).values())))
+        with torch.inference_mode():
+            logits = bundle.network(pixels.unsqueeze(1).float() * bundle.pixel_scale)
+            return bundle.network.posterior(logits / bundle.temperature, None)
+
+    return said
+
+
+def check_sums(rows: list[dict], said: Posterior) -> None:
+    most_probable = said.sum_log_probs.exp().max(dim=1)
+    assert [row["predicted_sum"] for row in rows] == most_probable.indices.tolist()
+    confidences = np.array([row["confidence"] for row in rows])
+    np.testing.assert_allclose(confidences, most_probable.values.numpy(), atol=1e-4)
+    assert all(row["error"] is None for row in rows)
+
+
+def read_digits(digits: torch.Tensor) -> list[list[int]]:
+    return [[digit for digit in row if digit >= 0] for row in digits.tolist()]
+
+
 def test_every_image_is_scored_once_in_order_as_the_network_says(
-    scores, trained, unlabelled, read_scores, read_archive
+    scores, trained, unlabelled, read_scores, read_archive, said_of
 ):
     rows = read_scores(scores)
-    images = read_archive(unlabelled)
-    assert [row["image_id"] for row in rows] == list(images)
-    bundle = load_bundle(f"{trained}/bundle")
-    pixels = (
-        torch.from_numpy(np.stack(list(images.values()))).unsqueeze(1).float() * bundle.pixel_scale
-    )
-    with torch.inference_mode():
-        probabilities = bundle.network(pixels).softmax(dim=1).numpy()
-    assert [row["predicted_sum"] for row in rows] == probabilities.argmax(axis=1).tolist()
-    confidences = np.array([row["confidence"] for row in rows])
-    np.testing.assert_allclose(confidences, probabilities.max(axis=1), atol=1e-4)
-    assert all(row["error"] is None for row in rows)
+    assert [row["image_id"] for row in rows] == list(read_archive(unlabelled))
+    said = said_of(unlabelled, trained / "bundle")
+    check_sums(rows, said)
+    assert [row["digits"] for row in rows] == read_digits(said.digits)
+    assert [row["digit_x"] for row in rows] == read_digits(said.digit_x)
+    counts = np.array([row["count_probabilities"] for row in rows])
+    np.testing.assert_allclose(counts, said.count_probs.numpy(), atol=1e-4)
+    assert all(sum(row["digits"]) == row["predicted_sum"] for row in rows)
+
+
+def test_a_baseline_scores_sums_and_reads_no_digits(
+    trained_baseline, unlabelled, tmp_path, read_scores, read_archive, said_of
+):
+    assert score(unlabelled, tmp_path, trained_baseline / "bundle") == 0
+    rows = read_scores(tmp_path)
+    assert [row["image_id"] for row in rows] == list(read_archive(unlabelled))
+    check_sums(rows, said_of(unlabelled, trained_baseline / "bundle"))
+    for column in ("digits", "digit_x", "count_probabilities"):
+        assert all(row[column] is None for row in rows)
+
+
+def test_a_model_that_is_told_how_many_digits_there_are_scores_beside_the_one_that_is_not(
+    trained, unlabelled, tmp_path, read_scores
+):
+    bundle = trained / "bundle"
+    assert score(unlabelled, tmp_path, bundle, "--digits", "2") == 0
+    told = parts(tmp_path)
+    rows = read_scores(tmp_path)
+    assert all(len(row["digits"]) == 2 for row in rows)
+    assert all(sum(row["digits"]) == row["predicted_sum"] for row in rows)
+    model = f"model={load_bundle(str(bundle)).digest[:16]}"
+    assert {path.split("/")[0] for path in told} == {f"{model}-digits2"}
+    assert (tmp_path / "CURRENT").read_text() == f"{model}-digits2\n"
+
+    assert score(unlabelled, tmp_path, bundle) == 0
+    assert {path.split("/")[0] for path in parts(tmp_path).keys() - told.keys()} == {model}
+    assert parts(tmp_path).items() >= told.items()
+    assert (tmp_path / "CURRENT").read_text() == f"{model}\n"
+
+
+def test_a_baseline_cannot_be_told_of_other_digits_than_it_adds_up(
+    trained_baseline, unlabelled, tmp_path, capsys
+):
+    bundle = trained_baseline / "bundle"
+    assert score(unlabelled, tmp_path / "scores", bundle, "--digits", "2") == 2
+    assert "--digits 2: the model adds up 1 digits" in capsys.readouterr().err
+    assert not (tmp_path / "scores").exists()
 
 
 def test_run_leaves_a_manifest_a_sample_and_the_pointer(scores, trained):
@@ -139,7 +203,8 @@ def test_bad_images_cost_their_rows_only(trained, tmp_path, read_scores, capsys)
     rows = read_scores(out)
     assert [row["image_id"] for row in rows] == [f"a.parquet#{row}" for row in range(4)]
     assert [row["predicted_sum"] is None for row in rows] == [False, True, False, True]
-    assert [row["confidence"] is None for row in rows] == [False, True, False, True]
+    for column in ("confidence", "digits", "digit_x", "count_probabilities"):
+        assert [row[column] is None for row in rows] == [False, True, False, True]
     assert "decoded" in rows[1]["error"]
     assert "null" in rows[3]["error"]
 
@@ -148,7 +213,8 @@ def test_another_model_scores_beside_the_first(trained, unlabelled, tmp_path):
     out = tmp_path / "scores"
     assert score(unlabelled, out, trained / "bundle") == 0
     first = parts(out)
-    torch.save(load_bundle(f"{trained}/bundle").network.state_dict(), tmp_path / "model.pth")
+    network = BaselineNetwork(BaselineConfig(width=48, num_digits=1))
+    torch.save(network.state_dict(), tmp_path / "model.pth")
     other = tmp_path / "other"
     imported = f"import model {tmp_path}/model.pth --bundle {other} --width 48 --pixel-scale 0.01"
     assert main(imported.split()) == 0

@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import pyarrow as pa
@@ -20,8 +21,9 @@ def curves(directory: Path, run: str):
     return history_from_json((directory / f"_runs/{run}/curves.json").read_text())
 
 
-def test_two_workers_train_and_validate_on_every_image(trained):
-    history = curves(trained, "pair")
+@pytest.mark.parametrize("model", ["trained", "trained_baseline"])
+def test_two_workers_train_and_validate_on_every_image(request, model):
+    history = curves(request.getfixturevalue(model), "pair")
     assert [epoch.epoch for epoch in history] == [1, 2]
     for epoch in history:
         # The equal split of training may leave out fewer images than there are workers.
@@ -35,17 +37,22 @@ def test_run_leaves_bundle_curves_and_manifest(trained):
     manifest = json.loads((run / "manifest.json").read_text())
     bundle = load_bundle(f"{trained}/bundle")
     assert manifest["outcome"]["model_digest"] == bundle.digest
-    assert bundle.num_digits == 1
+    assert bundle.network_name == "counter"
+    assert bundle.network.config.num_digits == 1
     assert str(bundle.shape) == "40x48"
     metrics = json.loads((trained / "bundle/metrics.json").read_text())
     best = max(curves(trained, "pair"), key=lambda epoch: epoch.validation_accuracy)
     assert metrics["best"]["validation_accuracy"] == best.validation_accuracy
+    assert metrics["calibration"] == {
+        "temperature": bundle.temperature,
+        "images": best.validation_images,
+    }
 
 
 def test_more_epochs_under_the_same_name_continue_the_curve(labelled, tmp_path):
     command = (
         f"train --archive {labelled} --digits 1 --bundle {tmp_path}/bundle --name more "
-        "--validation-fraction 0.3"
+        "--model baseline --validation-fraction 0.3"
     ).split()
     assert main([*command, "--epochs", "1"]) == 0
     first = curves(tmp_path, "more")
@@ -58,23 +65,41 @@ def test_more_epochs_under_the_same_name_continue_the_curve(labelled, tmp_path):
     assert curves(tmp_path, "more") == history
 
 
-def test_other_options_under_the_same_name_are_refused(trained, labelled, capsys):
+def test_a_finished_counter_is_trained_no_further_by_the_same_command(trained, labelled, tmp_path):
+    shutil.copytree(trained / "_runs", tmp_path / "_runs")
+    command = (
+        f"train --archive {labelled} --digits 1 --bundle {tmp_path}/bundle --name pair --epochs 2 "
+        "--workers 2 --batch-size 32"
+    )
+    assert main(command.split()) == 0
+    assert curves(tmp_path, "pair") == curves(trained, "pair")
+    assert load_bundle(f"{tmp_path}/bundle").digest == load_bundle(f"{trained}/bundle").digest
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [("--epochs 2 --learning-rate 0.5", "learning_rate"), ("--epochs 3", "epochs=2, not 3")],
+)
+def test_other_options_under_the_same_name_are_refused(trained, labelled, capsys, options, said):
     before = load_bundle(f"{trained}/bundle").digest
     command = (
-        f"train --archive {labelled} --digits 1 --bundle {trained}/bundle --name pair --epochs 2 "
-        "--workers 2 --batch-size 32 --learning-rate 0.5"
+        f"train --archive {labelled} --digits 1 --bundle {trained}/bundle --name pair "
+        f"--workers 2 --batch-size 32 {options}"
     )
     assert main(command.split()) == 2
-    assert "learning_rate" in capsys.readouterr().err
+    assert said in capsys.readouterr().err
     assert load_bundle(f"{trained}/bundle").digest == before
 
 
-def test_training_learns_to_read_a_digit(tmp_path):
+@pytest.mark.parametrize(
+    "options", ["--model baseline --epochs 3", "--epochs 6 --batch-size 32 --distortion 0.3"]
+)
+def test_training_learns_to_read_a_digit(tmp_path, options):
     archive = f"{tmp_path}/archive"
     synth = f"synth --out {archive} --images 4000 --shards 2 --digits 1 --width 48"
     assert main(synth.split()) == 0
     train = (
-        f"train --archive {archive} --digits 1 --bundle {tmp_path}/bundle --name learns --epochs 3"
+        f"train --archive {archive} --digits 1 --bundle {tmp_path}/bundle --name learns {options}"
     )
     assert main(train.split()) == 0
     # One class in ten would be right by guessing.

@@ -1,5 +1,6 @@
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from digitsum.archive.schema import ImageShape
@@ -144,3 +145,41 @@ def test_sizes_out_of_bounds_are_refused_with_their_value(sizes):
 def test_sizes_at_the_bounds_are_taken(sizes):
     config = BaselineConfig(**sizes)
     assert {name: getattr(config, name) for name in sizes} == sizes
+
+
+def test_the_sums_probabilities_are_the_logits_softmax_whatever_the_count():
+    network = BaselineNetwork(SMALL)
+    logits = torch.randn(5, 19)
+    for counts in ((0, 2), (2, 2), (1, 8)):
+        log_probs = network.sum_log_probs(logits, *counts)
+        torch.testing.assert_close(log_probs, F.log_softmax(logits, dim=1))
+
+
+@pytest.mark.parametrize("num_digits", [None, 2])
+def test_what_it_says_of_an_image_is_the_sums_probabilities_and_no_digits(num_digits):
+    logits = torch.randn(5, 19)
+    posterior = BaselineNetwork(SMALL).posterior(logits, num_digits)
+    torch.testing.assert_close(posterior.sum_log_probs, F.log_softmax(logits, dim=1))
+    assert (posterior.count_probs, posterior.digits, posterior.digit_x) == (None, None, None)
+
+
+def test_it_is_pulled_nowhere():
+    logits = torch.randn(5, 19)
+    assert float(BaselineNetwork(SMALL).pull(logits, torch.arange(5), 2)) == 0
+
+
+@pytest.mark.parametrize("shape", [ImageShape(16, 25), ImageShape(15, 24), ImageShape(24, 16)])
+def test_images_of_any_other_shape_than_its_own_are_refused(shape):
+    network = BaselineNetwork(SMALL)
+    network.check_shape(ImageShape(16, 24), "here")
+    with pytest.raises(InputError, match=f"^here: images are {shape}, .* trained on 16x24"):
+        network.check_shape(shape, "here")
+
+
+@pytest.mark.parametrize("num_digits", [-1, 0, 1, 3])
+def test_it_can_be_told_of_no_other_number_of_digits_than_its_own(num_digits):
+    network = BaselineNetwork(SMALL)
+    assert network.config.max_digits == 2
+    network.check_num_digits(2, SMALL.shape)
+    with pytest.raises(InputError, match=f"--digits {num_digits}: the model adds up 2 digits"):
+        network.check_num_digits(num_digits, SMALL.shape)

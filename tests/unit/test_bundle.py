@@ -16,10 +16,13 @@ from digitsum.archive.schema import ImageShape
 from digitsum.errors import InputError
 from digitsum.model.baseline import PIXEL_SCALE, BaselineConfig, BaselineNetwork
 from digitsum.model.bundle import Bundle, load_bundle, num_parameters, save_bundle
+from digitsum.model.counter import CounterNetwork
+from digitsum.model.counter_config import CounterConfig
 
 CONFIG = BaselineConfig(height=16, width=24, num_digits=2, dropout=0.5)
 METRICS = {"best": {"epoch": 3, "validation_accuracy": 0.5}}
 SIZES = {"height": 16, "width": 24, "num_digits": 2, "dropout": 0.5}
+SCALES = {"pixel_scale": 1 / 32, "temperature": 1.25}
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +33,9 @@ def network() -> BaselineNetwork:
 
 @pytest.fixture
 def saved(tmp_path, network) -> Path:
-    save_bundle(str(tmp_path / "bundle"), "baseline", network, metrics=METRICS, card="# A card\n")
-    return tmp_path / "bundle"
+    bundle = tmp_path / "bundle"
+    save_bundle(str(bundle), "baseline", network, metrics=METRICS, card="# A card\n", **SCALES)
+    return bundle
 
 
 @pytest.fixture
@@ -75,9 +79,30 @@ def test_a_loaded_bundle_gives_the_very_outputs_of_the_saved_network(saved, netw
     assert not bundle.network.training
     assert bundle.network.config == CONFIG
     assert bundle.network_name == "baseline"
-    assert bundle.pixel_scale == PIXEL_SCALE
+    assert bundle.pixel_scale == 1 / 32
+    assert bundle.temperature == 1.25
     assert bundle.shape == ImageShape(16, 24)
-    assert bundle.num_digits == 2
+    assert bundle.uri == str(saved)
+
+
+def test_a_counter_is_the_same_after_a_round_trip_with_all_that_it_has_seen(tmp_path):
+    torch.manual_seed(0)
+    config = CounterConfig(16, 24, num_digits=2, max_digits=3, body_channels=8, num_mixers=1)
+    network = CounterNetwork(config)
+    images = torch.rand(5, 1, 16, 24)
+    network(images)  # in training, so that normalizations have something to remember
+    digest = save_bundle(
+        str(tmp_path), "counter", network, metrics={}, card="", pixel_scale=PIXEL_SCALE
+    )
+    bundle = load_bundle(str(tmp_path))
+    with torch.inference_mode():
+        assert torch.equal(bundle.network(images), network.eval()(images))
+    assert not bundle.network.training
+    assert bundle.network.config == config
+    assert (bundle.network_name, bundle.temperature, bundle.digest) == ("counter", 1.0, digest)
+    state, expected = bundle.network.state_dict(), network.state_dict()
+    assert state.keys() == expected.keys()
+    assert all(torch.equal(state[name], expected[name]) for name in expected)
 
 
 def test_a_bundle_is_its_four_files_and_says_what_it_is(saved, network):
@@ -89,7 +114,8 @@ def test_a_bundle_is_its_four_files_and_says_what_it_is(saved, network):
         "format": 1,
         "network": "baseline",
         "sizes": SIZES,
-        "pixel_scale": PIXEL_SCALE,
+        "pixel_scale": 1 / 32,
+        "temperature": 1.25,
     }
     assert digest == load_bundle(str(saved)).digest
     assert json.loads((saved / "metrics.json").read_text()) == METRICS
@@ -100,7 +126,7 @@ def test_a_bundle_is_its_four_files_and_says_what_it_is(saved, network):
 
 def test_the_digest_follows_from_weights_and_configuration_alone(tmp_path, network, saved):
     def digest_of(network: BaselineNetwork, **options: Any) -> str:
-        options = {"metrics": {}, "card": ""} | options
+        options = {"metrics": {}, "card": ""} | SCALES | options
         return save_bundle(str(tmp_path / "other"), "baseline", network, **options)
 
     same = load_bundle(str(saved)).digest
@@ -108,6 +134,7 @@ def test_the_digest_follows_from_weights_and_configuration_alone(tmp_path, netwo
     assert digest_of(network) == same
     assert digest_of(network, metrics={"a": 1}, card="another") == same
     assert digest_of(network, pixel_scale=0.5) != same
+    assert digest_of(network, temperature=1.0) != same
     sparser = BaselineNetwork(BaselineConfig(16, 24, 2, 0.6))
     sparser.load_state_dict(network.state_dict())
     assert digest_of(sparser) != same
@@ -132,7 +159,7 @@ def test_a_network_on_another_memory_layout_is_saved_as_the_same_bundle(tmp_path
     other = BaselineNetwork(CONFIG)
     other.load_state_dict(network.state_dict())
     other.to(memory_format=torch.channels_last)
-    digest = save_bundle(str(tmp_path / "other"), "baseline", other, metrics={}, card="")
+    digest = save_bundle(str(tmp_path / "other"), "baseline", other, metrics={}, card="", **SCALES)
     assert digest == load_bundle(str(saved)).digest
 
 
@@ -152,7 +179,14 @@ def test_weights_that_were_cut_short_are_refused(saved):
 
 @pytest.mark.parametrize(
     "change",
-    [{"pixel_scale": 0.5}, {"digest": "0" * 64}, {"digest": None}, {"more": 1}],
+    [
+        {"pixel_scale": 0.5},
+        {"temperature": 1.0},
+        {"network": "counter"},
+        {"digest": "0" * 64},
+        {"digest": None},
+        {"more": 1},
+    ],
     ids=str,
 )
 def test_a_configuration_that_was_changed_is_refused(saved, change):
@@ -220,16 +254,22 @@ def test_sizes_that_are_no_object_are_refused(forge, sizes):
     refused(forge(sizes=sizes), "not a bundle that can be loaded")
 
 
-@pytest.mark.parametrize("field", ["network", "sizes", "pixel_scale", "format"])
+@pytest.mark.parametrize("field", ["network", "sizes", "pixel_scale", "temperature", "format"])
 def test_a_configuration_that_lacks_a_field_is_refused(forge, field):
     refused(forge(without=field), "not a bundle")
 
 
+@pytest.mark.parametrize("field", SCALES)
 @pytest.mark.parametrize(
     "scale", [None, [1], "0.5", True, 0.0, -1.0, float("nan"), float("inf")], ids=repr
 )
-def test_a_pixel_scale_that_is_no_number_above_0_is_refused(forge, scale):
-    refused(forge(pixel_scale=scale), "bundle")
+def test_a_scale_that_is_no_number_above_0_is_refused(forge, field, scale):
+    refused(forge(**{field: scale}), f"{field} is .*, not a number above 0")
+
+
+def test_weights_of_another_network_are_refused(forge):
+    bundle = forge(network="counter", sizes={"height": 16, "width": 24})
+    refused(bundle, "not a bundle that can be loaded")
 
 
 @pytest.mark.parametrize("sizes", [SIZES | {"width": 32}, SIZES | {"num_digits": 3}, {}], ids=str)

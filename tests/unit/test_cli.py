@@ -13,13 +13,15 @@ import torch
 from digitsum.archive.import_images import ImportImagesConfig
 from digitsum.archive.import_npy import ImportNpyConfig
 from digitsum.archive.schema import ImageShape, ReadOptions
-from digitsum.archive.scores import model_directory
+from digitsum.archive.scores import model_directory, told_digest
 from digitsum.archive.shards import open_archive, plan_chunks
 from digitsum.archive.synth import SynthConfig
 from digitsum.archive.writing import LabelledImages, write_archive
 from digitsum.cli import main
-from digitsum.model.baseline import BaselineConfig, BaselineNetwork
+from digitsum.model.baseline import PIXEL_SCALE, BaselineConfig, BaselineNetwork
 from digitsum.model.bundle import load_bundle, save_bundle
+from digitsum.model.counter import CounterNetwork
+from digitsum.model.counter_config import CounterConfig
 from digitsum.model.import_model import ImportModelConfig
 from digitsum.scoring.config import ActorOptions, EvaluateConfig, ScoreConfig
 from digitsum.training.config import TrainConfig
@@ -41,6 +43,7 @@ WORK = {
     "plan": "score --archive IN/ok --bundle IN/bundle --scores OUT/scores --plan",
     "evaluate": "evaluate --archive IN/ok --bundle IN/bundle --report OUT/report",
 }
+TRAIN_COMPOSED = "train --bundle OUT/bundle"
 
 
 @pytest.fixture(autouse=True)
@@ -63,6 +66,7 @@ def inputs(tmp_path_factory, write_parquet) -> Path:
     images = [bytes(SHAPE.num_pixels)] * 3
     write_ok(found / "ok", *range(19))
     write_ok(found / "wide", 1, 2, shape=ImageShape(16, 32))
+    write_ok(found / "narrow", *range(19), shape=ImageShape(16, 15))
     write_ok(found / "tiny", *range(19), shape=ImageShape(4, 4))
     write_ok(found / "too_large", 3, 19)
     write_ok(found / "negative", 3, -1)
@@ -76,8 +80,14 @@ def inputs(tmp_path_factory, write_parquet) -> Path:
     (found / "text" / "a.parquet").write_text("this is not Parquet")
     (found / "file").write_text("a file")
     network = BaselineNetwork(BaselineConfig(16, 24, 2))
-    save_bundle(str(found / "bundle"), "baseline", network, metrics={}, card="")
-    save_bundle(str(found / "changed"), "baseline", network, metrics={}, card="", pixel_scale=0.5)
+    for name in ("bundle", "changed"):
+        save_bundle(
+            str(found / name), "baseline", network, metrics={}, card="", pixel_scale=PIXEL_SCALE
+        )
+    counter = CounterNetwork(CounterConfig(16, 24, num_digits=2, max_digits=2))
+    save_bundle(
+        str(found / "counter"), "counter", counter, metrics={}, card="", pixel_scale=1 / 255
+    )
     (found / "changed" / "config.json").write_text('{"format": 1}')
     torch.save(network.state_dict(), found / "model.pth")
     np.save(found / "data.npy", np.zeros((5, 16, 24), np.uint8))
@@ -139,7 +149,30 @@ def test_an_archive_that_cannot_be_read_is_refused(refused, command, archive, sa
 @pytest.mark.parametrize("command", ["score", "plan", "evaluate"])
 def test_images_of_another_shape_than_the_bundles_are_refused(refused, command):
     said = refused(WORK[command].replace("IN/ok", "IN/wide"))
-    assert "shard-00000.parquet: images are 16x32, but the model takes 16x24" in said
+    assert "shard-00000.parquet: images are 16x32, but the model was trained on 16x24" in said
+
+
+@pytest.mark.parametrize("command", ["score", "plan", "evaluate"])
+def test_images_that_a_counter_does_not_read_are_refused(refused, command):
+    line = WORK[command].replace("IN/bundle", "IN/counter")
+    said = refused(line.replace("IN/ok", "IN/narrow"))
+    assert "images are 16x15, but the model reads images 16 pixels high and 16 to 4096" in said
+
+
+@pytest.mark.parametrize("command", ["score", "plan", "evaluate"])
+@pytest.mark.parametrize(
+    ("bundle", "digits", "said"),
+    [
+        ("bundle", 3, "--digits 3: the model adds up 2 digits"),
+        ("bundle", 0, "--digits 0: the model adds up 2 digits"),
+        ("counter", 0, "--digits 0: images of 16x24 hold 1 to 6 digits"),
+        ("counter", 7, "--digits 7: images of 16x24 hold 1 to 6 digits"),
+    ],
+)
+def test_a_number_of_digits_that_the_model_cannot_be_told_is_refused(
+    refused, command, bundle, digits, said
+):
+    assert said in refused(WORK[command].replace("/bundle", f"/{bundle}") + f" --digits {digits}")
 
 
 @pytest.mark.parametrize("command", ["train", "evaluate"])
@@ -168,7 +201,20 @@ def test_a_bundle_that_is_none_is_refused(refused, command, bundle):
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        (WORK["train"].replace("IN/ok", "IN/tiny"), "8 to 4096 pixels a side, not 4x4"),
+        (
+            WORK["train"].replace("IN/ok", "IN/tiny") + " --model baseline",
+            "8 to 4096 pixels a side, not 4x4",
+        ),
+        (WORK["train"].replace("IN/ok", "IN/tiny"), "at least 8 pixels in height"),
+        (WORK["train"].replace("IN/ok", "IN/narrow"), "at least as wide"),
+        (WORK["train"] + " --model baseline --digits 65", "1 to 64 digits"),
+        (WORK["train"] + " --preset paper", "--preset paper: --model counter has"),
+        (WORK["train"] + " --min-digits 3", "--min-digits 3"),
+        (WORK["train"] + " --distortion 3", "--distortion 3"),
+        (TRAIN_COMPOSED + " --digits 12", "12 digits do not fit"),
+        (TRAIN_COMPOSED + " --validation IN/ok", "--validation without --archive"),
+        (TRAIN_COMPOSED + " --glyphs IN/absent", "no such glyphs"),
+        (WORK["evaluate"].replace("IN/bundle", "IN/counter") + " --digits 1", "outside 0..9"),
         (WORK["train"] + " --validation IN/wide", "images are 16x32"),
         (WORK["train"] + " --digits 65", "1 to 64 digits"),
         (WORK["train"] + " --digits 1", "outside 0..9"),
@@ -276,19 +322,28 @@ def test_archives_and_models_are_made_and_planned(run, tmp_path):
     assert not (out / "scores").exists()
 
 
-def test_a_run_over_what_is_done_scores_nothing_and_completes(run, inputs, tmp_path):
+@pytest.mark.parametrize(
+    ("bundle", "digits"), [("bundle", None), ("counter", None), ("counter", 2)], ids=str
+)
+def test_a_run_over_what_is_done_scores_nothing_and_completes(
+    run, inputs, tmp_path, bundle, digits
+):
     from digitsum.scoring.score import ChunkScorer  # imports Ray, and does not start it
 
-    bundle = load_bundle(str(inputs / "bundle"))
+    line = WORK["score"].replace("IN/bundle", f"IN/{bundle}") + " --json"
+    line += f" --digits {digits}" if digits else ""
+    bundle = load_bundle(str(inputs / bundle))
     archive = open_archive(str(inputs / "ok"), ReadOptions())
     scores = tmp_path / "out" / "scores"
-    scorer = ChunkScorer(bundle, archive.root.uri, str(scores), ReadOptions(), ActorOptions())
+    scorer = ChunkScorer(
+        bundle, archive.root.uri, str(scores), ReadOptions(), ActorOptions(), digits
+    )
     for chunk in plan_chunks(archive.shards[0], 100):
         assert scorer(chunk.to_row()) == {"num_rows": 19, "num_rejected": 0}
-    model = model_directory(bundle.digest)
+    model = model_directory(told_digest(bundle.digest, digits))
     gone = scores / model / "gone.parquet"
     gone.write_bytes(b"the part of a shard that is no more")
-    code, said, err = run(WORK["score"] + " --json")
+    code, said, err = run(line)
     assert (code, err) == (0, "")
     scored = json.loads(said)
     assert (scored["images"], scored["rejected"], scored["images_per_s"]) == (0, 0, 0)

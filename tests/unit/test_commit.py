@@ -71,6 +71,8 @@ def test_a_scored_row_has_a_sum_and_no_error_and_a_rejected_one_the_reverse():
             "predicted_sum": 7,
             "confidence": 0.4375,
             "digits": None,
+            "digit_x": None,
+            "count_probabilities": None,
             "error": None,
         },
         {
@@ -78,6 +80,8 @@ def test_a_scored_row_has_a_sum_and_no_error_and_a_rejected_one_the_reverse():
             "predicted_sum": None,
             "confidence": None,
             "digits": None,
+            "digit_x": None,
+            "count_probabilities": None,
             "error": "image 1 is null",
         },
         {
@@ -85,6 +89,8 @@ def test_a_scored_row_has_a_sum_and_no_error_and_a_rejected_one_the_reverse():
             "predicted_sum": 9,
             "confidence": 0.5625,
             "digits": None,
+            "digit_x": None,
+            "count_probabilities": None,
             "error": None,
         },
     ]

@@ -55,7 +55,8 @@ def assert_about(image: Image.Image, width_inches: float, height_inches: float) 
 def sample_of(num_images: int, **score: object) -> ScoredSample:
     pixels = np.random.default_rng(0).integers(256, size=(num_images, 40, 168), dtype=np.uint8)
     scores = [
-        {"image_id": f"i-{n}", "predicted_sum": n, "confidence": 0.5, "error": None} | score
+        {"image_id": f"i-{n}", "predicted_sum": n, "confidence": 0.5, "digits": None, "error": None}
+        | score
         for n in range(num_images)
     ]
     return ScoredSample(pixels, scores)
@@ -88,8 +89,8 @@ def test_curves_of_a_loss_that_is_no_number_are_drawn_too(published):
     assert_about(published(draw_curves(history, "diverged")), 9, 3.6)
 
 
-def test_a_confusion_matrix_shows_fractions_of_each_true_sum(published):
-    confusion = count_pairs(np.array([0, 0, 0, 0, 18]), np.array([0, 0, 1, 5, 18]), 19)
+def test_a_confusion_matrix_shows_fractions_of_each_true_sum_up_to_the_largest(published):
+    confusion = count_pairs(np.array([0, 0, 0, 0, 18]), np.array([0, 0, 1, 5, 18]), 37)
     figure = draw_confusion(Evaluation(confusion, 1), "archive")
     shown = np.asarray(figure.axes[0].images[0].get_array())
     expected = np.zeros((19, 19))
@@ -119,13 +120,24 @@ def test_a_contact_sheet_shows_each_image_under_its_sum(published, num_images):
     sample = sample_of(num_images)
     figure = draw_contact_sheet(sample)
     shown = [axes for axes in figure.axes if axes.images]
-    assert [axes.get_title() for axes in shown] == [f"sum {n}, 50%" for n in range(num_images)]
+    assert [axes.get_title() for axes in shown] == [f"{n}, 50%" for n in range(num_images)]
     for axes, pixels in zip(shown, sample.pixels, strict=True):
         np.testing.assert_array_equal(np.asarray(axes.images[0].get_array()), pixels)
     num_rows = -(-num_images // 3)
     image = published(figure)
     assert 2 * DOTS_PER_INCH < image.width <= 9.5 * DOTS_PER_INCH
     assert 0.5 * num_rows * DOTS_PER_INCH < image.height < 1.5 * num_rows * DOTS_PER_INCH
+
+
+@pytest.mark.parametrize(
+    ("digits", "caption"),
+    [([3, 0, 5], "8 = 3 + 0 + 5, 50%"), ([8], "8 = 8, 50%"), ([], "8, 50%")],
+    ids=str,
+)
+def test_a_contact_sheet_says_which_digits_were_read(published, digits, caption):
+    figure = draw_contact_sheet(sample_of(1, predicted_sum=8, digits=digits))
+    assert titles(figure)[0] == caption
+    published(figure)
 
 
 @pytest.mark.parametrize("reason", ["image is null", r"not $\foo$, an image", "x" * 300])
@@ -148,7 +160,7 @@ def test_a_sheet_is_of_the_first_images_of_a_committed_part(tmp_path, write_parq
     assert [score["image_id"] for score in sample.scores] == [f"a.parquet#{n}" for n in range(4)]
     assert [score["predicted_sum"] for score in sample.scores] == [0, 1, None, 3]
     shown = titles(draw_contact_sheet(sample))
-    assert shown[0] == "sum 0, 25%"
+    assert shown[0] == "0, 25%"
     assert shown[2].startswith("rejected: image cannot be decoded")
     published(draw_contact_sheet(sample))
 

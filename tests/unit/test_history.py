@@ -5,6 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from digitsum.model.baseline import BaselineConfig, BaselineNetwork
+from digitsum.model.counter import CounterNetwork
+from digitsum.model.counter_config import CounterConfig
+from digitsum.training.calibration import Calibration
 from digitsum.training.card import model_card
 from digitsum.training.config import TrainConfig
 from digitsum.training.history import Epoch, best_epoch, history_from_json, history_to_json
@@ -64,18 +68,30 @@ def test_no_epoch_is_better_than_the_best(history):
             assert other.validation_loss >= best.validation_loss
 
 
+CALIBRATION = Calibration(temperature=1.25, images=1000)
+
+
 def test_the_card_says_what_was_trained_on_what_and_what_it_came_to():
-    config = TrainConfig(archive="s3://images/train", bundle="b", seed=7, batch_size=32, digits=3)
+    config = TrainConfig(
+        archive="s3://images/train",
+        bundle="b",
+        model="baseline",
+        seed=7,
+        batch_size=32,
+        digits=3,
+    )
     best = epoch(2, 0.9123, 0.4567)
-    card = model_card(config, [EPOCH, best, EPOCH], best, 3_543_077, "runs/one")
+    network = BaselineNetwork(BaselineConfig())
+    card = model_card(config, [EPOCH, best, EPOCH], best, CALIBRATION, network, "runs/one")
     for said in (
         "sum of 3 handwritten digits",
-        "3,543,077 parameters",
-        "s3://images/train, 4,800 images",
-        "20% of the same archive, held out (seed 7), 1,200 images",
+        "Network `baseline`, 3,543,077 parameters",
+        "s3://images/train; 4,800 images",
+        "20% of the same archive, held out (seed 7); 1,200 images",
         "91.23%, loss 0.4567",
         "of epoch 2 of 3",
-        "step size 0.001, batch 32, pixels times 1, seed 7",
+        "temperature 1.250, fitted on 1,000 of the validation images",
+        "step size 0.001, constant, batch 32, weight decay 0, distortion 0, pixels times 1, seed 7",
         "runs/one",
     ):
         assert said in card
@@ -83,6 +99,28 @@ def test_the_card_says_what_was_trained_on_what_and_what_it_came_to():
 
 def test_the_card_names_the_archive_it_was_validated_on():
     config = TrainConfig(archive="train", validation="s3://images/val", bundle="b")
-    card = model_card(config, [EPOCH], EPOCH, 1, "runs/one")
-    assert "s3://images/val, 1,200 images" in card
+    network = CounterNetwork(CounterConfig())
+    card = model_card(config, [EPOCH], EPOCH, CALIBRATION, network, "runs/one")
+    assert "s3://images/val; 1,200 images" in card
+    assert "held out" not in card
+
+
+def test_the_card_of_a_network_that_learned_from_composed_images_says_so():
+    config = TrainConfig(
+        bundle="b",
+        glyphs="glyphs.npz",
+        min_digits=2,
+        batch_size=32,
+        learning_rate=0.25,
+        distortion=0.5,
+    )
+    network = CounterNetwork(CounterConfig())
+    card = model_card(config, [EPOCH], EPOCH, CALIBRATION, network, "runs/one")
+    for said in (
+        "counter: the sum of 2 to 4 handwritten digits",
+        "images of 40x168 pixels, composed anew for each epoch of glyphs.npz glyphs; 4,800 images",
+        "images composed of glyphs that are not trained on; 1,200 images",
+        "step size 0.25, rising and falling once, batch 32, weight decay 0.02, distortion 0.5,",
+    ):
+        assert said in card
     assert "held out" not in card

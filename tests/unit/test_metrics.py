@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from digitsum.scoring.certainty import Certainty
 from digitsum.scoring.metrics import Evaluation, count_pairs
 
 NUM_CLASSES = 10
@@ -67,13 +68,29 @@ def test_where_all_images_are_rejected_none_is_right():
 
 
 def test_the_figures_are_what_json_holds():
-    evaluation = Evaluation(confusion_of([(3, 3), (3, 4), (9, 5)]), 1)
+    confidences, right = np.array([0.7, 0.5, 0.05], np.float32), np.array([True, False, False])
+    evaluation = Evaluation(
+        confusion_of([(3, 3), (3, 4), (9, 5)]),
+        num_rejected=1,
+        certainty=Certainty.of(confidences, right),
+        num_strings=4,
+        num_strings_right=3,
+    )
     assert json.loads(json.dumps(evaluation.to_json(), allow_nan=False)) == {
         "accuracy": 0.25,
+        "accuracy_low": pytest.approx(0.0456, abs=1e-4),
+        "accuracy_high": pytest.approx(0.6994, abs=1e-4),
         "images": 4,
         "mean_absolute_error": pytest.approx(5 / 3),
         "accuracy_within_1": 0.5,
         "rejected": 1,
+        "calibration_error": pytest.approx((0.3 + 0.5 + 0.05) / 3),
+        "digits_accuracy": 0.75,
+        "accuracy_at_50%": pytest.approx(1 / 1.5),
+        "accuracy_at_80%": pytest.approx(1 / 2.4),
+        "accuracy_at_90%": pytest.approx(1 / 2.7),
+        "accuracy_at_95%": pytest.approx(1 / 2.85),
+        "accuracy_at_99%": pytest.approx(1 / 2.97),
     }
 
 
@@ -82,3 +99,5 @@ def test_figures_that_do_not_exist_are_still_json(rejected):
     evaluation = Evaluation(np.zeros((19, 19), np.int64), rejected)
     figures = json.loads(json.dumps(evaluation.to_json(), allow_nan=False))
     assert figures["images"] == figures["rejected"] == rejected
+    for name in ("mean_absolute_error", "calibration_error", "digits_accuracy", "accuracy_at_80%"):
+        assert figures[name] is None

@@ -10,6 +10,9 @@ from digitsum.archive.schema import ImageShape
 from digitsum.archive.scores import PartSource, part_path, part_source
 from digitsum.archive.shards import Archive, Chunk, Shard, ShardFile, plan_chunks
 from digitsum.errors import InputError
+from digitsum.model.baseline import BaselineConfig, BaselineNetwork
+from digitsum.model.counter import CounterNetwork
+from digitsum.model.counter_config import CounterConfig
 from digitsum.scoring.plan import (
     ScorePlan,
     check_apart,
@@ -165,12 +168,36 @@ def test_the_summary_counts_chunks_and_images():
     }
 
 
-def test_shards_of_another_shape_than_the_models_are_refused_by_their_path():
-    other = replace(shard("b.parquet", 4), shape=ImageShape(16, 32))
-    check_shapes(archive(shard("a.parquet", 4)), SHAPE)
-    check_shapes(archive(), SHAPE)
+def shaped(path: str, height: int, width: int) -> Shard:
+    return replace(shard(path, 4), shape=ImageShape(height, width))
+
+
+def test_shards_of_another_shape_than_the_baselines_are_refused_by_their_path():
+    network = BaselineNetwork(BaselineConfig(SHAPE.height, SHAPE.width, 2))
+    check_shapes(archive(shard("a.parquet", 4)), network, None)
+    check_shapes(archive(), network, None)
     with pytest.raises(InputError, match=r"/archive: b\.parquet: images are 16x32.*16x24"):
-        check_shapes(archive(shard("a.parquet", 4), other), SHAPE)
+        check_shapes(archive(shard("a.parquet", 4), shaped("b.parquet", 16, 32)), network, None)
+
+
+def test_shards_that_a_counter_does_not_read_are_refused_by_their_path():
+    network = CounterNetwork(CounterConfig(SHAPE.height, SHAPE.width))
+    read = archive(shaped("a.parquet", 16, 16), shaped("b.parquet", 16, 4096))
+    check_shapes(read, network, None)
+    for height, width in ((16, 15), (16, 4097), (15, 24), (17, 24)):
+        said = rf"/archive: b\.parquet: images are {height}x{width}.* 16 pixels high and 16 to 4096"
+        with pytest.raises(InputError, match=said):
+            check_shapes(
+                archive(shard("a.parquet"), shaped("b.parquet", height, width)), network, None
+            )
+
+
+def test_shards_too_narrow_for_the_digits_that_they_are_said_to_hold_are_refused():
+    network = CounterNetwork(CounterConfig(SHAPE.height, SHAPE.width))
+    found = archive(shaped("a.parquet", 16, 400), shaped("b.parquet", 16, 18))
+    check_shapes(found, network, 5)
+    with pytest.raises(InputError, match="--digits 6: images of 16x18 hold 1 to 5 digits"):
+        check_shapes(found, network, 6)
 
 
 @given(

@@ -1,6 +1,7 @@
 import copy
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ def bundle() -> Bundle:
     with torch.no_grad():  # make the sums differ from image to image, and clearly
         network.fc2.weight *= 40
         network.fc2.bias -= network(torch.tensor(PIXELS).unsqueeze(1) / 255).mean(dim=0)
-    return Bundle("baseline", network, 1 / 255, "0" * 64)
+    return Bundle("baseline", network, 1 / 255, 1.0, "bundle", "0" * 64)
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ def reference(bundle: Bundle) -> tuple[np.ndarray, np.ndarray]:
     network = copy.deepcopy(bundle.network).eval()
     images = torch.tensor(PIXELS).unsqueeze(1).float() * bundle.pixel_scale
     with torch.inference_mode():
-        probabilities = torch.softmax(network(images), dim=1)
+        probabilities = torch.softmax(network(images) / bundle.temperature, dim=1)
     return probabilities.argmax(dim=1).numpy(), probabilities.amax(dim=1).numpy()
 
 
@@ -71,11 +72,21 @@ def test_a_network_in_training_mode_predicts_without_dropout(bundle):
 
 
 def test_pixels_are_scaled_as_the_bundle_says(bundle):
-    other = Bundle("baseline", bundle.network, 1 / 16, bundle.digest)
+    other = replace(bundle, pixel_scale=1 / 16)
     sums, confidences = reference(other)
     assert not np.allclose(confidences, reference(bundle)[1])
     predictions = TorchPredictor(other, batch_size=64).predict(PIXELS)
     np.testing.assert_array_equal(predictions.sums, sums)
+    np.testing.assert_allclose(predictions.confidences, confidences, rtol=1e-4)
+
+
+def test_a_temperature_changes_the_confidences_as_the_bundle_says_and_not_the_sums(bundle):
+    other = replace(bundle, temperature=2.5)
+    sums, confidences = reference(other)
+    assert (confidences < reference(bundle)[1]).all()
+    predictions = TorchPredictor(other, batch_size=64).predict(PIXELS)
+    np.testing.assert_array_equal(predictions.sums, sums)
+    np.testing.assert_array_equal(predictions.sums, reference(bundle)[0])
     np.testing.assert_allclose(predictions.confidences, confidences, rtol=1e-4)
 
 

@@ -53,6 +53,11 @@ def test_chunks_without_images_are_refused(chunk_images):
         EvaluateConfig(archive="a", bundle="b", chunk_images=chunk_images)
 
 
+def test_bundle_and_number_of_digits_need_not_be_given():
+    for config in (ScoreConfig(archive="a", scores="s"), EvaluateConfig(archive="a")):
+        assert (config.bundle, config.digits) == (None, None)
+
+
 def test_a_chunk_of_one_image_is_taken():
     assert ScoreConfig(archive="a", scores="s", bundle="b", chunk_images=1).chunk_images == 1
     assert EvaluateConfig(archive="a", bundle="b", chunk_images=1).chunk_images == 1

@@ -14,6 +14,7 @@ from digitsum.archive.scores import (
     part_path,
     part_source,
     read_part_source,
+    told_digest,
     write_part,
 )
 from digitsum.archive.shards import Shard, ShardFile, plan_chunks
@@ -24,7 +25,7 @@ SOURCE = PartSource(DIGEST, "day=1/a b.parquet", "size=5 mtime_ns=7 rows=9", 4, 
 
 sources = st.builds(
     PartSource,
-    st.sampled_from([DIGEST, DIGEST[::-1]]),
+    st.sampled_from([DIGEST, DIGEST[::-1], told_digest(DIGEST, 4), told_digest(DIGEST, 44)]),
     st.sampled_from(
         [
             "a.parquet",
@@ -47,6 +48,10 @@ def scores(num_rows: int = 3) -> pa.Table:
         "predicted_sum": pa.array([None, *range(1, num_rows)], pa.int16()),
         "confidence": pa.array(np.linspace(0, 1, num_rows), pa.float32()),
         "digits": pa.array([None, *[[row, 9] for row in range(1, num_rows)]], pa.list_(pa.int8())),
+        "digit_x": pa.array([None, *[[20, 300]] * (num_rows - 1)], pa.list_(pa.int16())),
+        "count_probabilities": pa.array(
+            [None, *[[0.25, 0.75]] * (num_rows - 1)], pa.list_(pa.float32())
+        ),
         "error": ["image is null", *[None] * (num_rows - 1)],
     }
     return pa.table(columns, schema=SCORES_SCHEMA)
@@ -67,7 +72,13 @@ def test_metadata_that_lacks_a_value_names_no_source(lacking):
 
 @pytest.mark.parametrize(
     "change",
-    [{"format": b"2"}, {"first_row": b"four"}, {"num_rows": b""}, {"model_digest": b"\xff"}],
+    [
+        {"format": b"1"},
+        {"format": b"3"},
+        {"first_row": b"four"},
+        {"num_rows": b""},
+        {"model_digest": b"\xff"},
+    ],
     ids=str,
 )
 def test_metadata_of_another_format_or_of_no_sense_names_no_source(change):

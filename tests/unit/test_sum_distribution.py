@@ -1,0 +1,408 @@
+import functools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from digitsum.model.sum_distribution import NUM_SYMBOLS, log_probs_by_count, sum_log_probs
+
+# Four of the 200 columns hold a digit each.
+NUM_COLUMNS = 200
+PLACES = {20: 3, 80: 1, 81: 9, 190: 0}
+NEVER = -1e30
+"""Log probability of what cannot be, in the reference: unlike -inf it has a gradient."""
+
+seeds = st.integers(0, 2**32 - 1)
+
+
+def few_columns(max_columns: int = 3) -> st.SearchStrategy[np.ndarray]:
+    """Logits, float64 (columns, 11); of these odds, none is beyond e^20."""
+    shapes = st.integers(1, max_columns).map(lambda columns: (columns, NUM_SYMBOLS))
+    return shapes.flatmap(lambda shape: arrays.arrays(np.float64, shape, elements=st.floats(-9, 9)))
+
+
+def random_logits(*shape: int, scale: float = 2.0, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return scale * torch.randn(*shape, NUM_SYMBOLS, dtype=torch.float64, generator=generator)
+
+
+def symbols(logits: np.ndarray | torch.Tensor) -> torch.Tensor:
+    """Log probabilities of what the columns of one image, or of some, emit."""
+    logits = torch.as_tensor(logits)
+    return (logits if logits.ndim == 3 else logits.unsqueeze(0)).log_softmax(dim=2)
+
+
+def padded(by_count: list[torch.Tensor]) -> torch.Tensor:
+    """One tensor (b, counts, sums) of what comes by count, -inf where a count has no such sum."""
+    num_sums = by_count[-1].shape[1]
+    return torch.stack(
+        [
+            torch.nn.functional.pad(part, (0, num_sums - part.shape[1]), value=-torch.inf)
+            for part in by_count
+        ],
+        dim=1,
+    )
+
+
+@functools.cache
+def emissions(num_columns: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """All that columns can emit, symbols (11**columns, columns), with its counts and sums."""
+    symbol = np.indices((NUM_SYMBOLS,) * num_columns).reshape(num_columns, -1).T
+    return symbol, (symbol > 0).sum(axis=1), (symbol - 1).clip(min=0).sum(axis=1)
+
+
+def enumerated(logits: np.ndarray) -> np.ndarray:
+    """Probabilities, (columns + 1, sums), by adding up every single emission there can be."""
+    num_columns = len(logits)
+    symbol, counts, sums = emissions(num_columns)
+    log_probs = symbols(logits)[0].numpy()[np.arange(num_columns), symbol].sum(axis=1)
+    num_sums = 9 * num_columns + 1
+    cells = np.bincount(
+        counts * num_sums + sums, np.exp(log_probs), minlength=(num_columns + 1) * num_sums
+    )
+    return cells.reshape(num_columns + 1, num_sums)
+
+
+def column_by_column(logits: torch.Tensor, max_count: int) -> torch.Tensor:
+    """Log probabilities, (b, max_count + 1, sums), adding one column at a time, in logarithms."""
+    log_probs = symbols(logits.double())
+    state = torch.full((len(logits), max_count + 1, 9 * max_count + 1), NEVER, dtype=torch.float64)
+    state[:, 0, 0] = 0
+    for column in log_probs.unbind(dim=1):
+        ways = [state + column[:, 0, None, None]]
+        for digit in range(10):
+            moved = torch.nn.functional.pad(
+                state[:, :-1, : state.shape[2] - digit], (digit, 0, 1, 0), value=NEVER
+            )
+            ways.append(moved + column[:, 1 + digit, None, None])
+        state = torch.stack(ways).logsumexp(dim=0)
+    return state
+
+
+@settings(max_examples=40)
+@given(few_columns())
+def test_every_count_and_sum_has_the_probability_of_all_its_emissions_together(logits):
+    expected = enumerated(logits)
+    by_count = log_probs_by_count(symbols(logits), len(logits))
+    assert [part.shape for part in by_count] == [(1, 9 * k + 1) for k in range(len(logits) + 1)]
+    for count, log_probs in enumerate(by_count):
+        np.testing.assert_allclose(
+            log_probs[0].exp().numpy(), expected[count, : 9 * count + 1], rtol=1e-9
+        )
+
+
+@pytest.mark.parametrize("scale", [0.1, 1.0, 4.0])
+def test_so_it_is_with_four_columns(scale):
+    for seed in range(4):
+        logits = random_logits(4, scale=scale, seed=seed).clamp(-9, 9).numpy()
+        shown = padded(log_probs_by_count(symbols(logits), 4))[0].exp().numpy()
+        np.testing.assert_allclose(shown, enumerated(logits), rtol=1e-9, atol=1e-300)
+
+
+@settings(max_examples=30)
+@given(few_columns(), st.integers(1, 6))
+def test_counts_up_to_a_least_one_are_the_first_of_those_up_to_a_greater(logits, max_count):
+    fewer = log_probs_by_count(symbols(logits), max_count)
+    more = log_probs_by_count(symbols(logits), 7)
+    assert len(fewer) == max_count + 1
+    for some, same in zip(fewer, more, strict=False):
+        torch.testing.assert_close(some, same, rtol=1e-9, atol=1e-9)
+
+
+@settings(max_examples=40)
+@given(few_columns(6), st.integers(0, 3))
+def test_all_probabilities_sum_to_one_where_every_column_may_be_a_digit(logits, more):
+    by_count = log_probs_by_count(symbols(logits), len(logits) + more)
+    assert sum(float(part.exp().sum()) for part in by_count) == pytest.approx(1, rel=1e-9)
+
+
+@settings(max_examples=50)
+@given(seeds, st.integers(1, 60), st.floats(0, 4))
+def test_the_count_alone_is_poisson_binomial(seed, num_columns, scale):
+    logits = random_logits(num_columns, scale=scale, seed=seed).clamp(-9, 9)
+    expected = np.ones(1)
+    for blank in symbols(logits)[0, :, 0].exp().numpy():
+        expected = np.convolve(expected, [blank, 1 - blank])
+    max_count = min(num_columns, 8)
+    by_count = log_probs_by_count(symbols(logits), max_count)
+    counts = [float(part.exp().sum()) for part in by_count]
+    np.testing.assert_allclose(counts, expected[: max_count + 1], rtol=1e-7, atol=1e-280)
+
+
+@pytest.mark.parametrize(("num_columns", "blank"), [(20, 0.0), (42, 3.0), (100, 5.0)])
+def test_the_fourier_transform_of_a_product_over_columns_says_the_same(num_columns, blank):
+    max_count = min(num_columns, 30)
+    logits = random_logits(num_columns)
+    logits[:, 0] += blank
+    probs = symbols(logits)[0].exp().numpy()
+    num_counts, num_sums = num_columns + 1, 9 * num_columns + 1
+    z = np.exp(-2j * np.pi * np.arange(num_counts) / num_counts)
+    x = np.exp(-2j * np.pi * np.outer(np.arange(num_sums), np.arange(10)) / num_sums)
+    transformed = np.ones((num_counts, num_sums), complex)
+    for column in probs:
+        transformed *= column[0] + z[:, None] * (x @ column[1:])
+    expected = np.fft.ifft2(transformed).real[: max_count + 1, : 9 * max_count + 1]
+    shown = padded(log_probs_by_count(symbols(logits), max_count))[0].exp().numpy()
+    np.testing.assert_allclose(shown, expected, atol=1e-14)
+
+
+@settings(max_examples=40)
+@given(seeds, st.integers(1, 12))
+def test_the_order_of_the_columns_does_not_matter(seed, num_columns):
+    logits = random_logits(num_columns, seed=seed)
+    order = torch.randperm(num_columns, generator=torch.Generator().manual_seed(seed))
+    shown = padded(log_probs_by_count(symbols(logits), 5))
+    torch.testing.assert_close(padded(log_probs_by_count(symbols(logits[order]), 5)), shown)
+
+
+def test_every_image_of_a_batch_is_on_its_own():
+    logits = random_logits(6, 30).float()
+    logits[2] *= 5
+    logits[3, :, 0] += 12
+    together = padded(log_probs_by_count(symbols(logits), 8))
+    for n, image in enumerate(logits):
+        alone = padded(log_probs_by_count(symbols(image), 8))[0]
+        torch.testing.assert_close(together[n], alone, rtol=1e-5, atol=1e-5)
+    assert padded(log_probs_by_count(symbols(logits[:0]), 8)).shape == (0, 9, 73)
+
+
+@settings(max_examples=40)
+@given(few_columns(), st.data())
+def test_a_range_of_counts_has_the_probability_of_all_of_them_together(logits, data):
+    least = data.draw(st.integers(0, len(logits)))
+    most = data.draw(st.integers(max(least, 1), len(logits)))
+    by_count = log_probs_by_count(symbols(logits), len(logits))
+    expected = enumerated(logits)[least : most + 1, : 9 * most + 1].sum(axis=0)
+    log_probs = sum_log_probs(by_count, least, most)
+    assert log_probs.shape == (1, 9 * most + 1)
+    np.testing.assert_allclose(log_probs[0].exp().numpy(), expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("counts", [(1, 1), (3, 3), (0, 3), (1, 2), (2, 3)])
+def test_the_gradients_are_the_derivatives(counts):
+    def log_probs(logits: torch.Tensor) -> torch.Tensor:
+        return sum_log_probs(log_probs_by_count(logits.log_softmax(dim=2), 3), *counts)
+
+    logits = random_logits(2, 5).requires_grad_()
+    assert torch.autograd.gradcheck(log_probs, (logits,), eps=1e-6, atol=1e-6)
+
+
+def test_the_gradients_with_more_than_8_digits_are_the_derivatives():
+    def log_probs(logits: torch.Tensor) -> torch.Tensor:
+        return log_probs_by_count(logits.log_softmax(dim=2), 9)[9][:, 30:50]
+
+    assert torch.autograd.gradcheck(log_probs, (random_logits(1, 10).requires_grad_(),))
+
+
+def test_more_digits_than_columns_have_no_probability_and_harm_nothing():
+    logits = random_logits(2, 3).float().requires_grad_()
+    by_count = log_probs_by_count(logits.log_softmax(dim=2), 6)
+    for count in (4, 5, 6):
+        assert (by_count[count] == -torch.inf).all()
+    assert sum(part.detach().exp().sum(dim=1) for part in by_count).allclose(torch.ones(2))
+    by_count[3][:, 12].sum().backward()
+    assert logits.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("counts", [(0, 6), (4, 6), (6, 6)])
+def test_a_range_with_more_digits_than_columns_has_no_nan(counts):
+    by_count = log_probs_by_count(symbols(random_logits(2, 3)), 6)
+    assert not sum_log_probs(by_count, *counts).isnan().any()
+
+
+def test_the_gradient_is_finite_where_a_range_has_more_digits_than_columns():
+    logits = random_logits(1, 3).requires_grad_()
+    log_probs = sum_log_probs(log_probs_by_count(logits.log_softmax(dim=2), 6), 0, 6)
+    log_probs[0, 5].backward()
+    assert logits.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("max_count", [0, -1])
+def test_counts_that_end_below_1_are_refused_with_their_number(max_count):
+    with pytest.raises(ValueError, match=f"max_count is {max_count}"):
+        log_probs_by_count(symbols(random_logits(3)), max_count)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("max_count", [3, 8, 9, 20])
+def test_probabilities_come_in_the_precision_that_they_were_given_in(dtype, max_count):
+    for part in log_probs_by_count(symbols(random_logits(30).to(dtype)), max_count):
+        assert part.dtype == dtype
+
+
+def test_up_to_20_digits_are_as_exact_as_up_to_8():
+    logits = random_logits(1, 40)
+    logits[:, :, 0] += 2
+    expected = column_by_column(logits, 20)[0]
+    for dtype, error in ((torch.float32, 1e-4), (torch.float64, 1e-9)):
+        for count, part in enumerate(log_probs_by_count(symbols(logits.to(dtype)), 20)):
+            shown = part[0].double()
+            torch.testing.assert_close(
+                shown, expected[count, : 9 * count + 1], rtol=error / 10, atol=error
+            )
+
+
+def background(blank: float, noise: float = 0.5) -> torch.Tensor:
+    """Logits (1, 200, 11) of columns that emit nothing, more or less surely."""
+    logits = random_logits(1, NUM_COLUMNS, scale=noise)
+    logits[:, :, 0] += blank
+    return logits
+
+
+def with_digits(logits: torch.Tensor, at_digit: float, at_others: float) -> torch.Tensor:
+    """Let four columns show a digit."""
+    for column, digit in PLACES.items():
+        logits[:, column] = at_others
+        logits[:, column, 1 + digit] = at_digit
+    return logits
+
+
+REGIMES = {
+    "near blank": background(9),
+    "nearer blank": background(25),
+    "hardly anything but blanks": background(80),
+    "half blank": background(2.3),
+    "as untrained": background(4.5, 0.1),
+    "no blanks": background(-5),
+    "all columns confident digits": background(-15, 0.1),
+    "noise": background(0, 6.0).clamp(-9, 9),
+    "clear digits": with_digits(background(8), 8, -8),
+    "confident digits": with_digits(background(10), 9.5, -9.5),
+    "digits, and blanks beyond doubt": with_digits(background(60), 9.5, -9.5),
+}
+# Sums far from what is there are among them: 8 nines on a blank image have a log P of -200 to -700.
+CELLS = [(4, 13), (3, 13), (8, 72), (1, 0), (5, 40)]
+
+
+def gradients_of_cells(log_probs: torch.Tensor, logits: torch.Tensor) -> list[torch.Tensor]:
+    """Gradients of the log probabilities (b, counts, sums) of CELLS, each (b, columns, 11)."""
+    return [
+        torch.autograd.grad(log_probs[:, count, s].sum(), logits, retain_graph=True)[0].double()
+        for count, s in CELLS
+    ]
+
+
+def by_name(tensor: torch.Tensor) -> dict[str, torch.Tensor]:
+    return dict(zip(REGIMES, tensor, strict=True))
+
+
+@pytest.fixture(scope="module")
+def all_regimes() -> torch.Tensor:
+    """Logits, float32 (regimes, 200, 11)."""
+    return torch.cat(list(REGIMES.values())).float()
+
+
+@pytest.fixture(scope="module")
+def reference(all_regimes) -> tuple[dict[str, torch.Tensor], list[dict[str, torch.Tensor]]]:
+    """Log probabilities, and gradients of CELLS, of each regime, in float64 by another way."""
+    logits = all_regimes.double().requires_grad_()
+    log_probs = column_by_column(logits, 8)
+    gradients = gradients_of_cells(log_probs, logits)
+    return by_name(log_probs.detach()), [by_name(gradient) for gradient in gradients]
+
+
+@pytest.fixture(scope="module")
+def trained_in_float32(
+    all_regimes,
+) -> tuple[dict[str, torch.Tensor], list[dict[str, torch.Tensor]]]:
+    """The same by the module itself, in float32 as training does."""
+    logits = all_regimes.clone().requires_grad_()
+    log_probs = padded(log_probs_by_count(logits.log_softmax(dim=2), 8))
+    assert log_probs.dtype == torch.float32
+    gradients = gradients_of_cells(log_probs, logits)
+    return by_name(log_probs.detach()), [by_name(gradient) for gradient in gradients]
+
+
+@pytest.mark.parametrize("regime", REGIMES)
+def test_in_training_float32_is_exact_in_every_regime(regime, reference, trained_in_float32):
+    expected, shown = (probs[regime].double() for probs, _ in (reference, trained_in_float32))
+    is_possible = expected > NEVER / 2
+    assert shown[is_possible].isfinite().all()
+    # Sums of 200 log probabilities, in float32.
+    torch.testing.assert_close(shown[is_possible], expected[is_possible], rtol=2e-6, atol=1e-4)
+    assert (shown[~is_possible] == -torch.inf).all()
+
+
+@pytest.mark.parametrize("cell", range(len(CELLS)), ids=[str(cell) for cell in CELLS])
+@pytest.mark.parametrize("regime", REGIMES)
+def test_in_training_so_are_its_gradients(regime, cell, reference, trained_in_float32):
+    gradient, expected = trained_in_float32[1][cell][regime], reference[1][cell][regime]
+    assert gradient.isfinite().all()
+    torch.testing.assert_close(gradient, expected, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("regime", REGIMES)
+def test_in_prediction_float32_is_exact_for_whatever_is_not_beyond_hope(regime, reference):
+    expected = reference[0][regime]
+    shown = padded(log_probs_by_count(symbols(REGIMES[regime].float()), 8))[0].double()
+    assert not shown.isnan().any()
+    assert (shown < torch.inf).all()
+    likely = expected > expected.max() - 40
+    torch.testing.assert_close(shown[likely], expected[likely], rtol=2e-6, atol=1e-4)
+    assert (shown[expected < NEVER / 2] == -torch.inf).all()
+
+
+# The module says: "neither the product of these nor a part of it leaves float32's range for up to
+# 8 digits".
+@pytest.mark.parametrize("others", [-14.0, -20.0, -25.0, -30.0, -60.0])
+@pytest.mark.parametrize("num_clear", [1, 2, 4, 6, 8])
+@pytest.mark.parametrize("clear_first", [True, False])
+def test_no_odds_leave_the_range_of_float32(num_clear, others, clear_first):
+    logits = torch.full((1, 42, NUM_SYMBOLS), others)
+    logits[:, :, 0] = 0
+    logits[:, :num_clear, 4] = 19.5
+    logits = logits if clear_first else logits.flip(1)
+    shown = padded(log_probs_by_count(symbols(logits), 8))
+    assert not shown.isnan().any()
+    assert (shown < torch.inf).all()
+    assert float(shown[0, num_clear, 3 * num_clear].exp()) == pytest.approx(1, abs=2e-3)
+
+
+@pytest.mark.parametrize(("max_count", "num_clear"), [(9, 4), (20, 10), (40, 20), (64, 32)])
+def test_no_odds_leave_the_range_of_float64(max_count, num_clear):
+    logits = torch.full((1, 100, NUM_SYMBOLS), -40.0)
+    logits[:, :, 0] = 0
+    logits[:, :num_clear, 4] = 19.5
+    shown = padded(log_probs_by_count(symbols(logits), max_count))
+    assert not shown.isnan().any()
+    assert float(shown[0, num_clear, 3 * num_clear].exp()) == pytest.approx(1, abs=1e-3)
+
+
+# The module says: "Odds are cut at e^20, which moves a probability by less than 3e-9".
+@pytest.mark.parametrize("logit", [11.0, 15.0, 30.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_digits_beyond_doubt_are_as_probable_as_they_are(logit, dtype):
+    logits = with_digits(background(2 * logit), logit, -logit)
+    logits[:, list(PLACES), 0] = -logit
+    shown = padded(log_probs_by_count(symbols(logits.to(dtype)), 8))
+    expected = column_by_column(logits, 8)[0].exp()
+    error = 4 * 3e-9 + (1e-5 if dtype == torch.float32 else 0)
+    assert float(shown[0, 4, 13].exp()) == pytest.approx(float(expected[4, 13]), abs=error)
+    assert float(shown.exp().sum()) == pytest.approx(1, abs=error)
+
+
+def gradient_of(logits: torch.Tensor, count: int, digit_sum: int) -> torch.Tensor:
+    logits = logits.float().requires_grad_()
+    by_count = log_probs_by_count(logits.log_softmax(dim=2), 8)
+    assert by_count[count][0, digit_sum].isfinite()
+    return torch.autograd.grad(by_count[count][0, digit_sum], logits)[0][0]
+
+
+@pytest.mark.parametrize("logit", [11.0, 15.0, 30.0])
+def test_digits_beyond_doubt_leave_gradients_that_are_nothing(logit):
+    logits = with_digits(background(2 * logit), logit, -logit)
+    gradient = gradient_of(logits, 4, 13)
+    assert gradient.isfinite().all()
+    assert gradient.abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("logit", [11.0, 15.0, 30.0])
+def test_digits_beyond_doubt_that_are_wrong_leave_gradients_that_say_so(logit):
+    logits = with_digits(background(2 * logit), logit, -logit)
+    gradient = gradient_of(logits, 4, 36)
+    assert gradient.isfinite().all()
+    assert gradient[20, 1 + 9] > 0.5
+    assert gradient[20, 1 + 3] < -0.5
