@@ -147,7 +147,7 @@ def _table_row(row: Row) -> str:
     return (
         f"| {row.network}, {row.preset} | {row.parameters:,} | {row.mflop:.1f} "
         f"| {row.images_per_s:,.0f} | {_percent(figures['accuracy'])} ({low} to {high}) "
-        f"| {_percent(figures['digits_accuracy'])} | {_percent(figures['accuracy_at_80%'])} "
+        f"| {_percent(figures['digits_accuracy'])} | {_percent(figures['accuracy_at_80'])} "
         f"| {_percent(figures['calibration_error'])} |"
     )
 

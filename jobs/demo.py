@@ -49,7 +49,7 @@ Done in {seconds:.0f} s.
   trained    {len(curves)} epochs, {curves[-1]["train_images_per_s"]:,.0f} images/s
   accuracy   {evaluation["accuracy"]:.1%} of the sums of {evaluation["images"]:,} images right, \
 {evaluation["digits_accuracy"]:.1%} with every digit right
-  confidence {evaluation["accuracy_at_80%"]:.1%} of the most confident 80% right
+  confidence {evaluation["accuracy_at_80"]:.1%} of the most confident 80% right
   scored     {scored["images"]:,} images, {scored["images_per_s"]:,.0f} images/s with the actors' \
 start, {scored["rejected"]} rejected
 It learned from sums alone, in minutes; README.md has what the full recipe reaches.

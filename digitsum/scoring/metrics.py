@@ -93,7 +93,7 @@ class Evaluation:
             "rejected": self.num_rejected,
             "calibration_error": self.certainty.calibration_error,
             "digits_accuracy": self.digits_accuracy,
-        } | {f"accuracy_at_{c:.0%}": self.certainty.accuracy_at(c) for c in COVERAGES}
+        } | {f"accuracy_at_{100 * c:.0f}": self.certainty.accuracy_at(c) for c in COVERAGES}
         return {name: None if math.isnan(value) else value for name, value in figures.items()}
 
     def _distance(self) -> Int64Array:

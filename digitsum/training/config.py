@@ -165,10 +165,11 @@ class TrainConfig:
         return range(self.min_digits or self.digits, self.digits + 1)
 
     def learned_from(self) -> dict[str, Any]:
-        """Return the options that a resumed run must not change, as JSON holds them.
+        """Return the options and the recipe that a resumed run must not change, as JSON holds them.
 
         The number of epochs is one of them where step size or distortion follow it.
         """
         follow_epochs = self.recipe.one_cycle or self.recipe.distortion > 0
         changes = RESUMABLE_CHANGES - ({"epochs"} if follow_epochs else set())
-        return {k: v for k, v in asdict(self).items() if k not in changes}
+        learned_from = {**asdict(self), **asdict(self.recipe)}
+        return {k: v for k, v in learned_from.items() if k not in {*changes, "preset"}}

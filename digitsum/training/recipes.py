@@ -38,8 +38,8 @@ class Recipe:
     """Whether the step size rises and falls once; it is the same throughout otherwise."""
     weight_decay: float = 0.02
     """Decoupled weight decay, of weights but not of biases and normalizations."""
-    max_gradient_norm: float = 2.0
-    """Longer gradients are shortened to it."""
+    max_gradient_norm: float | None = 2.0
+    """Longer gradients are shortened to it; None leaves all as they are."""
     averaging: float = 0.005
     """Part of the averaged weights that each step replaces; 1 takes the last weights."""
     distortion: float = 1.0
@@ -114,7 +114,7 @@ PRESETS: dict[NetworkName, dict[PresetName, Recipe]] = {
             learning_rate=1e-3,
             one_cycle=False,
             weight_decay=0.0,
-            max_gradient_norm=math.inf,
+            max_gradient_norm=None,
             averaging=1.0,
             distortion=0.0,
             pull_images=0,

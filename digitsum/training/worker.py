@@ -130,7 +130,8 @@ def _train_epoch(
             loss = nll + pull * state.network.pull(logits, batch.sums, only_count)
         state.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(state.network.parameters(), recipe.max_gradient_norm)
+        if recipe.max_gradient_norm is not None:
+            nn.utils.clip_grad_norm_(state.network.parameters(), recipe.max_gradient_norm)
         state.optimizer.step()
         state.averaged.update_parameters(state.network)
         totals.add(log_probs.detach(), batch.sums, nll.detach())

@@ -40,7 +40,7 @@ def test_predictions_on_the_gpu_are_those_on_the_cpu(tmp_path, model, least_equa
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "options", ["--model baseline --epochs 3", "--epochs 6 --batch-size 32 --distortion 0.3"]
+    "options", ["--model baseline --epochs 3", "--epochs 10 --batch-size 32 --distortion 0.3"]
 )
 def test_training_and_scoring_run_on_the_gpu(tmp_path, capsys, options):
     archive = f"{tmp_path}/archive"

@@ -40,9 +40,9 @@ def parts(scores: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def scores(trained, unlabelled, tmp_path_factory) -> Path:
+def scores(reader, unlabelled, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("scores") / "scores"
-    assert score(unlabelled, out, trained / "bundle") == 0
+    assert score(unlabelled, out, reader / "bundle") == 0
     return out
 
 
@@ -73,17 +73,18 @@ def read_digits(digits: torch.Tensor) -> list[list[int]]:
 
 
 def test_every_image_is_scored_once_in_order_as_the_network_says(
-    scores, trained, unlabelled, read_scores, read_archive, said_of
+    scores, reader, unlabelled, read_scores, read_archive, said_of
 ):
     rows = read_scores(scores)
     assert [row["image_id"] for row in rows] == list(read_archive(unlabelled))
-    said = said_of(unlabelled, trained / "bundle")
+    said = said_of(unlabelled, reader / "bundle")
     check_sums(rows, said)
     assert [row["digits"] for row in rows] == read_digits(said.digits)
     assert [row["digit_x"] for row in rows] == read_digits(said.digit_x)
     counts = np.array([row["count_probabilities"] for row in rows])
     np.testing.assert_allclose(counts, said.count_probs.numpy(), atol=1e-4)
     assert all(sum(row["digits"]) == row["predicted_sum"] for row in rows)
+    assert len({tuple(row["digits"]) for row in rows}) > 9  # else the order would not show
 
 
 def test_a_baseline_scores_sums_and_reads_no_digits(
@@ -98,9 +99,9 @@ def test_a_baseline_scores_sums_and_reads_no_digits(
 
 
 def test_a_model_that_is_told_how_many_digits_there_are_scores_beside_the_one_that_is_not(
-    trained, unlabelled, tmp_path, read_scores
+    reader, unlabelled, tmp_path, read_scores
 ):
-    bundle = trained / "bundle"
+    bundle = reader / "bundle"
     assert score(unlabelled, tmp_path, bundle, "--digits", "2") == 0
     told = parts(tmp_path)
     rows = read_scores(tmp_path)
@@ -125,8 +126,8 @@ def test_a_baseline_cannot_be_told_of_other_digits_than_it_adds_up(
     assert not (tmp_path / "scores").exists()
 
 
-def test_run_leaves_a_manifest_a_sample_and_the_pointer(scores, trained):
-    digest = load_bundle(f"{trained}/bundle").digest
+def test_run_leaves_a_manifest_a_sample_and_the_pointer(scores, reader):
+    digest = load_bundle(f"{reader}/bundle").digest
     [run] = (scores / "_runs").iterdir()
     outcome = json.loads((run / "manifest.json").read_text())["outcome"]
     assert (outcome["images"], outcome["rejected"]) == (500, 0)
@@ -136,11 +137,11 @@ def test_run_leaves_a_manifest_a_sample_and_the_pointer(scores, trained):
 
 
 def test_second_run_scores_only_what_is_missing_new_or_changed(
-    scores, trained, unlabelled, tmp_path, capsys, read_scores
+    scores, reader, unlabelled, tmp_path, capsys, read_scores
 ):
     archive, second = tmp_path / "archive", tmp_path / "scores"
     shutil.copytree(unlabelled, archive)
-    bundle = trained / "bundle"
+    bundle = reader / "bundle"
     assert score(str(archive), second, bundle) == 0
     before = parts(second)
     capsys.readouterr()
@@ -173,7 +174,7 @@ def test_second_run_scores_only_what_is_missing_new_or_changed(
 
 
 def test_small_chunks_give_the_same_scores(
-    scores, trained, unlabelled, tmp_path, read_scores, read_archive
+    scores, reader, unlabelled, tmp_path, read_scores, read_archive
 ):
     archive, out = tmp_path / "archive", tmp_path / "scores"
     archive.mkdir()
@@ -181,13 +182,13 @@ def test_small_chunks_give_the_same_scores(
     table = pa.table({"image_id": list(images), "image": [i.tobytes() for i in images.values()]})
     pq.write_table(table, archive / "one.parquet", row_group_size=60)
     options = ("--chunk-images", "100", "--batch-size", "7", "--max-actors", "1")
-    assert score(str(archive), out, trained / "bundle", *options) == 0
+    assert score(str(archive), out, reader / "bundle", *options) == 0
     assert len(parts(out)) == 5  # 9 row groups, two a chunk
     sums = [(row["image_id"], row["predicted_sum"]) for row in read_scores(out)]
     assert sums == [(row["image_id"], row["predicted_sum"]) for row in read_scores(scores)]
 
 
-def test_bad_images_cost_their_rows_only(trained, tmp_path, read_scores, capsys):
+def test_bad_images_cost_their_rows_only(reader, tmp_path, read_scores, capsys):
     buffer = io.BytesIO()
     Image.fromarray(np.full((40, 48), 7, np.uint8)).save(buffer, "PNG")
     good = buffer.getvalue()
@@ -197,7 +198,7 @@ def test_bad_images_cost_their_rows_only(trained, tmp_path, read_scores, capsys)
     pq.write_table(pa.table({"picture": images}), archive / "a.parquet")
     out = tmp_path / "scores"
     options = ("--image-column", "picture", "--json")
-    assert score(str(archive), out, trained / "bundle", *options) == 0
+    assert score(str(archive), out, reader / "bundle", *options) == 0
     outcome = scored_in_last_run(capsys)
     assert (outcome["images"], outcome["rejected"]) == (4, 2)
     rows = read_scores(out)
@@ -209,9 +210,9 @@ def test_bad_images_cost_their_rows_only(trained, tmp_path, read_scores, capsys)
     assert "null" in rows[3]["error"]
 
 
-def test_another_model_scores_beside_the_first(trained, unlabelled, tmp_path):
+def test_another_model_scores_beside_the_first(reader, unlabelled, tmp_path):
     out = tmp_path / "scores"
-    assert score(unlabelled, out, trained / "bundle") == 0
+    assert score(unlabelled, out, reader / "bundle") == 0
     first = parts(out)
     network = BaselineNetwork(BaselineConfig(width=48, num_digits=1))
     torch.save(network.state_dict(), tmp_path / "model.pth")
@@ -227,10 +228,10 @@ def test_another_model_scores_beside_the_first(trained, unlabelled, tmp_path):
 
 
 def test_shard_damaged_in_the_middle_ends_the_run_with_its_sentence(
-    trained, unlabelled, copy_damaged, tmp_path, capsys
+    reader, unlabelled, copy_damaged, tmp_path, capsys
 ):
     archive = copy_damaged(unlabelled)
-    assert score(str(archive), tmp_path / "scores", trained / "bundle") == 2
+    assert score(str(archive), tmp_path / "scores", reader / "bundle") == 2
     lines = capsys.readouterr().err.splitlines()
     [said] = [line for line in lines if line.startswith("digitsum: ")]
     assert "shard-00001.parquet: cannot be read" in said

@@ -92,7 +92,7 @@ def test_other_options_under_the_same_name_are_refused(trained, labelled, capsys
 
 
 @pytest.mark.parametrize(
-    "options", ["--model baseline --epochs 3", "--epochs 6 --batch-size 32 --distortion 0.3"]
+    "options", ["--model baseline --epochs 3", "--epochs 10 --batch-size 32 --distortion 0.3"]
 )
 def test_training_learns_to_read_a_digit(tmp_path, options):
     archive = f"{tmp_path}/archive"

@@ -266,11 +266,11 @@ def test_the_figures_are_what_json_holds():
         "rejected": 1,
         "calibration_error": pytest.approx(0.125),
         "digits_accuracy": 0.75,
-        "accuracy_at_50%": pytest.approx(0.75),
-        "accuracy_at_80%": pytest.approx(0.75),
-        "accuracy_at_90%": pytest.approx(0.75),
-        "accuracy_at_95%": pytest.approx(0.75),
-        "accuracy_at_99%": pytest.approx(0.75),
+        "accuracy_at_50": pytest.approx(0.75),
+        "accuracy_at_80": pytest.approx(0.75),
+        "accuracy_at_90": pytest.approx(0.75),
+        "accuracy_at_95": pytest.approx(0.75),
+        "accuracy_at_99": pytest.approx(0.75),
     }
 
 
@@ -285,5 +285,5 @@ def test_where_all_are_rejected_only_the_figures_of_scored_images_are_null():
     figures = figures_of(counted(rows_of([3], errors=[0]), predictions_of([3])).evaluation())
     assert figures["accuracy"] == figures["accuracy_within_1"] == 0
     assert figures["accuracy_high"] > 0.5
-    for name in ("mean_absolute_error", "calibration_error", "digits_accuracy", "accuracy_at_50%"):
+    for name in ("mean_absolute_error", "calibration_error", "digits_accuracy", "accuracy_at_50"):
         assert figures[name] is None

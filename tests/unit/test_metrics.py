@@ -86,11 +86,11 @@ def test_the_figures_are_what_json_holds():
         "rejected": 1,
         "calibration_error": pytest.approx((0.3 + 0.5 + 0.05) / 3),
         "digits_accuracy": 0.75,
-        "accuracy_at_50%": pytest.approx(1 / 1.5),
-        "accuracy_at_80%": pytest.approx(1 / 2.4),
-        "accuracy_at_90%": pytest.approx(1 / 2.7),
-        "accuracy_at_95%": pytest.approx(1 / 2.85),
-        "accuracy_at_99%": pytest.approx(1 / 2.97),
+        "accuracy_at_50": pytest.approx(1 / 1.5),
+        "accuracy_at_80": pytest.approx(1 / 2.4),
+        "accuracy_at_90": pytest.approx(1 / 2.7),
+        "accuracy_at_95": pytest.approx(1 / 2.85),
+        "accuracy_at_99": pytest.approx(1 / 2.97),
     }
 
 
@@ -99,5 +99,5 @@ def test_figures_that_do_not_exist_are_still_json(rejected):
     evaluation = Evaluation(np.zeros((19, 19), np.int64), rejected)
     figures = json.loads(json.dumps(evaluation.to_json(), allow_nan=False))
     assert figures["images"] == figures["rejected"] == rejected
-    for name in ("mean_absolute_error", "calibration_error", "digits_accuracy", "accuracy_at_80%"):
+    for name in ("mean_absolute_error", "calibration_error", "digits_accuracy", "accuracy_at_80"):
         assert figures[name] is None

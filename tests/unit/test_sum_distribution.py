@@ -7,7 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from digitsum.model.sum_distribution import NUM_SYMBOLS, log_probs_by_count, sum_log_probs
+from digitsum.model.sum_distribution import (
+    NUM_SYMBOLS,
+    count_probs,
+    log_probs_by_count,
+    sum_log_probs,
+    sum_probs,
+)
 
 # Four of the 200 columns hold a digit each.
 NUM_COLUMNS = 200
@@ -345,8 +351,8 @@ def test_in_prediction_float32_is_exact_for_whatever_is_not_beyond_hope(regime, 
     assert (shown[expected < NEVER / 2] == -torch.inf).all()
 
 
-# The module says: "neither the product of these nor a part of it leaves float32's range for up to
-# 8 digits".
+# Products of a few great odds, before those of many small ones come in, are far from what they end
+# as, and the other way round.
 @pytest.mark.parametrize("others", [-14.0, -20.0, -25.0, -30.0, -60.0])
 @pytest.mark.parametrize("num_clear", [1, 2, 4, 6, 8])
 @pytest.mark.parametrize("clear_first", [True, False])
@@ -371,7 +377,6 @@ def test_no_odds_leave_the_range_of_float64(max_count, num_clear):
     assert float(shown[0, num_clear, 3 * num_clear].exp()) == pytest.approx(1, abs=1e-3)
 
 
-# The module says: "Odds are cut at e^20, which moves a probability by less than 3e-9".
 @pytest.mark.parametrize("logit", [11.0, 15.0, 30.0])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_digits_beyond_doubt_are_as_probable_as_they_are(logit, dtype):
@@ -379,9 +384,22 @@ def test_digits_beyond_doubt_are_as_probable_as_they_are(logit, dtype):
     logits[:, list(PLACES), 0] = -logit
     shown = padded(log_probs_by_count(symbols(logits.to(dtype)), 8))
     expected = column_by_column(logits, 8)[0].exp()
-    error = 4 * 3e-9 + (1e-5 if dtype == torch.float32 else 0)
+    error = 1e-5 if dtype == torch.float32 else 1e-8
     assert float(shown[0, 4, 13].exp()) == pytest.approx(float(expected[4, 13]), abs=error)
     assert float(shown.exp().sum()) == pytest.approx(1, abs=error)
+
+
+@pytest.mark.parametrize("clear_first", [True, False])
+@pytest.mark.parametrize(("max_count", "num_clear"), [(8, 4), (20, 10), (64, 32)])
+def test_more_digits_than_can_be_seen_still_have_a_distribution(max_count, num_clear, clear_first):
+    """As where an image is said to hold 64 digits, and half of them are clear and the rest not."""
+    logits = torch.full((1, 100, NUM_SYMBOLS), -40.0)
+    logits[:, :, 0] = 0
+    logits[:, :num_clear, 4] = 19.5
+    logits = logits if clear_first else logits.flip(1)
+    known = log_probs_by_count(symbols(logits), max_count)[max_count].log_softmax(dim=1)
+    assert not known.isnan().any()
+    torch.testing.assert_close(known.exp().sum(), torch.tensor(1.0))
 
 
 def gradient_of(logits: torch.Tensor, count: int, digit_sum: int) -> torch.Tensor:
@@ -406,3 +424,55 @@ def test_digits_beyond_doubt_that_are_wrong_leave_gradients_that_say_so(logit):
     assert gradient.isfinite().all()
     assert gradient[20, 1 + 9] > 0.5
     assert gradient[20, 1 + 3] < -0.5
+
+
+@settings(max_examples=40)
+@given(few_columns())
+def test_by_fourier_every_sum_and_every_count_has_the_probability_of_its_emissions(logits):
+    expected = enumerated(logits)
+    for shown, probs in (
+        (sum_probs(symbols(logits)), expected.sum(axis=0)),
+        (count_probs(symbols(logits)), expected.sum(axis=1)),
+    ):
+        assert shown.shape == (1, len(probs))
+        assert (shown >= 0).all()
+        np.testing.assert_allclose(shown[0].numpy(), probs, atol=1e-14)
+
+
+@pytest.mark.parametrize("max_count", [1, 2, 7, 8])
+def test_both_forms_say_the_same(max_count):
+    # No more columns than are counted, an even and an odd number of them.
+    logits = random_logits(5, max_count)
+    by_count = log_probs_by_count(symbols(logits), max_count)
+    sums = sum_log_probs(by_count, 0, max_count).exp()
+    torch.testing.assert_close(sum_probs(symbols(logits)), sums, rtol=0, atol=1e-14)
+    counts = torch.stack([part.exp().sum(dim=1) for part in by_count], dim=1)
+    torch.testing.assert_close(count_probs(symbols(logits)), counts, rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("num_columns", [1, 42, 201, 1024])
+def test_by_fourier_float32_is_right_to_its_precision_of_1(num_columns):
+    logits = random_logits(3, num_columns)
+    logits[0, :, 0] += 5
+    logits[1, :, 0] += 40
+    logits[2] *= 15
+    for form in (sum_probs, count_probs):
+        expected, shown = form(symbols(logits)), form(symbols(logits.float()))
+        assert shown.dtype == torch.float32
+        assert (shown >= 0).all()
+        torch.testing.assert_close(shown.double(), expected, rtol=0, atol=3e-5)
+        torch.testing.assert_close(shown.sum(dim=1), torch.ones(3), rtol=0, atol=3e-4)
+
+
+@pytest.mark.parametrize("logit", [10.0, 30.0, 300.0])
+def test_by_fourier_digits_beyond_doubt_are_certain(logit):
+    logits = with_digits(background(2 * logit), logit, -logit)
+    logits[:, list(PLACES), 0] = -logit
+    assert float(sum_probs(symbols(logits.float()))[0, 13]) == pytest.approx(1, abs=1e-4)
+    assert float(count_probs(symbols(logits.float()))[0, 4]) == pytest.approx(1, abs=1e-4)
+
+
+def test_by_fourier_no_images_have_no_probabilities():
+    none = symbols(random_logits(0, 7))
+    assert sum_probs(none).shape == (0, 64)
+    assert count_probs(none).shape == (0, 8)

@@ -78,6 +78,10 @@ def test_what_a_resumed_run_may_change_are_options():
     assert {field.name for field in dataclasses.fields(TrainConfig)} >= RESUMABLE_CHANGES
 
 
+def _follows_epochs(change):
+    return change in ({"model": "counter"}, {"distortion": 0.5})
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -91,10 +95,6 @@ def test_what_a_resumed_run_may_change_are_options():
     ],
     ids=str,
 )
-def _follows_epochs(change):
-    return change in ({"model": "counter"}, {"distortion": 0.5})
-
-
 @pytest.mark.parametrize("config", [CONFIG, BASELINE], ids=["counter", "baseline"])
 def test_where_a_run_goes_on_is_not_what_it_learns_from(config, change):
     assert dataclasses.replace(config, **change).learned_from() == config.learned_from()
