@@ -77,7 +77,7 @@ def save_bundle(
         "network": network_name,
         "sizes": network_sizes(network),
         "pixel_scale": pixel_scale,
-        "temperature": temperature,
+        "temperature": float(temperature),
     }
     digest = _digest(config, weights)
     location = locate(uri)

@@ -20,6 +20,7 @@ from digitsum.model.reading import NOTHING, most_probable_digits
 from digitsum.model.sum_distribution import (
     NUM_SYMBOLS,
     count_probs,
+    known_count_log_probs,
     log_probs_by_count,
     sum_log_probs,
     sum_probs,
@@ -92,7 +93,7 @@ class CounterNetwork(SumNetwork):
 
     def _predicted(self, symbols: Tensor, num_digits: int | None) -> Tensor:
         if num_digits is not None:
-            return log_probs_by_count(symbols, num_digits)[-1].log_softmax(dim=1)
+            return known_count_log_probs(symbols, num_digits)
         probs = sum_probs(symbols)[:, : max_sum(self.config.max_digits) + 1]
         return probs.clamp(min=torch.finfo(probs.dtype).eps).log().log_softmax(dim=1)
 

@@ -52,6 +52,8 @@ NUM_SYMBOLS = 1 + NUM_DIGIT_VALUES
 
 # Products of odds up to e^600 leave float64 (e^709) room for how many of them are added up.
 _MAX_LOG_PRODUCT = 600.0
+# Bounds the memory that transforms take of wide images, each as long as all columns together.
+_COLUMNS_AT_ONCE = 64
 # Stands for log 0 where a gradient passes: from -inf it would come back as NaN.
 _NO_LOG_PROB = -1e30
 
@@ -103,6 +105,15 @@ def log_probs_by_count(symbol_log_probs_bcy: Tensor, max_count: int) -> list[Ten
     return [log_probs_sb.T.to(symbol_log_probs_bcy.dtype) for log_probs_sb in by_count]
 
 
+def known_count_log_probs(symbol_log_probs_bcy: Tensor, count: int) -> Tensor:
+    """Return log P(sum | count), float (b, 9 * count + 1), in nats, normalized.
+
+    All sums are as probable where the count is so improbable that its probabilities come out as 0.
+    """
+    joint_bs = log_probs_by_count(symbol_log_probs_bcy, count)[count]
+    return joint_bs.clamp(min=_NO_LOG_PROB).log_softmax(dim=1)
+
+
 def sum_log_probs(by_count: list[Tensor], min_count: int, max_count: int) -> Tensor:
     """Return log P(min_count <= count <= max_count, sum), float (b, 9 * max_count + 1), in nats.
 
@@ -131,10 +142,10 @@ def _emitted(probs_bcy: Tensor, exponents_y: Tensor) -> Tensor:
     length = num_sums + num_sums % 2  # even, as the inverse transform takes it by default
     frequencies_f = torch.arange(length // 2 + 1, device=exponents_y.device, dtype=torch.float64)
     angles_yf = exponents_y.unsqueeze(1) * frequencies_f * (-2 * math.pi / length)
-    probs_cby = probs_bcy.transpose(0, 1)
-    real_cbf = probs_cby @ angles_yf.cos().to(probs_bcy.dtype)
-    imaginary_cbf = probs_cby @ angles_yf.sin().to(probs_bcy.dtype)
-    transform_bf = torch.complex(real_cbf, imaginary_cbf).prod(dim=0)
+    cos_yf, sin_yf = angles_yf.cos().to(probs_bcy.dtype), angles_yf.sin().to(probs_bcy.dtype)
+    blocks = torch.split(probs_bcy.transpose(0, 1), _COLUMNS_AT_ONCE)
+    products = [torch.complex(part @ cos_yf, part @ sin_yf).prod(dim=0) for part in blocks]
+    transform_bf = torch.stack(products).prod(dim=0)
     probs_bs: Tensor = torch.fft.irfft(transform_bf, n=length)
     return probs_bs[:, :num_sums].clamp(min=0)
 

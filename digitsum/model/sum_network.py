@@ -24,7 +24,7 @@ class NetworkConfig(Protocol):
 
     @property
     def max_digits(self) -> int:
-        """Digits, at the most, that it finds in an image."""
+        """Digits, at the most, that it tells apart, by number and sum; of more it may err."""
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ def draw_gallery(
             if explanation is not None:
                 _draw_columns(grid[2 * row + 1, column], example, explanation)
     figure.suptitle(
-        f"{len(hits)} hits, and below them the {len(worst_misses)} misses of most confidence"
+        f"Hits ({len(hits)}), and below them the misses of most confidence ({len(worst_misses)})"
     )
     return figure
 
@@ -79,6 +79,7 @@ def _draw_columns(axes: Axes, example: Example, explanation: Explanation) -> Non
         extent=(left, left + COLUMN_STRIDE * probs.shape[1], _DIGITS - 0.5, -0.5),
     )
     axes.axis("on")
+    axes.set_facecolor("black")  # the last column may end before the image does
     axes.set_xlim(0, width)
     axes.set_xticks([])
     axes.set_yticks([0, 3, 6, 9])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -75,7 +76,7 @@ def evaluate(config: EvaluateConfig) -> Evaluated:
     totals = _Totals(max_sum(num_digits) + 1)
     with connected():
         for result in map_chunks(ChunkEvaluator, arguments, chunks, config.actors):
-            totals.add(result["totals"])
+            totals.add(pickle.loads(result["totals"]))
     return Evaluated(
         config.archive,
         bundle,
@@ -170,4 +171,5 @@ class ChunkEvaluator:
         totals = _Totals(self._num_classes)
         for rows in read_chunk(self._archive, Chunk.from_row(row), self._read, labels=True):
             totals.count(rows, self._predictor.predict(rows.pixels))
-        return {"totals": totals}
+        # As bytes: Ray Data would try to make an Arrow column of the object, and warn.
+        return {"totals": pickle.dumps(totals)}

@@ -69,7 +69,7 @@ def fit_temperature(network: SumNetwork, logits: Tensor, sums_b: Tensor) -> floa
     left, right = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
     loss_left, loss_right = loss(left), loss(right)
     while high - low > _TOLERANCE:
-        if loss_left <= loss_right:
+        if loss_left <= loss_right and loss_left < math.inf:
             high, right, loss_right = right, left, loss_left
             left = high - _GOLDEN * (high - low)
             loss_left = loss(left)

@@ -76,8 +76,8 @@ def test_hits_stand_above_misses_in_rows_of_four(num_hits, num_misses, num_rows)
     assert titles == [f"{n} ({99.5 - n:.1f}%), right" for n in range(num_hits)] + [
         f"{n + 1} ({99.5 - n:.1f}%), but is {n}" for n in range(num_misses)
     ]
-    assert f"{num_hits} hits" in figure.get_suptitle()
-    assert f"{num_misses} misses" in figure.get_suptitle()
+    assert f"Hits ({num_hits})" in figure.get_suptitle()
+    assert f"confidence ({num_misses})" in figure.get_suptitle()
     rows = [axes.get_subplotspec().rowspan.start for axes in shown]
     columns = [axes.get_subplotspec().colspan.start for axes in shown]
     assert columns == [n % 4 for n in range(num_hits)] + [n % 4 for n in range(num_misses)]
