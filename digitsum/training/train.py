@@ -161,7 +161,10 @@ def _calibration_images(
 ) -> tuple[Uint8Array, npt.NDArray[np.int64]]:
     if not datasets:
         return validation_images(config)
-    batch = datasets["validation"].take_batch(CALIBRATION_IMAGES)
+    dataset = datasets["validation"]
+    # The first images, not the first to be read: the same seed gives the same temperature.
+    dataset.context.execution_options.preserve_order = True
+    batch = dataset.take_batch(CALIBRATION_IMAGES)
     return batch["image"], batch["digit_sum"]
 
 
