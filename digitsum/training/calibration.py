@@ -45,7 +45,7 @@ def calibrate(
             for part in torch.split(torch.from_numpy(np.array(pixels)), _AT_ONCE)
         ]
     )
-    return Calibration(fit_temperature(network, logits, torch.from_numpy(sums)), len(sums))
+    return Calibration(fit_temperature(network, logits, torch.tensor(sums)), len(sums))
 
 
 @torch.inference_mode()

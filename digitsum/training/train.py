@@ -45,6 +45,8 @@ from digitsum.training.worker import train_worker
 CONFIG_FILE = "config.json"
 CURVES_FILE = "curves.json"
 CALIBRATION_IMAGES = 5000
+# Ray counts CPUs in ten thousandths; 5 workers of 0.28 are not more than 1.4.
+_CPU_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
@@ -179,7 +181,7 @@ def worker_cpus(config: TrainConfig, cluster_cpus: float) -> float:
     share = config.cpus_per_worker
     if share is None:
         share = min(math.floor(100 * left / config.workers) / 100, 1.0)
-    if not 0 < config.workers * share <= left:
+    if not 0 < config.workers * share <= left + _CPU_ROUNDING:
         raise InputError(
             f"{config.workers} workers of {share:g} CPUs leave less than the {READ_CPUS:g} of the "
             f"cluster's {cluster_cpus:g} that reading the archive takes; lower --cpus-per-worker "

@@ -69,8 +69,8 @@ def test_two_workers_share_mixed_counts_of_ones_own_glyphs(tmp_path):
 
 def test_sums_alone_teach_it_to_read(tmp_path):
     train = (
-        "train --digits 2 --height 40 --width 88 --epochs 4 --images-per-epoch 4096 "
-        f"--distortion 0.3 --bundle {tmp_path}/bundle --name learns"
+        "train --digits 2 --height 40 --width 88 --epochs 4 --images-per-epoch 8192 "
+        f"--batch-size 32 --distortion 0.3 --bundle {tmp_path}/bundle --name learns"
     )
     assert main(train.split()) == 0
     synth = (

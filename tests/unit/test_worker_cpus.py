@@ -59,3 +59,8 @@ def test_a_share_that_is_asked_for_is_given_or_refused_where_it_leaves_none(work
 def test_the_refusal_says_what_was_asked_of_what():
     with pytest.raises(InputError, match=r"2 workers of 1 CPUs leave less than the 0\.5 of the"):
         worker_cpus(config(2, 1.0), 2)
+
+
+def test_shares_that_fill_what_is_left_but_for_rounding_are_taken():
+    config = TrainConfig(archive="archive", bundle="bundle", workers=5, batch_size=60)
+    assert worker_cpus(config, 1.9) == 0.28
