@@ -15,9 +15,9 @@ from digitsum.archive.import_images import ImportImagesConfig, import_images
 from digitsum.archive.import_npy import ImportNpyConfig, import_npy
 from digitsum.archive.synth import SynthConfig, synth
 from digitsum.archive.writing import WrittenArchive
-from digitsum.errors import DigitsumError
+from digitsum.errors import DigitsumError, InputError
 from digitsum.model.import_model import ImportModelConfig, import_model
-from digitsum.scoring.config import EvaluateConfig, ScoreConfig
+from digitsum.scoring.config import EvaluateConfig, ScoreConfig, StatusConfig, VerifyConfig
 from digitsum.scoring.plan import ScorePlan
 from digitsum.training.config import TrainConfig
 
@@ -36,6 +36,8 @@ Command = (
     ]
     | Annotated[TrainConfig, _subcommand("train")]
     | Annotated[ScoreConfig, _subcommand("score")]
+    | Annotated[StatusConfig, _subcommand("status")]
+    | Annotated[VerifyConfig, _subcommand("verify")]
     | Annotated[EvaluateConfig, _subcommand("evaluate")]
 )
 
@@ -43,8 +45,8 @@ Command = (
 def main(arguments: Sequence[str] | None = None, prog: str = "digitsum") -> int:
     """Run a command line, by default the process's own; return its exit code.
 
-    0 done, 2 bad input; for the latter one sentence goes to stderr. What cannot be parsed ends the
-    process with 2 itself.
+    0 done, 2 bad input, 3 too many rejected, 4 scores held by another run; for all but 0 one
+    sentence goes to stderr. What cannot be parsed ends the process with 2 itself.
     """
     try:
         config: Any = tyro.cli(
@@ -97,33 +99,66 @@ def _score(config: ScoreConfig) -> None:
     from digitsum.report.contact_sheet import NUM_IMAGES, draw_contact_sheet
     from digitsum.report.figures import publish_figure
     from digitsum.scoring.sample import first_scored
-    from digitsum.scoring.score import plan, score
+    from digitsum.scoring.score import expected_time, plan, score
+
+    def say_plan(plan: ScorePlan) -> None:
+        print(_plan_table(plan.summary()))
+        print(expected_time(config, plan), flush=True)
 
     if config.plan:
-        summary = plan(config).summary()
-        print(json.dumps(summary) if config.json else _plan_table(summary))
+        planned = plan(config)
+        if config.json:
+            print(json.dumps(planned.summary()))
+        else:
+            say_plan(planned)
         return
-    scored = score(config, announce=None if config.json else _say_plan)
+    scored = score(config, announce=None if config.json else say_plan)
+    outcome = scored.outcome
     leaves = ["manifest.json"]
-    if scored.plan.to_score:
-        sample = first_scored(
-            scored.archive,
-            scored.scores,
-            scored.plan.to_score[0],
-            scored.plan.model_digest,
-            config.read,
-            NUM_IMAGES,
-        )
+    if chunk := scored.first_committed():
+        digest = scored.plan.model_digest
+        sample = first_scored(scored.archive, scored.scores, chunk, digest, config.read, NUM_IMAGES)
         publish_figure(draw_contact_sheet(sample), scored.run.join("sample.png"))
         leaves.append("sample.png")
     if config.json:
         print(json.dumps(scored.to_json()))
+    else:
+        print(
+            f"{scored.scores.uri}: {outcome.num_images:,} images scored in {outcome.seconds:.1f} s,"
+            f" {outcome.images_per_s:,.0f} images/s; {outcome.num_rejected:,} of them rejected"
+        )
+        print(f"{scored.run.uri}: run, with {' and '.join(leaves)}")
+    scored.check_rejected()
+
+
+def _status(config: StatusConfig) -> None:
+    from digitsum.scoring.status import status
+
+    found = status(config)
+    if config.json:
+        print(json.dumps(found.to_json()))
         return
+    print(f"{found.scores_uri}: current scores in {found.current or 'no directory yet'}")
+    for run in found.runs:
+        print(f"  {run.name}: {run.sentence()}")
+
+
+def _verify(config: VerifyConfig) -> None:
+    from digitsum.scoring.verify import verify
+
+    found = verify(config)
+    for fault in found.faults:
+        print(fault)
+    print(json.dumps(found.to_json()))
+    if found.faults:
+        raise InputError(
+            f"{config.scores}: the scores are not those of {config.archive}; see what is listed "
+            "above, and run `digitsum score` again."
+        )
     print(
-        f"{scored.scores.uri}: {scored.num_images:,} images scored in {scored.seconds:.1f} s, "
-        f"{scored.images_per_s:,.0f} images/s; {scored.num_rejected:,} of them rejected"
+        f"{config.scores}: {found.num_images:,} images in {found.num_chunks:,} chunks are scored "
+        f"once each, in order; {found.num_recomputed:,} were scored again, with the same sums"
     )
-    print(f"{scored.run.uri}: run, with {' and '.join(leaves)}")
 
 
 def _evaluate(config: EvaluateConfig) -> None:
@@ -169,15 +204,18 @@ def _say_written(written: WrittenArchive) -> None:
     )
 
 
-def _say_plan(plan: ScorePlan) -> None:
-    print(_plan_table(plan.summary()), flush=True)
+def _plan_table(summary: dict[str, dict[str, Any]]) -> str:
+    """Return a line for each decision, and one for each of its reasons."""
+    lines = []
+    for decision, counts in summary.items():
+        lines.append(f"{decision:10}" + _counts(counts))
+        lines += [f"{'':10}{_counts(of)}  {why}" for why, of in counts["reasons"].items()]
+    return "\n".join(lines)
 
 
-def _plan_table(summary: dict[str, dict[str, int]]) -> str:
-    return "\n".join(
-        f"{decision:8}" + "".join(f"{number:12,} {what}" for what, number in counts.items())
-        for decision, counts in summary.items()
-    )
+def _counts(counts: dict[str, Any]) -> str:
+    numbers = {what: number for what, number in counts.items() if what != "reasons"}
+    return "".join(f"{number:12,} {what}" for what, number in numbers.items())
 
 
 _COMMANDS: dict[type, Callable[[Any], None]] = {
@@ -187,5 +225,7 @@ _COMMANDS: dict[type, Callable[[Any], None]] = {
     ImportModelConfig: _import_model,
     TrainConfig: _train,
     ScoreConfig: _score,
+    StatusConfig: _status,
+    VerifyConfig: _verify,
     EvaluateConfig: _evaluate,
 }

@@ -1,7 +1,11 @@
 """The errors digitsum raises on purpose, each with the exit code of a command that meets it.
 
 DigitsumError (1)
-└── InputError (2)   what the caller gave cannot be used; the message says where and what to do
+├── InputError (2)             what the caller gave cannot be used; the message says where and what
+│   │                          to do
+│   └── StorageError (2)       a file system refused, and may not when it is asked again
+├── TooManyRejectedError (3)   more images or shards were rejected than the caller allows
+└── ScoresHeldError (4)        another run is writing to the same scores
 
 Anything else that reaches a user is a bug and keeps its traceback.
 """
@@ -17,6 +21,22 @@ class InputError(DigitsumError):
     """The input cannot be used: a file, a column, a value or an option is wrong."""
 
     exit_code = 2
+
+
+class StorageError(InputError):
+    """A file system refused for a reason that may pass: a time-out, a server in trouble."""
+
+
+class TooManyRejectedError(DigitsumError):
+    """Everything else was scored, but more was rejected than the caller allows."""
+
+    exit_code = 3
+
+
+class ScoresHeldError(DigitsumError):
+    """Another run is writing to the same scores."""
+
+    exit_code = 4
 
 
 def one_line(error: BaseException) -> str:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import platform
+import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from digitsum.archive.publish import publish_bytes
@@ -35,7 +37,7 @@ def write_manifest(
     started: datetime,
     outcome: Mapping[str, Any],
 ) -> None:
-    """Write the manifest of a run that ended well: what was asked, by what, and what came of it."""
+    """Write the manifest of a run that ended: what was asked, by what, and what came of it."""
     manifest = {
         "run": run.name,
         "kind": kind,
@@ -44,8 +46,22 @@ def write_manifest(
         "ended": datetime.now(UTC).isoformat(),
         "versions": {"python": platform.python_version()}
         | {package: version(package) for package in _PACKAGES},
+        "git_commit": _git_commit(),
         "config": asdict(config),
         "outcome": dict(outcome),
     }
     content = json.dumps(manifest, indent=2).encode() + b"\n"
     publish_bytes(content, run.join(MANIFEST_FILE))
+
+
+def _git_commit() -> str | None:
+    """Return the commit of the working tree that digitsum runs from; None where it is none."""
+    package = Path(__file__).parent
+    if not (package.parent / ".git").exists():
+        return None
+    command = ["git", "-C", str(package), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

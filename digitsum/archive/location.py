@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -9,7 +10,32 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 from pyarrow import fs as pafs
 
-from digitsum.errors import InputError
+from digitsum.errors import InputError, StorageError, one_line
+
+_MAY_PASS = {
+    errno.EAGAIN,
+    errno.EBUSY,
+    errno.ECONNABORTED,
+    errno.ECONNREFUSED,
+    errno.ECONNRESET,
+    errno.EHOSTUNREACH,
+    errno.EINTR,
+    errno.EIO,
+    errno.ENETUNREACH,
+    errno.ESTALE,
+    errno.ETIMEDOUT,
+}
+# Object stores' errors carry no number; these are what pyarrow's S3 and GCS file systems say.
+_SAID_IN_PASSING = (
+    "AWS Error INTERNAL_FAILURE",
+    "AWS Error NETWORK_CONNECTION",
+    "AWS Error REQUEST_TIMEOUT",
+    "AWS Error SERVICE_UNAVAILABLE",
+    "AWS Error SLOW_DOWN",
+    "AWS Error THROTTLING",
+    "DEADLINE_EXCEEDED",
+    "UNAVAILABLE",
+)
 
 
 @dataclass(frozen=True)
@@ -53,7 +79,7 @@ class Location:
         try:
             return self.filesystem.get_file_info(self.path)
         except OSError as error:
-            raise InputError(f"{self.uri}: cannot be reached: {error}") from error
+            raise storage_error(f"{self.uri}: cannot be reached", error) from error
 
     def is_file(self) -> bool:
         """Whether a file is there."""
@@ -70,7 +96,7 @@ class Location:
             with self.filesystem.open_input_file(self.path) as stream:
                 return bytes(stream.read())
         except OSError as error:
-            raise InputError(f"{self.uri}: cannot be read: {error}") from error
+            raise storage_error(f"{self.uri}: cannot be read", error) from error
 
 
 def locate(uri: str) -> Location:
@@ -92,3 +118,12 @@ def locate(uri: str) -> Location:
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
         raise InputError(f"{uri}: not a path or URI that can be opened: {error}") from error
     return Location(uri, filesystem, path)
+
+
+def storage_error(said: str, error: OSError) -> InputError:
+    """Return what to raise for an OSError of a file system: a StorageError where it may pass."""
+    may_pass = error.errno in _MAY_PASS
+    if error.errno is None:
+        may_pass = any(said in str(error) for said in _SAID_IN_PASSING)
+    kind = StorageError if may_pass else InputError
+    return kind(f"{said}: {one_line(error)}")

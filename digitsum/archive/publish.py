@@ -18,7 +18,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from digitsum.archive.location import Location
+from digitsum.archive.location import Location, storage_error
+from digitsum.faults import fault_point
 
 TEMPORARY_PREFIX = ".tmp-"
 
@@ -46,15 +47,23 @@ def published(target: Location) -> Iterator[Path]:
 
 
 def publish_bytes(data: bytes, target: Location) -> None:
-    """Make a file of these bytes appear at `target`, replacing the one there, in one step."""
-    with published(target) as temporary:
-        temporary.write_bytes(data)
+    """Make a file of these bytes appear at `target`, replacing the one there, in one step.
+
+    Raises InputError, or StorageError, where the file system refuses.
+    """
+    try:
+        with published(target) as temporary:
+            temporary.write_bytes(data)
+    except OSError as error:
+        raise storage_error(f"{target.uri}: cannot be written", error) from error
 
 
 def _rename(temporary: Path, target: Path) -> None:
     with open(temporary, "rb") as written:
         os.fsync(written.fileno())
+    fault_point("written")
     temporary.replace(target)
+    fault_point("renamed")
     directory = os.open(target.parent, os.O_RDONLY)
     try:
         os.fsync(directory)
@@ -69,9 +78,11 @@ def _put(temporary: Path, target: Location) -> None:
     a single write of everything there is no state in which a close could publish a part.
     """
     size = temporary.stat().st_size
+    fault_point("written")
     with open(temporary, "rb") as source:
         stream = target.filesystem.open_output_stream(target.path)
         if size:
             with mmap.mmap(source.fileno(), size, access=mmap.ACCESS_READ) as content:
                 stream.write(content)
     stream.close()
+    fault_point("renamed")

@@ -5,16 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from digitsum.archive.location import Location
+from digitsum.archive.location import Location, storage_error
 from digitsum.archive.publish import published
 from digitsum.archive.shards import SHARD_SUFFIX, Chunk
 from digitsum.errors import InputError
 
-FORMAT_VERSION = "2"
+FORMAT_VERSION = "3"
 DIGEST_CHARACTERS = 16
 CURRENT_FILE = "CURRENT"
+MODEL_KEY = "model"
 
 SCORES_SCHEMA = pa.schema(
     [
@@ -29,6 +31,7 @@ SCORES_SCHEMA = pa.schema(
 )
 
 _PREFIX = "digitsum."
+_NUM_REJECTED = f"{_PREFIX}num_rejected"
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,24 @@ class PartSource:
             return None
 
 
+@dataclass(frozen=True)
+class Part:
+    """What a part says of itself."""
+
+    source: PartSource
+    num_rejected: int
+    """Rows that have an error in place of a sum."""
+
+    @staticmethod
+    def from_metadata(metadata: dict[bytes, bytes] | None) -> Part | None:
+        """Return what Parquet file metadata say of a part, or None where they are no part's."""
+        source = PartSource.from_metadata(metadata)
+        num_rejected = (metadata or {}).get(_NUM_REJECTED.encode(), b"")
+        if source is None or not num_rejected.isdigit():
+            return None
+        return Part(source, int(num_rejected))
+
+
 def part_source(chunk: Chunk, model_digest: str) -> PartSource:
     """Return what the part of a chunk is scored from."""
     return PartSource(model_digest, chunk.shard, chunk.fingerprint, chunk.first_row, chunk.num_rows)
@@ -93,7 +114,7 @@ def model_directory(model_digest: str) -> str:
     It reads as a Hive partition, so that pyarrow, DuckDB and Spark find the column `model`.
     """
     digest, mark, told = model_digest.partition("-")
-    return f"model={digest[:DIGEST_CHARACTERS]}{mark}{told}"
+    return f"{MODEL_KEY}={digest[:DIGEST_CHARACTERS]}{mark}{told}"
 
 
 def part_path(source: PartSource) -> str:
@@ -102,27 +123,46 @@ def part_path(source: PartSource) -> str:
     The shard's whole path, without its suffix, becomes directories, so that no two shards share a
     name, and an archive's own Hive partitions stay partitions of its scores.
     """
-    shard = source.shard.removesuffix(SHARD_SUFFIX)
     rows = f"rows-{source.first_row:012d}-{source.first_row + source.num_rows:012d}"
-    return f"{model_directory(source.model_digest)}/{shard}/{rows}{SHARD_SUFFIX}"
+    return f"{part_directory(source.model_digest, source.shard)}/{rows}{SHARD_SUFFIX}"
 
 
-def write_part(location: Location, table: pa.Table, source: PartSource) -> None:
-    """Make a part appear whole; raises InputError where it has not the rows of its source."""
+def part_directory(model_digest: str, shard: str) -> str:
+    """Return the directory, below the scores, of the parts of one shard."""
+    return f"{model_directory(model_digest)}/{shard.removesuffix(SHARD_SUFFIX)}"
+
+
+def write_part(location: Location, table: pa.Table, source: PartSource) -> Part:
+    """Make a part appear whole, and return what it says of itself.
+
+    Rows in are rows scored and rows rejected, or nothing appears: raises InputError where the table
+    has not the rows of its source, and ValueError where a row has both a sum and an error, or
+    neither. Raises InputError, or StorageError, where the file system refuses.
+    """
     if table.num_rows != source.num_rows:
         raise InputError(
             f"{source.shard}: gave {table.num_rows} rows from row {source.first_row} on, but its "
             f"footer promised {source.num_rows}: it was changed meanwhile; run again."
         )
-    table = table.cast(SCORES_SCHEMA).replace_schema_metadata(source.to_metadata())
-    with published(location) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
+    is_scored = table.column("predicted_sum").is_valid()
+    is_rejected = table.column("error").is_valid()
+    if not pc.all(pc.xor(is_scored, is_rejected), min_count=0).as_py():
+        raise ValueError(f"{source.shard}: a row is neither scored nor rejected, or both")
+    part = Part(source, pc.sum(is_rejected, min_count=0).as_py())
+    metadata = source.to_metadata() | {_NUM_REJECTED: str(part.num_rejected)}
+    table = table.cast(SCORES_SCHEMA).replace_schema_metadata(metadata)
+    try:
+        with published(location) as temporary:
+            pq.write_table(table, temporary, compression="zstd")
+    except OSError as error:
+        raise storage_error(f"{location.uri}: cannot be written", error) from error
+    return part
 
 
-def read_part_source(location: Location) -> PartSource | None:
-    """Return what a part says it was scored from; None where it is absent, broken or no part."""
+def read_part(location: Location) -> Part | None:
+    """Return what a part says of itself; None where it is absent, broken or no part."""
     try:
         with location.filesystem.open_input_file(location.path) as file:
-            return PartSource.from_metadata(pq.read_metadata(file).metadata)
+            return Part.from_metadata(pq.read_metadata(file).metadata)
     except (OSError, pa.ArrowInvalid):
         return None

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from pyarrow import fs as pafs
 
 from digitsum.archive.images import image_shape
-from digitsum.archive.location import Location, locate
+from digitsum.archive.location import Location, locate, storage_error
 from digitsum.archive.schema import DEFAULT_SHAPE, IMAGE, IMAGE_ID, ImageShape, ReadOptions
 from digitsum.errors import InputError
 
@@ -22,11 +22,11 @@ FOOTER_THREADS = 16
 
 
 @dataclass(frozen=True)
-class ShardFile:
-    """A shard as the file system lists it."""
+class ListedFile:
+    """A shard, or a part of the scores, as the file system lists it."""
 
     path: str
-    """Relative to the archive, with `/` between components."""
+    """Relative to the archive or the scores, with `/` between components."""
     size_bytes: int
     mtime_ns: int
 
@@ -35,7 +35,7 @@ class ShardFile:
 class Shard:
     """A shard as its footer describes it."""
 
-    file: ShardFile
+    file: ListedFile
     row_group_rows: tuple[int, ...]
     """Rows of each row group, in order."""
     shape: ImageShape
@@ -103,7 +103,7 @@ class Chunk:
         return Chunk(**{**row, "row_groups": groups})
 
 
-def list_shards(archive: Location) -> tuple[Location, list[ShardFile]]:
+def list_shards(archive: Location) -> tuple[Location, list[ListedFile]]:
     """Return the directory that shard paths are relative to, and the shards below it, by path.
 
     An archive may also be a single shard. Files and directories whose names begin with `_` or `.`
@@ -113,24 +113,34 @@ def list_shards(archive: Location) -> tuple[Location, list[ShardFile]]:
     if info.type == pafs.FileType.NotFound:
         raise InputError(f"{archive.uri}: no such file or directory; give an archive of shards.")
     if info.type == pafs.FileType.File:
-        return archive.parent, [ShardFile(archive.name, info.size, info.mtime_ns)]
-    try:
-        listing = archive.filesystem.get_file_info(pafs.FileSelector(archive.path, recursive=True))
-    except OSError as error:
-        raise InputError(f"{archive.uri}: cannot be listed: {error}") from error
-    prefix = archive.path.rstrip("/") + "/"
-    files = [
-        ShardFile(entry.path.removeprefix(prefix), entry.size, entry.mtime_ns)
-        for entry in listing
-        if entry.type == pafs.FileType.File and entry.path.endswith(SHARD_SUFFIX)
-    ]
-    shards = [file for file in files if not is_hidden(file.path)]
+        return archive.parent, [ListedFile(archive.name, info.size, info.mtime_ns)]
+    shards = list_parquet(archive, "")
     if not shards:
         raise InputError(
             f"{archive.uri}: holds no {SHARD_SUFFIX} files; make an archive with "
             "`digitsum import` or `digitsum synth`."
         )
-    return archive, sorted(shards, key=lambda shard: shard.path)
+    return archive, shards
+
+
+def list_parquet(root: Location, below: str) -> list[ListedFile]:
+    """Return the Parquet files below a directory of `root`, by path; [] where it is absent.
+
+    Those whose path, from `root` on, has a component that begins with `_` or `.` are passed over.
+    """
+    directory = root.join(below) if below else root
+    selector = pafs.FileSelector(directory.path, recursive=True, allow_not_found=True)
+    try:
+        listing = root.filesystem.get_file_info(selector)
+    except OSError as error:
+        raise storage_error(f"{directory.uri}: cannot be listed", error) from error
+    prefix = root.path.rstrip("/") + "/"
+    files = [
+        ListedFile(entry.path.removeprefix(prefix), entry.size, entry.mtime_ns)
+        for entry in listing
+        if entry.type == pafs.FileType.File and entry.path.endswith(SHARD_SUFFIX)
+    ]
+    return sorted((f for f in files if not is_hidden(f.path)), key=lambda file: file.path)
 
 
 def open_archive(
@@ -143,7 +153,7 @@ def open_archive(
     """
     root, files = list_shards(locate(uri))
     with ThreadPoolExecutor(FOOTER_THREADS) as threads:
-        shards = threads.map(lambda file: _read_footer(root, file, options, default_shape), files)
+        shards = threads.map(lambda file: read_shard(root, file, options, default_shape), files)
         return Archive(root, tuple(shards))
 
 
@@ -156,7 +166,7 @@ def open_parquet(location: Location) -> pq.ParquetFile:
             f"{location.uri}: not a whole Parquet file ({error}); replace or remove it."
         ) from error
     except OSError as error:
-        raise InputError(f"{location.uri}: cannot be read: {error}") from error
+        raise storage_error(f"{location.uri}: cannot be read", error) from error
 
 
 def check_unchanged(root: Location, chunk: Chunk) -> None:
@@ -164,7 +174,7 @@ def check_unchanged(root: Location, chunk: Chunk) -> None:
     location = root.join(chunk.shard)
     info = location.info()
     if info.type == pafs.FileType.File:
-        now = _file_fingerprint(ShardFile(chunk.shard, info.size, info.mtime_ns))
+        now = _file_fingerprint(ListedFile(chunk.shard, info.size, info.mtime_ns))
         if chunk.fingerprint.startswith(f"{now} "):
             return
     raise InputError(f"{location.uri}: was replaced or removed meanwhile; run again.")
@@ -200,7 +210,7 @@ def _cut(shard: Shard, starts: list[int], chunk_images: int) -> Iterator[Chunk]:
             groups, num_rows = [], 0
 
 
-def _file_fingerprint(file: ShardFile) -> str:
+def _file_fingerprint(file: ListedFile) -> str:
     return f"size={file.size_bytes} mtime_ns={file.mtime_ns}"
 
 
@@ -209,9 +219,14 @@ def is_hidden(path: str) -> bool:
     return any(component.startswith(("_", ".")) for component in path.split("/"))
 
 
-def _read_footer(
-    root: Location, file: ShardFile, options: ReadOptions, default_shape: ImageShape
+def read_shard(
+    root: Location, file: ListedFile, options: ReadOptions, default_shape: ImageShape
 ) -> Shard:
+    """Return what the footer of a listed shard says.
+
+    Raises InputError, naming the shard, where it is not Parquet or has no images that digitsum
+    reads.
+    """
     location = root.join(file.path)
     with open_parquet(location) as parquet:
         schema = parquet.schema_arrow

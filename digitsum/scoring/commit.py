@@ -1,23 +1,34 @@
 """Committing scores: what makes a chunk done, and what a reader sees meanwhile.
 
-A chunk is done when its part lies under its final name with metadata that names its source: model,
+A chunk is done when its part lies under its final name with metadata that name its source: model,
 shard, fingerprint, row range. The name follows from the chunk, so that a chunk that is scored twice
-(an actor that was lost after it committed, a run that was killed) ends in the same one file.
+(an actor that was lost after it committed, a run that was killed, two runs at once) ends in the
+same one file, of the same content. What a reader sees, and what the next run does, if a run dies
 
-1. The part is written under a hidden name, then renamed (on object stores: put). Killed before:
-   the chunk is not done, and a hidden file is left that no reader of scores looks at. Killed
-   after: it is done. In between there is nothing.
-2. When all chunks are done, and their parts were seen, parts of rows that the archive no longer has
-   are removed. Until then a reader finds them beside the new ones, where a shard's row count or
-   the chunks' size changed. Killed before or among these: the next run finds and removes them.
-3. `CURRENT` is replaced, in one step, to name the model's directory. Killed before: readers that
-   follow it see the last complete run's model.
+1. before a part is renamed (on object stores: put): nothing of the chunk, or its part of before.
+   The chunk is not done, and is scored again. On a local file system a hidden file is left beside
+   it, which no reader looks at and the next run removes (`remove_leftovers`).
+2. after a part is renamed: the whole part. The chunk is done; its rows were counted before. If the
+   machine loses power before the directory is synced, it is as in 1.
+3. when all parts are there, before or among the removals of parts of rows that the archive no
+   longer has: the new parts beside some of the old. The next run finds the rest and removes it.
+   They are removed last, so that no reader misses rows that are still in the archive.
+4. before `CURRENT` is replaced, in one step: readers that follow it see the last complete run's
+   model. The next run has nothing to score and replaces it.
+5. after that: a complete run without a manifest. Its parts say themselves what they are; the next
+   run has nothing to score.
+
+That a run is complete is not what it remembers but what lies there: the parts are listed once more,
+and the plan made of them must have nothing left to do but what was rejected.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,38 +37,82 @@ import pyarrow as pa
 from pyarrow import fs as pafs
 
 from digitsum.archive.location import Location
-from digitsum.archive.publish import publish_bytes
+from digitsum.archive.publish import TEMPORARY_PREFIX, publish_bytes
 from digitsum.archive.reading import Rows
 from digitsum.archive.scores import (
     CURRENT_FILE,
+    MODEL_KEY,
     SCORES_SCHEMA,
+    Part,
     PartSource,
     model_directory,
     part_path,
-    read_part_source,
+    read_part,
     write_part,
 )
-from digitsum.archive.shards import FOOTER_THREADS, SHARD_SUFFIX, is_hidden
-from digitsum.errors import InputError
+from digitsum.archive.shards import FOOTER_THREADS, ListedFile, list_parquet
+from digitsum.faults import fault_point
 from digitsum.model.predictor import Predictions, Readings
 from digitsum.model.reading import NOTHING
+from digitsum.runs import RUNS_DIRECTORY
 
 
-def committed_parts(scores: Location, model_digest: str) -> dict[str, PartSource | None]:
-    """Return every part of a model below the scores, and what it says it was scored from."""
-    selector = pafs.FileSelector(
-        scores.join(model_directory(model_digest)).path, recursive=True, allow_not_found=True
-    )
-    prefix = scores.path.rstrip("/") + "/"
-    paths = [
-        entry.path.removeprefix(prefix)
-        for entry in scores.filesystem.get_file_info(selector)
-        if entry.type == pafs.FileType.File and entry.path.endswith(SHARD_SUFFIX)
-    ]
-    paths = [path for path in paths if not is_hidden(path)]
+@dataclass(frozen=True)
+class CommittedParts:
+    """The parts of a model, as they were listed."""
+
+    listed: Mapping[ListedFile, Part | None]
+    """What each says of itself; None where it cannot be read."""
+
+    @property
+    def by_path(self) -> dict[str, Part | None]:
+        """Parts by their path below the scores."""
+        return {file.path: part for file, part in self.listed.items()}
+
+    @property
+    def whole(self) -> list[tuple[ListedFile, Part]]:
+        """Those that can be read."""
+        return [(file, part) for file, part in self.listed.items() if part is not None]
+
+
+def committed_parts(
+    scores: Location, model_digest: str, known: Mapping[ListedFile, Part]
+) -> CommittedParts:
+    """Return every part of a model below the scores.
+
+    `known` holds parts that were read before; those that are listed just as they were are not read
+    again.
+    """
+    files = list_parquet(scores, model_directory(model_digest))
+    unknown = [file for file in files if file not in known]
     with ThreadPoolExecutor(FOOTER_THREADS) as threads:
-        sources = threads.map(lambda path: read_part_source(scores.join(path)), paths)
-        return dict(zip(paths, sources, strict=True))
+        parts = threads.map(lambda file: read_part(scores.join(file.path)), unknown)
+        read = dict(zip(unknown, parts, strict=True))
+    return CommittedParts({f: known[f] if f in known else read[f] for f in files})
+
+
+def parts_of_other_models(scores: Location, model_digest: str) -> set[str]:
+    """Return the paths, below their model's directory, of the parts of other models."""
+    selector = pafs.FileSelector(scores.path, allow_not_found=True)
+    own = model_directory(model_digest)
+    return {
+        file.path.partition("/")[2]
+        for entry in scores.filesystem.get_file_info(selector)
+        if entry.type == pafs.FileType.Directory
+        and entry.base_name.startswith(f"{MODEL_KEY}=")
+        and entry.base_name != own
+        for file in list_parquet(scores, entry.base_name)
+    }
+
+
+def remove_leftovers(scores: Location, model_digest: str) -> None:
+    """Remove what killed runs left half written; no other run may be writing (`hold.held`)."""
+    if scores.is_local:
+        for directory in (model_directory(model_digest), RUNS_DIRECTORY):
+            for path in Path(scores.join(directory).path).rglob(f"{TEMPORARY_PREFIX}*"):
+                path.unlink(missing_ok=True)
+        for path in Path(scores.path).glob(f"{TEMPORARY_PREFIX}*"):
+            path.unlink(missing_ok=True)
 
 
 def scored_rows(rows: Rows, predictions: Predictions) -> pa.Table:
@@ -103,37 +158,23 @@ def _lists(
     return pa.ListArray.from_arrays(offsets, pa.array(values[kept]), mask=pa.array(null))
 
 
-def commit_part(scores: Location, tables: Iterable[pa.Table], source: PartSource) -> int:
-    """Make the part of a chunk appear from its scores; return how many of its rows are rejected.
+def commit_part(scores: Location, tables: Iterable[pa.Table], source: PartSource) -> Part:
+    """Make the part of a chunk appear from its scores; return what it says of itself.
 
     Raises InputError, and commits nothing, where there are not as many scores as the chunk has
     rows: its shard was changed after the footer was read.
     """
     table = pa.concat_tables([SCORES_SCHEMA.empty_table(), *tables])
-    write_part(scores.join(part_path(source)), table, source)
-    return int(table.num_rows - table.column("error").null_count)
-
-
-def check_committed(scores: Location, sources: Sequence[PartSource]) -> None:
-    """Raise InputError where a part that actors committed is not what lies there, seen from here.
-
-    So it is where the scores are a local directory of each node, or when another run interfered.
-    """
-    with ThreadPoolExecutor(FOOTER_THREADS) as threads:
-        there = threads.map(
-            lambda source: read_part_source(scores.join(part_path(source))), sources
-        )
-    missing = [source for source, found in zip(sources, there, strict=True) if found != source]
-    if missing:
-        raise InputError(
-            f"{scores.uri}: {len(missing)} of {len(sources)} parts were committed but are not "
-            f"there, the first of {missing[0].shard}; give --scores a place that all nodes share, "
-            "and no two runs at a time."
-        )
+    return write_part(scores.join(part_path(source)), table, source)
 
 
 def complete(scores: Location, model_digest: str, gone: Iterable[str]) -> None:
     """End a run all of whose chunks are done: remove what is gone, point CURRENT at the model."""
+    fault_point("scored")
     for path in gone:
-        scores.filesystem.delete_file(scores.join(path).path)
+        # Another run may have removed it, where no lock keeps runs apart.
+        with suppress(FileNotFoundError):
+            scores.filesystem.delete_file(scores.join(path).path)
+        fault_point("removed")
     publish_bytes(f"{model_directory(model_digest)}\n".encode(), scores.join(CURRENT_FILE))
+    fault_point("pointed")

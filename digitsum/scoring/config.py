@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from tyro.conf import Positional
+
 from digitsum.archive.schema import ReadOptions
 from digitsum.errors import InputError
 
@@ -60,6 +62,12 @@ class ScoreConfig:
     """Only say what would be scored."""
     json: bool = False
     """Say it, on stdout, as one JSON object."""
+    max_rejected: str = "1%"
+    """Images, or shards, that may be rejected before the run counts as incomplete and ends with
+    exit code 3: a percentage such as 0.1% of each, or a fraction such as 0.001."""
+    retry_rejected: bool = False
+    """Also score again the chunks that have rejected images. Shards and chunks that could not be
+    read have no part, and are tried again by every run."""
     chunk_images: int = CHUNK_IMAGES
     """Images in a chunk, rounded up to whole row groups."""
     actors: ActorOptions = field(default_factory=ActorOptions)
@@ -69,6 +77,56 @@ class ScoreConfig:
 
     def __post_init__(self) -> None:
         _check_chunk_images(self.chunk_images)
+        if not 0 <= self.max_rejected_fraction <= 1:
+            raise InputError(f"--max-rejected {self.max_rejected}: give 0% to 100%.")
+
+    @property
+    def max_rejected_fraction(self) -> float:
+        """The fraction of images, or of shards, that may be rejected."""
+        number = self.max_rejected.strip()
+        try:
+            value = float(number.removesuffix("%"))
+        except ValueError:
+            raise InputError(
+                f"--max-rejected {self.max_rejected}: give a percentage such as 0.1%, or a "
+                "fraction such as 0.001."
+            ) from None
+        return value / 100 if number.endswith("%") else value
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatusConfig:
+    """Say what a scores directory holds, and how its last runs ended."""
+
+    scores: Positional[str]
+    """Scores: a directory or URI."""
+    json: bool = False
+    """Say it as one JSON object."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyConfig:
+    """Check scores against their archive: every image scored once, in order, by the model."""
+
+    archive: str
+    """Archive that was scored: a directory or URI."""
+    scores: str
+    """Its scores: a directory or URI."""
+    bundle: str | None = None
+    """Bundle of the model that scored; by default the one that comes with digitsum."""
+    digits: int | None = None
+    """Digits in each image, where the model was told."""
+    sample: int = 1000
+    """Images to score again and compare, spread over the archive; 0 for none."""
+    chunk_images: int = CHUNK_IMAGES
+    """Images in a chunk, as when it was scored."""
+    read: ReadOptions = field(default_factory=ReadOptions)
+    """How to read the archive, as when it was scored."""
+
+    def __post_init__(self) -> None:
+        _check_chunk_images(self.chunk_images)
+        if self.sample < 0:
+            raise InputError(f"--sample {self.sample}: give at least 0.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,14 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any, Literal, get_args
 
 from digitsum.archive.location import Location
-from digitsum.archive.scores import PartSource, part_path, part_source
-from digitsum.archive.shards import Archive, Chunk, is_hidden, plan_chunks
+from digitsum.archive.scores import Part, PartSource, part_directory, part_path, part_source
+from digitsum.archive.shards import Archive, Chunk, Shard, is_hidden, plan_chunks
 from digitsum.errors import InputError
 from digitsum.model.sum_network import SumNetwork
+
+
+@dataclass(frozen=True)
+class RejectedShard:
+    """A shard of which no image can be scored."""
+
+    path: str
+    """Relative to the archive."""
+    reason: str
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What of an archive can be scored."""
+
+    archive: Archive
+    """Of the shards that can be read."""
+    rejected: tuple[RejectedShard, ...] = ()
+    """The others, by path."""
+
+
+Decided = Literal["new", "changed", "done"]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What is to become of a chunk, and why."""
+
+    chunk: Chunk
+    decided: Decided
+    """new: it has no part. changed: it has one, which is replaced. done: it has its part."""
+    reason: str
+    num_rejected: int = 0
+    """Rows of the part, where it is done, that were rejected."""
 
 
 @dataclass(frozen=True)
@@ -17,66 +53,124 @@ class ScorePlan:
     """What a run will do; a pure function of archive, model and committed parts."""
 
     model_digest: str
-    new: tuple[Chunk, ...]
-    """Chunks without a part."""
-    changed: tuple[Chunk, ...]
-    """Chunks whose part is of other bytes, or broken; it is replaced."""
-    done: tuple[Chunk, ...]
-    """Chunks whose part is current; they are not scored again."""
-    gone: tuple[str, ...]
-    """Parts, below the scores, of rows that the archive has no more; they are removed."""
+    decisions: tuple[Decision, ...]
+    """One for each chunk, in the archive's order."""
+    gone: Mapping[str, str]
+    """Parts, below the scores, of rows that the archive has no more, to the reason; they are
+    removed when the run is complete."""
+    rejected: tuple[RejectedShard, ...] = ()
+    """Shards that cannot be scored. Parts of what they were before are left where they are."""
+
+    def chunks(self, *decided: Decided) -> tuple[Chunk, ...]:
+        """Return the chunks on which it was so decided."""
+        return tuple(d.chunk for d in self.decisions if d.decided in decided)
 
     @property
     def to_score(self) -> tuple[Chunk, ...]:
-        """Chunks to score."""
-        return self.new + self.changed
+        """Chunks to score: first those that have no part."""
+        return self.chunks("new") + self.chunks("changed")
 
-    def summary(self) -> dict[str, dict[str, int]]:
-        """Return the number of chunks and images by decision."""
-        return {
-            name: {"chunks": len(chunks), "images": sum(chunk.num_rows for chunk in chunks)}
-            for name, chunks in (("new", self.new), ("changed", self.changed), ("done", self.done))
-        } | {"gone": {"chunks": len(self.gone)}}
+    @property
+    def num_images(self) -> int:
+        """Images of all chunks."""
+        return sum(decision.chunk.num_rows for decision in self.decisions)
+
+    def summary(self) -> dict[str, dict[str, Any]]:
+        """Return how many chunks and images there are by decision, and of these by reason."""
+        found: dict[str, dict[str, Any]] = {
+            decided: {"chunks": 0, "images": 0, "reasons": {}} for decided in get_args(Decided)
+        }
+        for decision in self.decisions:
+            total = found[decision.decided]
+            reason = total["reasons"].setdefault(decision.reason, {"chunks": 0, "images": 0})
+            for counts in (total, reason):
+                counts["chunks"] += 1
+                counts["images"] += decision.chunk.num_rows
+        found["gone"] = {"chunks": len(self.gone), "reasons": _counted(self.gone.values())}
+        reasons = [shard.reason for shard in self.rejected]
+        found["rejected"] = {"shards": len(reasons), "reasons": _counted(reasons, "shards")}
+        return found
 
 
 def plan_scores(
-    archive: Archive,
+    survey: Survey,
     model_digest: str,
     chunk_images: int,
-    committed: Mapping[str, PartSource | None],
+    committed: Mapping[str, Part | None],
+    *,
+    by_other_models: Container[str] = frozenset(),
+    retry_rejected: bool = False,
 ) -> ScorePlan:
     """Compare an archive's chunks with what is committed for a model.
 
-    `committed` maps the path of every part below the scores, of this model, to what it says it was
-    scored from, or None where it cannot be read. Only a part that names the chunk's very source is
-    counted as done.
+    `committed` maps the path of every part below the scores, of this model, to what it says of
+    itself, or None where it cannot be read. Only a part that names the chunk's very source is
+    counted as done, and with `retry_rejected` only if none of its rows was rejected.
+    `by_other_models` holds the paths, below a model's directory, of other models' parts; they
+    bear on reasons only.
     """
-    new, changed, done = [], [], []
+    decisions = []
     planned: set[str] = set()
-    for shard in archive.shards:
+    for shard in survey.archive.shards:
         for chunk in plan_chunks(shard, chunk_images):
             source = part_source(chunk, model_digest)
             path = part_path(source)
             planned.add(path)
-            if path not in committed:
-                new.append(chunk)
-            elif committed[path] == source:
-                done.append(chunk)
+            if path in committed:
+                decisions.append(_compared(chunk, source, committed[path], retry_rejected))
             else:
-                changed.append(chunk)
-    gone = tuple(sorted(set(committed) - planned))
-    return ScorePlan(model_digest, tuple(new), tuple(changed), tuple(done), gone)
+                scored = path.partition("/")[2] in by_other_models
+                decisions.append(Decision(chunk, "new", ONLY_BY_OTHERS if scored else NOT_SCORED))
+    present = {part_directory(model_digest, s.file.path) for s in survey.archive.shards}
+    unknown = {part_directory(model_digest, shard.path) for shard in survey.rejected}
+    gone = {}
+    for path in sorted(set(committed) - planned):
+        directory = path.rpartition("/")[0]
+        if directory not in unknown:
+            gone[path] = OTHER_ROWS if directory in present else SHARD_GONE
+    return ScorePlan(model_digest, tuple(decisions), gone, survey.rejected)
 
 
-def check_shapes(archive: Archive, network: SumNetwork, num_digits: int | None) -> None:
-    """Raise InputError, naming the shard, where images are not of a shape the model reads.
+NOT_SCORED = "not scored yet"
+ONLY_BY_OTHERS = "scored by another model only"
+BYTES_CHANGED = "the shard's bytes changed, or how they are read"
+BROKEN = "the part is broken, or of another format"
+REJECTED_BEFORE = "rows were rejected"
+CURRENT = "current"
+OTHER_ROWS = "the shard has other rows now, or is cut otherwise"
+SHARD_GONE = "the shard is gone"
+
+
+def _compared(
+    chunk: Chunk, source: PartSource, part: Part | None, retry_rejected: bool
+) -> Decision:
+    if part is None:
+        return Decision(chunk, "changed", BROKEN)
+    if part.source != source:
+        return Decision(chunk, "changed", BYTES_CHANGED)
+    if retry_rejected and part.num_rejected:
+        return Decision(chunk, "changed", REJECTED_BEFORE)
+    return Decision(chunk, "done", CURRENT, part.num_rejected)
+
+
+def _counted(reasons: Iterable[str], what: str = "chunks") -> dict[str, dict[str, int]]:
+    return {reason: {what: number} for reason, number in Counter(reasons).items()}
+
+
+def check_shape(root: Location, shard: Shard, network: SumNetwork, num_digits: int | None) -> None:
+    """Raise InputError, naming the shard, where its images are not of a shape the model reads.
 
     Or where they cannot hold `num_digits` digits, if that is how many the model is told they hold.
     """
+    network.check_shape(shard.shape, root.join(shard.file.path).uri)
+    if num_digits is not None:
+        network.check_num_digits(num_digits, shard.shape)
+
+
+def check_shapes(archive: Archive, network: SumNetwork, num_digits: int | None) -> None:
+    """Raise InputError as `check_shape` does, of any shard of an archive."""
     for shard in archive.shards:
-        network.check_shape(shard.shape, f"{archive.root.uri}: {shard.file.path}")
-        if num_digits is not None:
-            network.check_num_digits(num_digits, shard.shape)
+        check_shape(archive.root, shard, network, num_digits)
 
 
 def check_apart(archive: Location, scores: Location) -> None:

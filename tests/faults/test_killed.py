@@ -1,123 +1,45 @@
-"""Processes are killed with SIGKILL in the middle of a run; nothing may be lost or done twice."""
-
-import contextlib
-import sys
-import time
-from collections.abc import Callable
-from pathlib import Path
-
-import psutil
-import pytest
+"""Processes of a run on a Ray of its own are killed in the middle; nothing may be lost or twice."""
 
 from digitsum.archive.synth import SynthConfig, synth
-from digitsum.model.baseline import PIXEL_SCALE, BaselineConfig, BaselineNetwork
-from digitsum.model.bundle import load_bundle, save_bundle
+from digitsum.model.bundle import load_bundle
 from digitsum.training.history import history_from_json
 
-pytestmark = [pytest.mark.faults, pytest.mark.slow]
 WAIT_S = 150
 
 
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory) -> str:
-    """Give a bundle with fresh weights: which sums it predicts does not matter here."""
-    uri = str(tmp_path_factory.mktemp("bundle") / "bundle")
-    network = BaselineNetwork(BaselineConfig(width=96, num_digits=2))
-    save_bundle(uri, "baseline", network, metrics={}, card="", pixel_scale=PIXEL_SCALE)
-    return uri
-
-
-@pytest.fixture(scope="module")
-def archive(tmp_path_factory) -> str:
-    """Give an archive of 12 shards, and so of 12 chunks."""
-    out = str(tmp_path_factory.mktemp("archive") / "archive")
-    synth(SynthConfig(out=out, images=6000, shards=12, digits=2, width=96))
-    return out
-
-
-def start(command: str, log: Path) -> psutil.Popen:
-    line = [sys.executable, "-m", "digitsum", *command.split()]
-    with log.open("a") as output:
-        return psutil.Popen(line, stdout=output, stderr=output)
-
-
-def wait_for(happened: Callable[[], bool], process: psutil.Popen, log: Path) -> None:
-    ended = time.monotonic() + WAIT_S
-    while not happened():
-        assert process.poll() is None, f"the run ended before it could be hurt:\n{log.read_text()}"
-        assert time.monotonic() < ended, f"nothing happened:\n{log.read_text()}"
-        time.sleep(0.01)
-
-
-def title_of(process: psutil.Process) -> str:
-    try:
-        return (process.cmdline() or [""])[0]
-    except psutil.NoSuchProcess:
-        return ""
-
-
-def kill_one(process: psutil.Popen, title: str) -> None:
-    """Kill one of the Ray workers below `process` whose title begins so."""
-    family = process.children(recursive=True)
-    workers = [member for member in family if title_of(member).startswith(title)]
-    assert workers, f"no process {title}"
-    workers[0].kill()
-
-
-def kill_everything(process: psutil.Popen) -> None:
-    """Kill a driver and every process below it at once, as the loss of power would."""
-    family = [process, *process.children(recursive=True)]
-    for act in (psutil.Process.suspend, psutil.Process.kill):
-        for member in family:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                act(member)
-    psutil.wait_procs(family, timeout=WAIT_S)
-
-
-def parts(scores: Path) -> dict[str, bytes]:
-    return {
-        str(path.relative_to(scores)): path.read_bytes()
-        for path in scores.glob("model=*/**/rows-*")
-    }
-
-
-@pytest.fixture(scope="module")
-def undisturbed(archive, bundle, tmp_path_factory) -> dict[str, bytes]:
-    out = tmp_path_factory.mktemp("undisturbed")
-    command = f"score --archive {archive} --scores {out}/scores --bundle {bundle}"
-    assert start(command, out / "log").wait(WAIT_S) == 0
-    found = parts(out / "scores")
-    assert len(found) == 12
-    return found
-
-
 def test_scoring_killed_with_all_its_processes_is_finished_by_the_next_run(
-    archive, bundle, undisturbed, tmp_path
+    nights, undisturbed, left, start, wait_for, kill_everything, tmp_path
 ):
     scores, log = tmp_path / "scores", tmp_path / "log"
-    command = f"score --archive {archive} --scores {scores} --bundle {bundle}"
+    command = nights(tmp_path)
+    before = left(scores)
     process = start(command, log)
-    wait_for(lambda: len(parts(scores)) >= 3, process, log)
+    wait_for(lambda: len(left(scores).items() - before.items()) >= 2, process, log)
     kill_everything(process)
-    committed = parts(scores)
-    assert 3 <= len(committed) < 12
-    assert committed.items() <= undisturbed.items()
-    assert not (scores / "CURRENT").exists()
+    assert left(scores) != undisturbed
 
     assert start(command, log).wait(WAIT_S) == 0, log.read_text()
-    assert parts(scores) == undisturbed
+    assert left(scores) == undisturbed
 
 
-def test_scoring_goes_on_when_an_actor_is_killed(archive, bundle, undisturbed, tmp_path):
-    scores, log = tmp_path / "scores", tmp_path / "log"
-    process = start(f"score --archive {archive} --scores {scores} --bundle {bundle}", log)
-    wait_for(lambda: len(parts(scores)) >= 2, process, log)
-    kill_one(process, "ray::MapWorker")
+def test_a_second_run_is_told_who_holds_the_scores(
+    nights, undisturbed, left, start, wait_for, tmp_path
+):
+    scores, log, second = tmp_path / "scores", tmp_path / "log", tmp_path / "second"
+    command = nights(tmp_path)
+    process = start(command, log)
+    holder = scores / "_runs/.held-by.json"
+    wait_for(holder.exists, process, log)
+    assert start(command, second).wait(WAIT_S) == 4, second.read_text()
+    [said] = [line for line in second.read_text().splitlines() if line.startswith("digitsum: ")]
+    assert f"process {process.pid} on " in said
     assert process.wait(WAIT_S) == 0, log.read_text()
-    assert parts(scores) == undisturbed
+    assert left(scores) == undisturbed
 
 
-def test_training_goes_on_from_its_checkpoint_when_a_worker_is_killed(tmp_path):
+def test_training_goes_on_from_its_checkpoint_when_a_worker_is_killed(
+    start, wait_for, workers_below, tmp_path
+):
     log, run = tmp_path / "log", tmp_path / "_runs/hurt"
     synth(SynthConfig(out=f"{tmp_path}/archive", images=8000, shards=2, digits=2, width=96))
     process = start(
@@ -126,7 +48,7 @@ def test_training_goes_on_from_its_checkpoint_when_a_worker_is_killed(tmp_path):
         log,
     )
     wait_for(lambda: any(run.glob("checkpoint_*/history.json")), process, log)
-    kill_one(process, "ray::RayTrainWorker")
+    workers_below(process, "ray::RayTrainWorker")[0].kill()
     assert len(list(run.glob("checkpoint_*"))) == 1, "the second epoch had ended already"
     assert process.wait(WAIT_S) == 0, log.read_text()
 
@@ -136,7 +58,9 @@ def test_training_goes_on_from_its_checkpoint_when_a_worker_is_killed(tmp_path):
     assert len({epoch.train_loss for epoch in history}) == 3
 
 
-def test_training_killed_with_all_its_processes_is_finished_by_the_same_command(tmp_path):
+def test_training_killed_with_all_its_processes_is_finished_by_the_same_command(
+    start, wait_for, kill_everything, tmp_path
+):
     log, run = tmp_path / "log", tmp_path / "_runs/hurt"
     # Ray Train resumes from the checkpoints that are listed here, not from all that lie there.
     listed = run / "checkpoint_manager_snapshot.json"

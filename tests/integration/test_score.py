@@ -128,10 +128,19 @@ def test_a_baseline_cannot_be_told_of_other_digits_than_it_adds_up(
 
 def test_run_leaves_a_manifest_a_sample_and_the_pointer(scores, reader):
     digest = load_bundle(f"{reader}/bundle").digest
-    [run] = (scores / "_runs").iterdir()
+    [run] = (scores / "_runs").glob("score-*")
     outcome = json.loads((run / "manifest.json").read_text())["outcome"]
     assert (outcome["images"], outcome["rejected"]) == (500, 0)
+    assert outcome["complete"] is True
     assert outcome["model_digest"] == digest
+    assert sum(outcome["sums"].values()) == 500
+    assert [(c["shard"], c["num_rows"]) for c in outcome["chunks"]] == [
+        ("shard-00000.parquet", 167),
+        ("shard-00001.parquet", 167),
+        ("shard-00002.parquet", 166),
+    ]
+    assert all(c["forward_s"] > 0 and c["attempts"] == 1 for c in outcome["chunks"])
+    assert json.loads((run / "plan.json").read_text())["new"]["images"] == 500
     assert (run / "sample.png").read_bytes().startswith(b"\x89PNG")
     assert (scores / "CURRENT").read_text() == f"model={digest[:16]}\n"
 
@@ -198,9 +207,19 @@ def test_bad_images_cost_their_rows_only(reader, tmp_path, read_scores, capsys):
     pq.write_table(pa.table({"picture": images}), archive / "a.parquet")
     out = tmp_path / "scores"
     options = ("--image-column", "picture", "--json")
-    assert score(str(archive), out, reader / "bundle", *options) == 0
+    assert score(str(archive), out, reader / "bundle", *options) == 3
+    assert "2 of 4 images were rejected" in capsys.readouterr().err
+    assert not (out / "CURRENT").exists()
+    again = (*options, "--max-rejected", "50%", "--retry-rejected")
+    assert score(str(archive), out, reader / "bundle", *again) == 0
     outcome = scored_in_last_run(capsys)
     assert (outcome["images"], outcome["rejected"]) == (4, 2)
+    assert (out / "CURRENT").exists()
+    *_, run = sorted((out / "_runs").glob("score-*"))
+    quarantined = pq.read_table(run / "rejected").to_pylist()
+    assert [(q["shard"], q["row"], q["image_id"], q["stage"]) for q in quarantined] == [
+        ("a.parquet", row, f"a.parquet#{row}", "decode") for row in (1, 3)
+    ]
     rows = read_scores(out)
     assert [row["image_id"] for row in rows] == [f"a.parquet#{row}" for row in range(4)]
     assert [row["predicted_sum"] is None for row in rows] == [False, True, False, True]
@@ -227,16 +246,51 @@ def test_another_model_scores_beside_the_first(reader, unlabelled, tmp_path):
     assert (out / "CURRENT").read_text() == f"model={digest[:16]}\n"
 
 
-def test_shard_damaged_in_the_middle_ends_the_run_with_its_sentence(
-    reader, unlabelled, copy_damaged, tmp_path, capsys
+def test_shard_damaged_in_the_middle_costs_that_shard_until_it_is_mended(
+    reader, scores, unlabelled, copy_damaged, tmp_path, capsys
 ):
-    archive = copy_damaged(unlabelled)
-    assert score(str(archive), tmp_path / "scores", reader / "bundle") == 2
+    archive, out, bundle = copy_damaged(unlabelled), tmp_path / "scores", reader / "bundle"
+    assert score(str(archive), out, bundle) == 3
     lines = capsys.readouterr().err.splitlines()
     [said] = [line for line in lines if line.startswith("digitsum: ")]
-    assert "shard-00001.parquet: cannot be read" in said
-    assert said.endswith("replace the shard.")
-    assert not (tmp_path / "scores/CURRENT").exists()
+    assert "167 of 500 images were rejected" in said
+    assert not (out / "CURRENT").exists()
+    healthy = {path: part for path, part in parts(scores).items() if "shard-00001" not in path}
+    assert parts(out) == healthy
+    [run] = (out / "_runs").glob("score-*")
+    [quarantined] = pq.read_table(run / "rejected").to_pylist()
+    assert (quarantined["shard"], quarantined["row"]) == ("shard-00001.parquet", None)
+    assert "cannot be read" in quarantined["reason"]
+    assert json.loads((run / "manifest.json").read_text())["outcome"]["complete"] is False
+
+    shutil.copy2(Path(unlabelled) / "shard-00001.parquet", archive)
+    assert score(str(archive), out, bundle, "--json") == 0
+    assert scored_in_last_run(capsys)["images"] == 167
+    assert [p.removesuffix(".parquet") for p in parts(out)] == [
+        p.removesuffix(".parquet") for p in parts(scores)
+    ]
+    assert main(["status", str(out)]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert "167 images scored" in said[1]
+    assert "incomplete: 167 of 500 images" in said[2]
+
+
+def test_what_is_verified_is_what_was_scored(scores, reader, unlabelled, tmp_path, capsys):
+    def verify(where: Path) -> int:
+        line = f"verify --archive {unlabelled} --scores {where} --bundle {reader}/bundle"
+        return main(line.split())
+
+    assert verify(scores) == 0
+    assert "500 images in 3 chunks are scored once each" in capsys.readouterr().out
+    tampered = tmp_path / "scores"
+    shutil.copytree(scores, tampered)
+    part = min(tampered.glob("model=*/**/rows-*"))
+    table = pq.read_table(part, partitioning=None)
+    sums = table["predicted_sum"].to_pylist()
+    changed = pa.array([(s + 1) % 9 for s in sums], pa.int16())
+    pq.write_table(table.set_column(1, table.schema.field(1), changed), part)
+    assert verify(tampered) == 2
+    assert "scored again, it has" in capsys.readouterr().out
 
 
 @pytest.fixture

@@ -10,8 +10,15 @@ import pytest
 from hypothesis import settings
 
 from digitsum.archive.glyphs import Glyphs, load_glyphs
-from digitsum.archive.schema import ImageShape
+from digitsum.archive.location import locate
+from digitsum.archive.reading import read_chunk
+from digitsum.archive.schema import ImageShape, ReadOptions
+from digitsum.archive.scores import Part, part_source, told_digest
+from digitsum.archive.shards import open_archive, plan_chunks
 from digitsum.archive.writing import LabelledImages
+from digitsum.model.bundle import Bundle
+from digitsum.model.predictor import TorchPredictor
+from digitsum.scoring.commit import commit_part, scored_rows
 
 # A machine under load is slow and not wrong.
 settings.register_profile("unit", deadline=None)
@@ -74,3 +81,24 @@ def glyph_file(embedded_train: Glyphs, tmp_path_factory: pytest.TempPathFactory)
     path = tmp_path_factory.mktemp("glyphs") / "digits.npz"
     np.savez(path, images=embedded_train.pixels[::5], labels=embedded_train.digits[::5])
     return str(path)
+
+
+def _commit_scores(
+    archive: Path, scores: Path, bundle: Bundle, *, chunk_images: int, num_digits: int | None = None
+) -> list[Part]:
+    predictor = TorchPredictor(bundle, batch_size=16, num_digits=num_digits)
+    digest = told_digest(bundle.digest, num_digits)
+    found = open_archive(str(archive), ReadOptions(), bundle.shape)
+    parts = []
+    for shard in found.shards:
+        for chunk in plan_chunks(shard, chunk_images):
+            rows = read_chunk(found.root, chunk, ReadOptions())
+            tables = [scored_rows(some, predictor.predict(some.pixels)) for some in rows]
+            parts.append(commit_part(locate(str(scores)), tables, part_source(chunk, digest)))
+    return parts
+
+
+@pytest.fixture(scope="session")
+def commit_scores() -> Callable[..., list[Part]]:
+    """Score and commit every chunk of an archive, as a run does but without Ray."""
+    return _commit_scores

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import get_type_hints
@@ -12,9 +13,9 @@ import torch
 
 from digitsum.archive.import_images import ImportImagesConfig
 from digitsum.archive.import_npy import ImportNpyConfig
-from digitsum.archive.schema import ImageShape, ReadOptions
-from digitsum.archive.scores import model_directory, told_digest
-from digitsum.archive.shards import open_archive, plan_chunks
+from digitsum.archive.location import locate
+from digitsum.archive.schema import ImageShape
+from digitsum.archive.scores import model_directory, part_directory, told_digest
 from digitsum.archive.synth import SynthConfig
 from digitsum.archive.writing import LabelledImages, write_archive
 from digitsum.cli import main
@@ -23,7 +24,9 @@ from digitsum.model.bundle import load_bundle, save_bundle
 from digitsum.model.counter import CounterNetwork
 from digitsum.model.counter_config import CounterConfig
 from digitsum.model.import_model import ImportModelConfig
-from digitsum.scoring.config import ActorOptions, EvaluateConfig, ScoreConfig
+from digitsum.scoring.config import EvaluateConfig, ScoreConfig, StatusConfig, VerifyConfig
+from digitsum.scoring.hold import held
+from digitsum.scoring.plan import NOT_SCORED, SHARD_GONE
 from digitsum.training.config import TrainConfig
 
 SHAPE = ImageShape(16, 24)
@@ -34,6 +37,8 @@ COMMANDS = {
     "import model": ImportModelConfig,
     "train": TrainConfig,
     "score": ScoreConfig,
+    "status": StatusConfig,
+    "verify": VerifyConfig,
     "evaluate": EvaluateConfig,
 }
 # Each with a good archive IN/ok and a good bundle IN/bundle, and all that is written below OUT.
@@ -41,8 +46,10 @@ WORK = {
     "train": "train --archive IN/ok --bundle OUT/bundle --digits 2",
     "score": "score --archive IN/ok --bundle IN/bundle --scores OUT/scores",
     "plan": "score --archive IN/ok --bundle IN/bundle --scores OUT/scores --plan",
+    "verify": "verify --archive IN/ok --bundle IN/bundle --scores OUT/scores",
     "evaluate": "evaluate --archive IN/ok --bundle IN/bundle --report OUT/report",
 }
+SCORING = ["score", "plan", "verify", "evaluate"]
 TRAIN_COMPOSED = "train --bundle OUT/bundle"
 
 
@@ -146,20 +153,20 @@ def test_an_archive_that_cannot_be_read_is_refused(refused, command, archive, sa
     assert said in refused(WORK[command].replace("IN/ok", archive))
 
 
-@pytest.mark.parametrize("command", ["score", "plan", "evaluate"])
+@pytest.mark.parametrize("command", SCORING)
 def test_images_of_another_shape_than_the_bundles_are_refused(refused, command):
     said = refused(WORK[command].replace("IN/ok", "IN/wide"))
     assert "shard-00000.parquet: images are 16x32, but the model was trained on 16x24" in said
 
 
-@pytest.mark.parametrize("command", ["score", "plan", "evaluate"])
+@pytest.mark.parametrize("command", SCORING)
 def test_images_that_a_counter_does_not_read_are_refused(refused, command):
     line = WORK[command].replace("IN/bundle", "IN/counter")
     said = refused(line.replace("IN/ok", "IN/narrow"))
     assert "images are 16x15, but the model reads images 16 pixels high and 16 to 4096" in said
 
 
-@pytest.mark.parametrize("command", ["score", "plan", "evaluate"])
+@pytest.mark.parametrize("command", SCORING)
 @pytest.mark.parametrize(
     ("bundle", "digits", "said"),
     [
@@ -191,7 +198,7 @@ def test_labels_that_are_no_sums_of_the_digits_are_refused(refused, command, arc
     assert said in refused(WORK[command].replace("IN/ok", f"IN/{archive}") + options)
 
 
-@pytest.mark.parametrize("command", ["score", "plan", "evaluate"])
+@pytest.mark.parametrize("command", SCORING)
 @pytest.mark.parametrize("bundle", ["absent", "empty", "file", "changed"])
 def test_a_bundle_that_is_none_is_refused(refused, command, bundle):
     said = refused(WORK[command].replace("IN/bundle", f"IN/{bundle}"))
@@ -226,6 +233,12 @@ def test_a_bundle_that_is_none_is_refused(refused, command, bundle):
         (WORK["score"] + " --gpus-per-actor 1.5", "--gpus-per-actor 1.5"),
         (WORK["score"] + " --gpus-per-actor inf", "--gpus-per-actor inf"),
         (WORK["score"] + " --id-column nosuch", "'nosuch'"),
+        (WORK["score"] + " --max-rejected 101%", "--max-rejected 101%: give 0% to 100%"),
+        (WORK["score"] + " --max-rejected few", "--max-rejected few: give a percentage"),
+        (WORK["verify"] + " --chunk-images 0", "--chunk-images 0"),
+        (WORK["verify"] + " --sample -1", "--sample -1"),
+        ("status OUT/scores", "scores: holds no scores and no runs"),
+        ("status IN/file", "file: holds no scores and no runs"),
         (WORK["evaluate"] + " --label-column nosuch", "'nosuch'"),
         *((line + " --height 16", "--height and --width") for line in WORK.values()),
         *((line + " --height 16 --width 32", "16x32") for line in WORK.values()),
@@ -291,7 +304,10 @@ def test_the_help_of_a_command_mentions_each_of_its_options(run, command):
 
 
 def test_the_help_lists_the_commands(run):
-    for line, names in (("", "synth import train score evaluate"), ("import", "npy images model")):
+    for line, names in (
+        ("", "synth import train score status verify evaluate"),
+        ("import", "npy images model"),
+    ):
         code, out, err = run(f"{line} --help")
         assert (code, err) == (0, "")
         assert re.findall(r"^[│ ] +[•*] (\w+) ", out, re.MULTILINE) == names.split()
@@ -314,11 +330,24 @@ def test_archives_and_models_are_made_and_planned(run, tmp_path):
 
     line = "score --archive OUT/imported --bundle OUT/bundle --scores OUT/scores --plan"
     code, said, err = run(f"{line} --json")
-    nothing = {"chunks": 0, "images": 0}
-    expected = {"new": {"chunks": 1, "images": 5}, "changed": nothing, "done": nothing}
-    assert (code, err, json.loads(said)) == (0, "", expected | {"gone": {"chunks": 0}})
+    nothing = {"chunks": 0, "images": 0, "reasons": {}}
+    new = {"chunks": 1, "images": 5}
+    assert (code, err, json.loads(said)) == (
+        0,
+        "",
+        {
+            "new": new | {"reasons": {NOT_SCORED: new}},
+            "changed": nothing,
+            "done": nothing,
+            "gone": {"chunks": 0, "reasons": {}},
+            "rejected": {"shards": 0, "reasons": {}},
+        },
+    )
     code, said, err = run(line)
-    assert said.splitlines()[0].split() == ["new", "1", "chunks", "5", "images"]
+    lines = said.splitlines()
+    assert lines[0].split() == ["new", "1", "chunks", "5", "images"]
+    assert lines[1].split() == ["1", "chunks", "5", "images", *NOT_SCORED.split()]
+    assert lines[-1] == "5 images to score; no earlier run tells how long that takes"
     assert not (out / "scores").exists()
 
 
@@ -326,20 +355,13 @@ def test_archives_and_models_are_made_and_planned(run, tmp_path):
     ("bundle", "digits"), [("bundle", None), ("counter", None), ("counter", 2)], ids=str
 )
 def test_a_run_over_what_is_done_scores_nothing_and_completes(
-    run, inputs, tmp_path, bundle, digits
+    run, inputs, tmp_path, commit_scores, bundle, digits
 ):
-    from digitsum.scoring.score import ChunkScorer  # imports Ray, and does not start it
-
     line = WORK["score"].replace("IN/bundle", f"IN/{bundle}") + " --json"
     line += f" --digits {digits}" if digits else ""
     bundle = load_bundle(str(inputs / bundle))
-    archive = open_archive(str(inputs / "ok"), ReadOptions())
     scores = tmp_path / "out" / "scores"
-    scorer = ChunkScorer(
-        bundle, archive.root.uri, str(scores), ReadOptions(), ActorOptions(), digits
-    )
-    for chunk in plan_chunks(archive.shards[0], 100):
-        assert scorer(chunk.to_row()) == {"num_rows": 19, "num_rejected": 0}
+    commit_scores(inputs / "ok", scores, bundle, chunk_images=100, num_digits=digits)
     model = model_directory(told_digest(bundle.digest, digits))
     gone = scores / model / "gone.parquet"
     gone.write_bytes(b"the part of a shard that is no more")
@@ -347,8 +369,114 @@ def test_a_run_over_what_is_done_scores_nothing_and_completes(
     assert (code, err) == (0, "")
     scored = json.loads(said)
     assert (scored["images"], scored["rejected"], scored["images_per_s"]) == (0, 0, 0)
-    assert scored["plan"]["done"] == {"chunks": 1, "images": 19}
+    done = {"chunks": 1, "images": 19}
+    assert scored["plan"]["done"] == done | {"reasons": {"current": done}}
+    assert scored["plan"]["gone"] == {"chunks": 1, "reasons": {SHARD_GONE: {"chunks": 1}}}
+    assert scored["totals"] == {
+        "images": 19,
+        "scored": 19,
+        "rejected": 0,
+        "rejected_shards": 0,
+        "shards": 1,
+    }
     assert not gone.exists()
     assert (scores / "CURRENT").read_text() == f"{model}\n"
     (manifest,) = (scores / "_runs").glob("*/manifest.json")
-    assert json.loads(manifest.read_text())["outcome"] == scored
+    outcome = json.loads(manifest.read_text())["outcome"]
+    assert outcome == scored | {
+        "complete": True,
+        "why_incomplete": None,
+        "rejected_shards": {},
+        "chunks": [],
+    }
+    plan = json.loads((manifest.parent / "plan.json").read_text())
+    assert plan == scored["plan"]
+    again = json.loads(run(line)[1])
+    assert again["plan"]["gone"] == {"chunks": 0, "reasons": {}}
+    assert again["totals"] == scored["totals"]
+
+
+@pytest.fixture
+def done(inputs, tmp_path, commit_scores) -> Path:
+    """Commit the scores of IN/ok below OUT/scores, and return where."""
+    scores = tmp_path / "out" / "scores"
+    commit_scores(inputs / "ok", scores, load_bundle(str(inputs / "bundle")), chunk_images=100)
+    return scores
+
+
+def test_scores_that_another_run_holds_are_left_with_exit_code_4(run, done, content):
+    before = content(done)
+    with held(locate(str(done)), "score-other"):
+        code, out, err = run(WORK["score"])
+    assert (code, out) == (4, "")
+    assert re.fullmatch(rf"digitsum: {done}: is held by run score-other[^\n]+\n", err)
+    after = content(done)
+    assert {name: after[name] for name in before} == before
+    assert not (done / "CURRENT").exists()
+    assert run(WORK["score"])[0] == 0
+
+
+def test_too_many_rejected_shards_end_with_exit_code_3_and_leave_current_as_it_was(
+    run, inputs, tmp_path, commit_scores
+):
+    archive, scores = tmp_path / "archive", tmp_path / "out" / "scores"
+    bundle = load_bundle(str(inputs / "bundle"))
+    shutil.copytree(inputs / "ok", archive)
+    commit_scores(archive, scores, bundle, chunk_images=100)
+    (archive / "bad.parquet").write_text("no Parquet")
+    part = scores / part_directory(bundle.digest, "bad.parquet") / "rows-0.parquet"
+    part.parent.mkdir()
+    part.write_text("the part of what it was before")
+    line = WORK["score"].replace("IN/ok", str(archive))
+    code, out, err = run(f"{line} --max-rejected 49%")
+    assert code == 3
+    assert "0 images scored" in out
+    assert re.fullmatch(r"digitsum: 1 of 2 shards were rejected, more than the 0\.49 [^\n]+\n", err)
+    assert not (scores / "CURRENT").exists()
+    (run_of_it,) = (scores / "_runs").glob("score-*")
+    outcome = json.loads((run_of_it / "manifest.json").read_text())["outcome"]
+    assert outcome["complete"] is False
+    assert outcome["why_incomplete"] == err.removeprefix("digitsum: ").strip()
+    assert list(outcome["rejected_shards"]) == ["bad.parquet"]
+    assert [path.name for path in (run_of_it / "rejected").iterdir()] == ["shards.parquet"]
+
+    code, out, err = run(f"{line} --max-rejected 50%")
+    assert (code, err) == (0, "")
+    assert (scores / "CURRENT").exists()
+    assert part.exists()
+
+
+def test_the_status_of_scores_is_their_current_directory_and_their_runs(run, done):
+    assert run("status OUT/scores")[:1] == (2,)
+    assert run(WORK["score"])[0] == 0
+    (done / "_runs" / "score-99999999T000000.000000Z").mkdir()
+    code, out, err = run("status OUT/scores")
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    model = (done / "CURRENT").read_text().strip()
+    assert lines[0] == f"{done}: current scores in {model}"
+    assert lines[1].endswith("Z: ended before it was complete, or is still at work")
+    assert lines[2].endswith(": 0 images scored in 0.0 s, 0 of them rejected; complete")
+    assert len(lines) == 3
+    found = json.loads(run("status OUT/scores --json")[1])
+    assert (found["scores"], found["current"]) == (str(done), model)
+    assert [len(one) > 1 for one in found["runs"]] == [False, True]
+
+
+def test_scores_of_the_archive_are_verified_and_others_are_not(run, done, tmp_path):
+    code, out, err = run(WORK["verify"])
+    assert (code, err) == (0, "")
+    figures, said = out.splitlines()
+    counts = {"chunks": 1, "images": 19, "rejected": 0, "recomputed": 19, "faults": []}
+    assert json.loads(figures) == counts
+    assert "19 images in 1 chunks are scored once each, in order; 19 were scored again" in said
+    assert json.loads(run(WORK["verify"] + " --sample 3")[1].splitlines()[0])["recomputed"] == 3
+
+    (part,) = done.glob("model=*/*/rows-*")
+    part.write_bytes(b"")
+    code, out, err = run(WORK["verify"])
+    assert code == 2
+    fault, figures = out.splitlines()
+    assert "no current scores: the part is broken" in fault
+    assert json.loads(figures)["faults"] == [fault]
+    assert re.fullmatch(r"digitsum: [^\n]+: the scores are not those of [^\n]+\n", err)

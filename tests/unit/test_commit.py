@@ -1,4 +1,5 @@
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,17 +12,22 @@ from digitsum.archive.location import Location, locate
 from digitsum.archive.reading import Rows
 from digitsum.archive.scores import (
     SCORES_SCHEMA,
+    Part,
     PartSource,
     part_path,
-    read_part_source,
+    read_part,
 )
+from digitsum.archive.shards import list_parquet
 from digitsum.errors import InputError
 from digitsum.model.predictor import Predictions
+from digitsum.runs import RUNS_DIRECTORY
+from digitsum.scoring import commit
 from digitsum.scoring.commit import (
-    check_committed,
     commit_part,
     committed_parts,
     complete,
+    parts_of_other_models,
+    remove_leftovers,
     scored_rows,
 )
 
@@ -41,6 +47,10 @@ def scores(tmp_path) -> Location:
 def files(tmp_path, content) -> Callable[[], list[str]]:
     """List all files below the scores, hidden ones too."""
     return lambda: list(content(tmp_path / "scores"))
+
+
+def by_path(scores: Location, model_digest: str = MODEL) -> dict[str, Part | None]:
+    return committed_parts(scores, model_digest, {}).by_path
 
 
 def current(scores) -> str:
@@ -105,15 +115,15 @@ def test_where_no_row_is_rejected_no_error_is_written_and_where_all_are_no_sum()
 
 
 def test_a_committed_part_holds_all_rows_in_order_and_names_its_source(scores, files):
-    num_rejected = commit_part(scores, [table_of(2, 1), table_of(3, 0, first=2)], FIRST)
-    assert num_rejected == 2
+    said = commit_part(scores, [table_of(2, 1), table_of(3, 0, first=2)], FIRST)
+    assert said == Part(FIRST, 2)
     assert files() == [part_path(FIRST)]
     part = scores.join(part_path(FIRST))
     table = pq.read_table(pa.BufferReader(part.read_bytes()))
     assert table["image_id"].to_pylist() == [f"image-{row}" for row in range(5)]
     assert table["predicted_sum"].to_pylist() == [0, None, None, 3, 4]
     assert table.schema.equals(SCORES_SCHEMA)
-    assert read_part_source(part) == FIRST
+    assert read_part(part) == said
 
 
 @pytest.mark.parametrize("num_rows", [[4], [6], [2, 2], [5, 1], [0], []], ids=str)
@@ -143,14 +153,15 @@ def test_a_chunk_that_fails_while_it_is_scored_commits_nothing(scores, files):
 
 def test_a_chunk_that_is_committed_twice_is_one_part_the_last(scores, files):
     commit_part(scores, [table_of(5)], FIRST)
-    assert commit_part(scores, [table_of(5, 4)], FIRST) == 1
+    assert commit_part(scores, [table_of(5, 4)], FIRST) == Part(FIRST, 1)
     assert files() == [part_path(FIRST)]
     part = pq.read_table(pa.BufferReader(scores.join(part_path(FIRST)).read_bytes()))
     assert part["error"].to_pylist() == [None] * 4 + ["image 4 is null"]
 
 
 def test_before_anything_is_scored_no_part_is_committed(scores, files):
-    assert committed_parts(scores, MODEL) == {}
+    assert by_path(scores) == {}
+    assert committed_parts(scores, MODEL, {}).whole == []
     assert files() == []
 
 
@@ -158,9 +169,9 @@ def test_committed_parts_are_found_with_their_sources_each_models_apart(scores):
     other = PartSource(OTHER_MODEL, "b.parquet", THIRD.fingerprint, 0, 2)
     for source in (FIRST, SECOND, THIRD, other):
         commit_part(scores, [table_of(source.num_rows)], source)
-    expected = {part_path(source): source for source in (FIRST, SECOND, THIRD)}
-    assert committed_parts(scores, MODEL) == expected
-    assert committed_parts(scores, OTHER_MODEL) == {part_path(other): other}
+    expected = {part_path(source): Part(source, 0) for source in (FIRST, SECOND, THIRD)}
+    assert by_path(scores) == expected
+    assert by_path(scores, OTHER_MODEL) == {part_path(other): Part(other, 0)}
 
 
 @pytest.mark.parametrize(
@@ -179,13 +190,15 @@ def test_a_part_that_cannot_be_read_is_found_without_a_source(scores, damage):
     commit_part(scores, [table_of(2)], THIRD)
     path = Path(scores.join(part_path(FIRST)).path)
     path.write_bytes(damage(path.read_bytes()))
-    assert committed_parts(scores, MODEL) == {part_path(FIRST): None, part_path(THIRD): THIRD}
+    assert by_path(scores) == {part_path(FIRST): None, part_path(THIRD): Part(THIRD, 0)}
+    whole = committed_parts(scores, MODEL, {}).whole
+    assert [(file.path, part) for file, part in whole] == [(part_path(THIRD), Part(THIRD, 0))]
 
 
 def test_parquet_of_other_tools_is_found_without_a_source(scores, write_parquet):
     directory = Path(scores.path) / f"model={MODEL[:16]}"
     write_parquet(directory / "foreign.parquet", {"a": [1]})
-    assert committed_parts(scores, MODEL) == {f"{directory.name}/foreign.parquet": None}
+    assert by_path(scores) == {f"{directory.name}/foreign.parquet": None}
 
 
 def test_hidden_files_and_what_is_no_parquet_are_no_parts(scores):
@@ -194,7 +207,7 @@ def test_hidden_files_and_what_is_no_parquet_are_no_parts(scores):
     hidden = [".tmp-0123", ".tmp-0123.parquet", "_backup.parquet", "notes.txt", "rows.parquet.bak"]
     for name in hidden:
         (part.parent / name).write_bytes(part.read_bytes())
-    assert committed_parts(scores, MODEL) == {part_path(THIRD): THIRD}
+    assert by_path(scores) == {part_path(THIRD): Part(THIRD, 0)}
 
 
 @pytest.mark.parametrize("directory", ["_old", ".trash"])
@@ -203,7 +216,7 @@ def test_files_in_hidden_directories_are_no_parts(scores, directory):
     part = Path(scores.join(part_path(THIRD)).path)
     (part.parent / directory).mkdir()
     (part.parent / directory / part.name).write_bytes(part.read_bytes())
-    assert committed_parts(scores, MODEL) == {part_path(THIRD): THIRD}
+    assert by_path(scores) == {part_path(THIRD): Part(THIRD, 0)}
 
 
 def test_completing_removes_what_is_gone_and_points_at_the_model(scores, files):
@@ -240,8 +253,73 @@ def test_the_scores_are_one_data_set_for_other_tools(scores, tmp_path):
     assert sorted(found.to_table()["image_id"].to_pylist()) == sorted(expected)
 
 
-def test_parts_that_are_not_there_after_a_run_are_missed(scores):
+def test_parts_listed_as_they_are_known_are_not_read_again(scores, monkeypatch):
+    for source in (FIRST, SECOND, THIRD):
+        commit_part(scores, [table_of(source.num_rows)], source)
+    first = committed_parts(scores, MODEL, {})
+    known = dict(first.whole)
+    read = []
+    monkeypatch.setattr(commit, "read_part", lambda place: read.append(place.path))
+    assert committed_parts(scores, MODEL, known) == first
+    assert read == []
+
+
+@pytest.mark.parametrize("field", ["path", "size_bytes", "mtime_ns"])
+def test_a_part_listed_otherwise_than_it_is_known_is_read(scores, field):
+    commit_part(scores, [table_of(2, 1)], THIRD)
+    (file,) = list_parquet(scores, f"model={MODEL[:16]}")
+    changed = replace(file, **{field: "b.parquet" if field == "path" else 1})
+    assert by_path(scores) == {file.path: Part(THIRD, 1)}
+    known = {changed: Part(FIRST, 0)}
+    assert committed_parts(scores, MODEL, known).by_path == {file.path: Part(THIRD, 1)}
+    known = {file: Part(FIRST, 0)}  # believed where all three are the same
+    assert committed_parts(scores, MODEL, known).by_path == {file.path: Part(FIRST, 0)}
+
+
+def test_parts_of_other_models_are_found_by_their_paths_below_the_model(scores):
+    for source in (FIRST, replace(FIRST, model_digest=OTHER_MODEL), THIRD):
+        commit_part(scores, [table_of(source.num_rows)], source)
+    told = replace(SECOND, model_digest=f"{MODEL}-digits4")
+    commit_part(scores, [table_of(told.num_rows)], told)
+    complete(scores, MODEL, [])
+
+    def below(*sources: PartSource) -> set[str]:
+        return {part_path(source).partition("/")[2] for source in sources}
+
+    assert parts_of_other_models(scores, MODEL) == below(FIRST, SECOND)
+    assert parts_of_other_models(scores, OTHER_MODEL) == below(FIRST, SECOND, THIRD)
+    assert parts_of_other_models(locate(f"{scores.path}/absent"), MODEL) == set()
+
+
+def test_leftovers_of_killed_runs_are_removed_and_nothing_else(scores, content):
     commit_part(scores, [table_of(2)], THIRD)
-    check_committed(scores, [THIRD])
-    with pytest.raises(InputError, match="1 of 2 parts"):
-        check_committed(scores, [THIRD, FIRST])
+    complete(scores, MODEL, [])
+    root, model = Path(scores.path), f"model={MODEL[:16]}"
+    for kept in (
+        f"{RUNS_DIRECTORY}/score-1/manifest.json",
+        "mine.txt",
+        ".hidden",
+        f"{model}/tmp-1",
+    ):
+        (root / kept).parent.mkdir(parents=True, exist_ok=True)
+        (root / kept).write_text("kept")
+    before = content(root)
+    for name in (".tmp-0", f"{RUNS_DIRECTORY}/.tmp-1", f"{RUNS_DIRECTORY}/score-1/.tmp-2"):
+        (root / name).write_text("half")
+    for name in (f"{model}/.tmp-3", f"{model}/b/.tmp-4"):
+        (root / name).write_text("half")
+    remove_leftovers(scores, MODEL)
+    assert content(root) == before
+    remove_leftovers(scores, OTHER_MODEL)
+    assert content(root) == before
+
+
+def test_where_nothing_is_there_are_no_leftovers_to_remove(scores, files):
+    remove_leftovers(scores, MODEL)
+    assert files() == []
+
+
+def test_completing_goes_on_where_another_run_removed_what_is_gone(scores, files):
+    commit_part(scores, [table_of(2)], THIRD)
+    complete(scores, MODEL, [part_path(FIRST)])
+    assert sorted(files()) == sorted(["CURRENT", part_path(THIRD)])

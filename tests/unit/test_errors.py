@@ -1,7 +1,15 @@
 import pytest
 from ray.exceptions import RayTaskError
 
-from digitsum.errors import DigitsumError, InputError, find_digitsum_error
+from digitsum.errors import (
+    DigitsumError,
+    InputError,
+    ScoresHeldError,
+    StorageError,
+    TooManyRejectedError,
+    find_digitsum_error,
+    one_line,
+)
 
 SAID = InputError("data/a.parquet: no such file; give another.")
 
@@ -99,3 +107,18 @@ def test_of_rays_twin_of_an_error_only_the_sentence_is_taken():
     wrapped = RayTaskError("score", "Traceback ...", SAID).as_instanceof_cause()
     assert isinstance(wrapped, InputError)  # by its class it would pass for the error itself
     assert find_digitsum_error(wrapped) is SAID
+
+
+def test_each_reason_to_fail_has_its_own_exit_code():
+    assert StorageError("x").exit_code == 2
+    assert TooManyRejectedError("x").exit_code == 3
+    assert ScoresHeldError("x").exit_code == 4
+    assert issubclass(StorageError, InputError)
+    for kind in (TooManyRejectedError, ScoresHeldError):
+        assert issubclass(kind, DigitsumError)
+        assert not issubclass(kind, InputError)
+
+
+def test_a_message_of_several_lines_becomes_one():
+    assert one_line(ValueError(" a\n\tb  c\r\n")) == "a b c"
+    assert one_line(ValueError()) == ""

@@ -1,10 +1,14 @@
+import errno
+import os
 from pathlib import Path
 
 import pytest
 from pyarrow import fs as pafs
 
-from digitsum.archive.location import Location, locate
-from digitsum.errors import InputError
+from digitsum.archive.location import Location, locate, storage_error
+from digitsum.archive.publish import publish_bytes
+from digitsum.archive.shards import list_parquet, open_parquet
+from digitsum.errors import InputError, StorageError
 
 
 def test_a_relative_path_is_made_absolute(tmp_path, monkeypatch):
@@ -86,3 +90,85 @@ def test_a_password_in_a_uri_is_refused_and_not_repeated():
     with pytest.raises(InputError) as refusal:
         locate("s3://key:hidden-word@bucket/archive")
     assert "hidden-word" not in str(refusal.value)
+
+
+MAY_PASS = [errno.EIO, errno.ETIMEDOUT, errno.ECONNRESET, errno.EAGAIN, errno.ESTALE, errno.EBUSY]
+STAYS = [errno.ENOENT, errno.EACCES, errno.ENOSPC, errno.EROFS, errno.ENOTDIR, errno.EISDIR]
+
+
+def kind_of(error: OSError) -> type:
+    return type(storage_error("s3://bucket/a: cannot be read", error))
+
+
+@pytest.mark.parametrize("number", MAY_PASS, ids=errno.errorcode.get)
+def test_an_error_number_that_may_pass_is_a_storage_error(number):
+    assert kind_of(OSError(number, os.strerror(number))) is StorageError
+
+
+@pytest.mark.parametrize("number", STAYS, ids=errno.errorcode.get)
+def test_an_error_number_that_stays_is_bad_input(number):
+    assert kind_of(OSError(number, os.strerror(number))) is InputError
+
+
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [
+        ("AWS Error NETWORK_CONNECTION during HeadObject operation: curlCode: 7", StorageError),
+        ("AWS Error SLOW_DOWN during PutObject operation: reduce your rate", StorageError),
+        ("AWS Error SERVICE_UNAVAILABLE (HTTP status 503) during GetObject", StorageError),
+        ("AWS Error INTERNAL_FAILURE (HTTP status 500) during ListObjectsV2", StorageError),
+        ("google::cloud::Status(UNAVAILABLE: try again)", StorageError),
+        ("AWS Error ACCESS_DENIED during HeadObject operation: No response body.", InputError),
+        ("AWS Error NO_SUCH_BUCKET during ListObjectsV2 operation", InputError),
+        ("Couldn't deserialize thrift: TProtocolException", InputError),
+        ("", InputError),
+    ],
+)
+def test_an_error_without_a_number_is_told_by_what_the_object_store_says(said, kind):
+    assert kind_of(OSError(said)) is kind
+
+
+def test_a_number_that_stays_is_bad_input_whatever_is_said_with_it():
+    assert kind_of(OSError(errno.ENOENT, "AWS Error SLOW_DOWN")) is InputError
+
+
+def test_what_is_said_of_a_storage_error_names_the_place_in_one_line():
+    error = storage_error("s3://bucket/a: cannot be read", OSError("one\n  two"))
+    assert str(error) == "s3://bucket/a: cannot be read: one two"
+
+
+class Refusing(pafs.FileSystemHandler):
+    """A file system that answers everything with an error that may pass."""
+
+    def refuse(self, *_arguments, **_named):
+        raise OSError(errno.ETIMEDOUT, "timed out")
+
+    def get_type_name(self):
+        return "refusing"
+
+    def normalize_path(self, path):
+        return path
+
+    get_file_info = get_file_info_selector = open_input_file = open_input_stream = refuse
+    create_dir = copy_file = delete_dir = delete_dir_contents = delete_file = refuse
+    delete_root_dir_contents = move = open_append_stream = open_output_stream = refuse
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        Location.info,
+        Location.is_file,
+        Location.check_directory,
+        Location.read_bytes,
+        lambda place: list_parquet(place, ""),
+        lambda place: list_parquet(place, "below"),
+        open_parquet,
+        lambda place: publish_bytes(b"x", place),
+    ],
+    ids=["info", "is_file", "check_directory", "read_bytes", "list", "below", "open", "publish"],
+)
+def test_a_file_system_that_refuses_for_now_raises_a_storage_error_that_names_the_place(ask):
+    place = Location("store://bucket/a", pafs.PyFileSystem(Refusing()), "bucket/a")
+    with pytest.raises(StorageError, match=r"^store://bucket/a.*: cannot be .*timed out"):
+        ask(place)

@@ -79,6 +79,15 @@ def test_a_block_that_writes_nothing_publishes_nothing(target, tmp_path, content
     assert content(tmp_path) == {}
 
 
+def test_bytes_that_the_file_system_refuses_are_bad_input_that_names_the_place(tmp_path, content):
+    (tmp_path / "file").write_bytes(b"in the way")
+    (tmp_path / "directory" / "full").mkdir(parents=True)
+    for place in ("file/part", "directory"):
+        with pytest.raises(InputError, match=f"{tmp_path}/{place}: cannot be written: "):
+            publish_bytes(b"x", locate(str(tmp_path / place)))
+    assert content(tmp_path) == {"file": b"in the way"}
+
+
 def test_local_directories_are_made(tmp_path, content):
     publish_bytes(b"x", locate(str(tmp_path / "a" / "b" / "c")))
     assert content(tmp_path) == {"a/b/c": b"x"}

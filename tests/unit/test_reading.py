@@ -1,3 +1,4 @@
+import errno
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from digitsum.archive.reading import BATCH_ROWS, Rows, check_labels, read_chunk
 from digitsum.archive.schema import ImageShape, ReadOptions
 from digitsum.archive.shards import Archive, open_archive, plan_chunks
 from digitsum.archive.writing import write_archive
-from digitsum.errors import InputError
+from digitsum.errors import InputError, StorageError
 
 SHAPE = ImageShape(2, 3)
 OPTIONS = ReadOptions(height=2, width=3)
@@ -251,3 +252,18 @@ def test_a_shard_replaced_since_it_was_planned_is_refused_naming_it(
         write_parquet(path, columns, row_group_size=2)
     with pytest.raises(InputError, match=r"a\.parquet"):
         read(archive, labels=True)
+
+
+def test_a_read_that_fails_for_a_reason_that_may_pass_is_a_storage_error(
+    tmp_path, write_parquet, monkeypatch
+):
+    write_parquet(tmp_path / "a.parquet", {"image": [bytes(40 * 168)] * 3})
+    archive = open_archive(str(tmp_path), ReadOptions())
+    (chunk,) = plan_chunks(archive.shards[0], 10)
+
+    def time_out(*_):
+        raise OSError(errno.ETIMEDOUT, "timed out")
+
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", time_out)
+    with pytest.raises(StorageError, match=r"a\.parquet: cannot be read after row 0.*timed out"):
+        list(read_chunk(archive.root, chunk, ReadOptions()))

@@ -1,11 +1,13 @@
 import json
 import platform
+import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, timezone
 from importlib.metadata import version
 
 import pytest
 
+from digitsum import runs
 from digitsum.archive.location import locate
 from digitsum.archive.schema import ReadOptions
 from digitsum.runs import new_run_id, write_manifest
@@ -81,3 +83,14 @@ def test_a_manifest_is_replaced_whole(tmp_path):
         write_manifest(run, "score", Config(), NOW, {"images": images})
     assert json.loads((tmp_path / "run" / "manifest.json").read_text())["outcome"] == {"images": 2}
     assert len(list((tmp_path / "run").iterdir())) == 1
+
+
+def test_a_manifest_says_by_which_commit_where_it_runs_from_a_working_tree(manifest, monkeypatch):
+    commit = manifest["git_commit"]
+    assert commit is None or re.fullmatch("[0-9a-f]{40}(-dirty)?", commit)
+    monkeypatch.setattr(runs.subprocess, "run", no_git)
+    assert runs._git_commit() is None
+
+
+def no_git(*_arguments, **_named):
+    raise FileNotFoundError("git")

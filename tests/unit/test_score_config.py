@@ -1,7 +1,7 @@
 import pytest
 
 from digitsum.errors import InputError
-from digitsum.scoring.config import ActorOptions, EvaluateConfig, ScoreConfig
+from digitsum.scoring.config import ActorOptions, EvaluateConfig, ScoreConfig, VerifyConfig
 
 
 @pytest.mark.parametrize(
@@ -51,6 +51,8 @@ def test_chunks_without_images_are_refused(chunk_images):
         ScoreConfig(archive="a", scores="s", bundle="b", chunk_images=chunk_images)
     with pytest.raises(InputError, match=f"--chunk-images {chunk_images}"):
         EvaluateConfig(archive="a", bundle="b", chunk_images=chunk_images)
+    with pytest.raises(InputError, match=f"--chunk-images {chunk_images}"):
+        VerifyConfig(archive="a", scores="s", chunk_images=chunk_images)
 
 
 def test_bundle_and_number_of_digits_need_not_be_given():
@@ -61,3 +63,41 @@ def test_bundle_and_number_of_digits_need_not_be_given():
 def test_a_chunk_of_one_image_is_taken():
     assert ScoreConfig(archive="a", scores="s", bundle="b", chunk_images=1).chunk_images == 1
     assert EvaluateConfig(archive="a", bundle="b", chunk_images=1).chunk_images == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "fraction"),
+    [
+        ("1%", 0.01),
+        ("0.1%", 0.001),
+        ("0.001", 0.001),
+        ("0", 0),
+        ("0%", 0),
+        ("100%", 1),
+        ("1", 1),
+        ("1e-3", 0.001),
+        (" 2.5 % ", 0.025),
+    ],
+)
+def test_what_may_be_rejected_is_a_percentage_or_a_fraction(given, fraction):
+    config = ScoreConfig(archive="a", scores="s", max_rejected=given)
+    assert config.max_rejected_fraction == pytest.approx(fraction, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["", "%", "few", "1%%", "%1", "1 percent", "1,5%", "-1%", "-0.1", "101%", "1.5", "nan", "inf%"],
+)
+def test_what_may_be_rejected_is_refused_unless_it_is_0_to_100_percent(given):
+    with pytest.raises(InputError, match=f"^--max-rejected {given}: give "):
+        ScoreConfig(archive="a", scores="s", max_rejected=given)
+
+
+def test_one_percent_may_be_rejected_where_nothing_is_said():
+    assert ScoreConfig(archive="a", scores="s").max_rejected_fraction == 0.01
+
+
+def test_a_sample_to_verify_is_of_at_least_no_images():
+    assert VerifyConfig(archive="a", scores="s", sample=0).sample == 0
+    with pytest.raises(InputError, match="--sample -1: give at least 0"):
+        VerifyConfig(archive="a", scores="s", sample=-1)

@@ -1,3 +1,6 @@
+import tempfile
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
@@ -10,14 +13,16 @@ from digitsum.archive.location import locate
 from digitsum.archive.schema import ImageShape
 from digitsum.archive.scores import (
     SCORES_SCHEMA,
+    Part,
     PartSource,
+    part_directory,
     part_path,
     part_source,
-    read_part_source,
+    read_part,
     told_digest,
     write_part,
 )
-from digitsum.archive.shards import Shard, ShardFile, plan_chunks
+from digitsum.archive.shards import ListedFile, Shard, plan_chunks
 from digitsum.errors import InputError
 
 DIGEST = "0123456789abcdef" * 4
@@ -73,8 +78,8 @@ def test_metadata_that_lacks_a_value_names_no_source(lacking):
 @pytest.mark.parametrize(
     "change",
     [
-        {"format": b"1"},
-        {"format": b"3"},
+        {"format": b"2"},
+        {"format": b"4"},
         {"first_row": b"four"},
         {"num_rows": b""},
         {"model_digest": b"\xff"},
@@ -116,7 +121,7 @@ def test_paths_sort_as_the_rows_do():
 
 
 def test_a_chunks_source_names_its_shard_and_rows():
-    shard = Shard(ShardFile("a.parquet", 100, 5), (10, 10, 4), ImageShape(), None)
+    shard = Shard(ListedFile("a.parquet", 100, 5), (10, 10, 4), ImageShape(), None)
     assert [part_source(chunk, DIGEST) for chunk in plan_chunks(shard, 15)] == [
         PartSource(DIGEST, "a.parquet", shard.fingerprint, 0, 20),
         PartSource(DIGEST, "a.parquet", shard.fingerprint, 20, 4),
@@ -125,8 +130,8 @@ def test_a_chunks_source_names_its_shard_and_rows():
 
 def test_a_part_holds_the_scores_and_says_what_they_are_of(tmp_path):
     location = locate(str(tmp_path)).join(part_path(SOURCE))
-    write_part(location, scores(), SOURCE)
-    assert read_part_source(location) == SOURCE
+    assert write_part(location, scores(), SOURCE) == Part(SOURCE, 1)
+    assert read_part(location) == Part(SOURCE, 1)
     table = pq.read_table(location.path, partitioning=None)
     assert table.schema.equals(SCORES_SCHEMA)
     assert table.to_pylist() == scores().to_pylist()
@@ -147,7 +152,7 @@ def test_a_part_is_replaced_where_the_shard_has_changed(tmp_path):
     write_part(location, scores(), SOURCE)
     changed = PartSource(**{**vars(SOURCE), "fingerprint": "size=6"})
     write_part(location, scores(), changed)
-    assert read_part_source(location) == changed
+    assert read_part(location) == Part(changed, 1)
 
 
 @pytest.mark.parametrize("num_rows", [2, 4])
@@ -157,16 +162,72 @@ def test_a_part_without_exactly_the_rows_of_its_source_is_refused(num_rows, tmp_
     assert content(tmp_path) == {}
 
 
+rows_that_cannot_be = st.lists(
+    st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=9
+).filter(lambda rows: any(has_sum == has_error for has_sum, has_error in rows))
+
+
+def table_of(rows: list[tuple[bool, bool]]) -> pa.Table:
+    columns = {
+        name: pa.nulls(len(rows), SCORES_SCHEMA.field(name).type) for name in SCORES_SCHEMA.names
+    }
+    columns["image_id"] = pa.array([str(row) for row in range(len(rows))])
+    columns["predicted_sum"] = pa.array([5 if some else None for some, _ in rows], pa.int16())
+    columns["error"] = pa.array(["bad" if some else None for _, some in rows], pa.string())
+    return pa.table(columns, schema=SCORES_SCHEMA)
+
+
+@given(rows_that_cannot_be)
+def test_rows_that_are_neither_scored_nor_rejected_or_both_make_no_part(rows):
+    source = PartSource(DIGEST, "a.parquet", "", 0, len(rows))
+    with tempfile.TemporaryDirectory() as directory:
+        with pytest.raises(ValueError, match=r"a\.parquet: a row is neither scored nor rejected"):
+            write_part(locate(f"{directory}/part.parquet"), table_of(rows), source)
+        assert list(Path(directory).iterdir()) == []
+
+
+@given(st.lists(st.booleans(), max_size=9))
+def test_a_part_says_how_many_of_its_rows_were_rejected(rejected):
+    source = PartSource(DIGEST, "a.parquet", "", 0, len(rejected))
+    with tempfile.TemporaryDirectory() as directory:
+        location = locate(f"{directory}/part.parquet")
+        part = write_part(location, table_of([(not row, row) for row in rejected]), source)
+        assert part == read_part(location) == Part(source, sum(rejected))
+
+
+@pytest.mark.parametrize("num_rejected", [None, b"", b"-1", b"one", b"1.0", b"\xff"], ids=str)
+def test_metadata_without_a_number_of_rejected_rows_are_no_parts(num_rejected):
+    metadata = pa.schema([], SOURCE.to_metadata()).metadata
+    key = b"digitsum.num_rejected"
+    assert Part.from_metadata({**metadata, key: b"3"}) == Part(SOURCE, 3)
+    assert Part.from_metadata(metadata | ({key: num_rejected} if num_rejected else {})) is None
+    assert Part.from_metadata({key: b"3"}) is None
+    assert Part.from_metadata(None) is None
+
+
+@given(sources)
+def test_a_part_lies_in_the_directory_of_its_shards_parts(source):
+    directory = part_directory(source.model_digest, source.shard)
+    assert part_path(source).rpartition("/")[0] == directory
+
+
+def test_a_part_that_cannot_be_written_is_refused_naming_it(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(InputError, match=r"file/part\.parquet: cannot be written"):
+        write_part(locate(str(tmp_path / "file" / "part.parquet")), scores(), SOURCE)
+
+
 def test_scores_of_another_schema_are_refused(tmp_path, content):
-    with pytest.raises((ValueError, pa.ArrowInvalid)):
-        write_part(locate(str(tmp_path / "a")), scores().drop_columns(["error"]), SOURCE)
+    for name in SCORES_SCHEMA.names:
+        with pytest.raises((ValueError, KeyError, pa.ArrowInvalid)):
+            write_part(locate(str(tmp_path / "a")), scores().drop_columns([name]), SOURCE)
     unnamed = scores().set_column(0, SCORES_SCHEMA.field(0).with_nullable(True), [["a", None, "b"]])
     with pytest.raises((ValueError, pa.ArrowInvalid)):
         write_part(locate(str(tmp_path / "a")), unnamed, SOURCE)
     assert content(tmp_path) == {}
 
 
-def test_an_absent_broken_or_foreign_part_names_no_source(tmp_path, write_parquet):
+def test_an_absent_broken_or_foreign_part_says_nothing_of_itself(tmp_path, write_parquet):
     root = locate(str(tmp_path))
     write_part(root.join("whole"), scores(), SOURCE)
     data = (tmp_path / "whole").read_bytes()
@@ -177,4 +238,4 @@ def test_an_absent_broken_or_foreign_part_names_no_source(tmp_path, write_parque
     write_parquet(tmp_path / "strange", {"x": [1]}, metadata={b"\xff": b"\xfe"})
     (tmp_path / "directory").mkdir()
     for name in ("absent", "cut", "empty", "damaged", "foreign", "strange", "directory"):
-        assert read_part_source(root.join(name)) is None, name
+        assert read_part(root.join(name)) is None, name

@@ -10,6 +10,7 @@ from digitsum.archive.reading import Rows
 from digitsum.archive.scores import (
     DIGEST_CHARACTERS,
     SCORES_SCHEMA,
+    Part,
     PartSource,
     model_directory,
     part_path,
@@ -131,7 +132,8 @@ def test_a_model_that_reads_no_digits_leaves_the_columns_null():
 def test_a_part_holds_the_digits_of_all_its_batches(tmp_path):
     source = PartSource(DIGEST, "a.parquet", "", 0, 4)
     scores = locate(str(tmp_path))
-    assert commit_part(scores, [scored([[1, 2], []], 0), scored([[9], [8, 8, 8]])], source) == 1
+    said = commit_part(scores, [scored([[1, 2], []], 0), scored([[9], [8, 8, 8]])], source)
+    assert said == Part(source, 1)
     part = pq.read_table(pa.BufferReader(scores.join(part_path(source)).read_bytes()))
     assert part["digits"].to_pylist() == [None, [], [9], [8, 8, 8]]
     assert part["digit_x"].to_pylist() == [None, [], [10], [10, 20, 30]]
@@ -172,7 +174,8 @@ def test_the_parts_of_a_model_told_otherwise_are_not_its_own(tmp_path):
     for source in sources:
         commit_part(scores, [scored([[1]])], source)
     for source in sources:
-        assert committed_parts(scores, source.model_digest) == {part_path(source): source}
+        found = committed_parts(scores, source.model_digest, {})
+        assert found.by_path == {part_path(source): Part(source, 0)}
     complete(scores, sources[2].model_digest, [])
     current = scores.join("CURRENT").read_bytes().decode().strip()
     assert part_path(sources[2]).startswith(f"{current}/")

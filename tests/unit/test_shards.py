@@ -11,8 +11,8 @@ from digitsum.archive.location import locate
 from digitsum.archive.schema import ImageShape, ReadOptions
 from digitsum.archive.shards import (
     Chunk,
+    ListedFile,
     Shard,
-    ShardFile,
     check_unchanged,
     list_shards,
     open_archive,
@@ -193,7 +193,7 @@ row_groups = st.lists(st.integers(0, 50), max_size=30).map(tuple)
 
 
 def shard_of(rows: tuple[int, ...]) -> Shard:
-    return Shard(ShardFile("a/b.parquet", 100, 5), rows, SHAPE, "image_id")
+    return Shard(ListedFile("a/b.parquet", 100, 5), rows, SHAPE, "image_id")
 
 
 @given(row_groups, st.integers(1, 200))

@@ -1,0 +1,116 @@
+"""The actor of a scoring run: reads, scores and commits one chunk at a time."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from digitsum.archive.location import locate
+from digitsum.archive.reading import read_chunk
+from digitsum.archive.schema import ReadOptions, max_sum
+from digitsum.archive.scores import part_source, told_digest
+from digitsum.archive.shards import Chunk, check_unchanged
+from digitsum.errors import InputError
+from digitsum.faults import fault_point
+from digitsum.model.bundle import Bundle
+from digitsum.scoring.actors import make_predictor
+from digitsum.scoring.commit import commit_part, scored_rows
+from digitsum.scoring.config import ActorOptions
+from digitsum.scoring.outcome import ScoredChunk
+from digitsum.scoring.quarantine import (
+    chunk_name,
+    rejected_chunk,
+    rejected_rows,
+    write_quarantine,
+)
+from digitsum.scoring.retries import retried
+
+
+class ChunkScorer:
+    """Holds the model; an image or a chunk that cannot be read is rejected, and the run goes on."""
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        archive_root: str,
+        scores_uri: str,
+        run_uri: str,
+        read: ReadOptions,
+        actors: ActorOptions,
+        num_digits: int | None,
+    ) -> None:
+        self._archive = locate(archive_root)
+        self._scores = locate(scores_uri)
+        self._run = locate(run_uri)
+        self._model_digest = told_digest(bundle.digest, num_digits)
+        self._num_sums = max_sum(num_digits or bundle.network.config.max_digits) + 1
+        self._read = read
+        self._predictor = make_predictor(bundle, actors, num_digits)
+        self._node = socket.gethostname()
+        self._read_s = self._forward_s = 0.0
+        self._attempts = 0
+
+    def __call__(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """Score and commit the chunk that `row` describes; return its `ScoredChunk` as a row."""
+        chunk = Chunk.from_row(row)
+        self._attempts = 0
+        try:
+            table = retried(lambda: self._score(chunk))
+        except InputError as error:
+            write_quarantine(self._run, chunk_name(chunk), rejected_chunk(chunk, str(error)))
+            return self._said(chunk, chunk.num_rows, str(error), 0.0, np.zeros(0, np.int64))
+        started = time.perf_counter()
+        # Before the part: a chunk that is done must not lack the reasons of its rejected rows.
+        write_quarantine(self._run, chunk_name(chunk), rejected_rows(chunk, table))
+        fault_point("quarantined")
+        source = part_source(chunk, self._model_digest)
+        part = retried(lambda: commit_part(self._scores, [table], source))
+        fault_point("committed")
+        write_s = time.perf_counter() - started
+        sums = table["predicted_sum"].drop_null().to_numpy()
+        counts = np.bincount(sums, minlength=self._num_sums)
+        return self._said(chunk, part.num_rejected, "", write_s, counts)
+
+    def _score(self, chunk: Chunk) -> pa.Table:
+        self._attempts += 1
+        self._read_s = self._forward_s = 0.0
+        tables = []
+        before = time.perf_counter()
+        for rows in read_chunk(self._archive, chunk, self._read):
+            read = time.perf_counter()
+            tables.append(scored_rows(rows, self._predictor.predict(rows.pixels)))
+            self._read_s += read - before
+            before = time.perf_counter()
+            self._forward_s += before - read
+        # After the last row was read, and before they are committed as those of this fingerprint.
+        check_unchanged(self._archive, chunk)
+        return pa.concat_tables(tables)
+
+    def _said(
+        self,
+        chunk: Chunk,
+        num_rejected: int,
+        reason: str,
+        write_s: float,
+        counts: np.ndarray[Any, np.dtype[np.int64]],
+    ) -> dict[str, Any]:
+        said = ScoredChunk(
+            chunk.shard,
+            chunk.first_row,
+            chunk.num_rows,
+            num_rejected,
+            reason,
+            self._read_s,
+            self._forward_s,
+            write_s,
+            self._attempts,
+            self._node,
+            tuple(counts.tolist()),
+        )
+        return asdict(said) | {"sum_counts": list(said.sum_counts)}

@@ -1,0 +1,62 @@
+"""One run at a time on one scores directory.
+
+On a local or mounted file system a run holds a lock that the kernel releases when the process
+ends, however it ends, so that nobody has to clean up after a kill. pyarrow's object stores know no
+lock. There two runs at once are harmless and only waste work: parts have names and contents that
+follow from their sources, each appears in one step, and whichever run ends last sees whether all
+are there, and of the sources that it planned, before it calls itself complete.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from digitsum.archive.location import Location
+from digitsum.archive.publish import publish_bytes
+from digitsum.errors import InputError, ScoresHeldError, one_line
+from digitsum.runs import RUNS_DIRECTORY
+
+LOCK_FILE = ".lock"
+HOLDER_FILE = ".held-by.json"
+
+
+@contextmanager
+def held(scores: Location, run_name: str) -> Iterator[None]:
+    """Hold the scores within the block; raises ScoresHeldError where another run does."""
+    if not scores.is_local:
+        yield
+        return
+    runs = scores.join(RUNS_DIRECTORY)
+    holder = runs.join(HOLDER_FILE)
+    try:
+        Path(runs.path).mkdir(parents=True, exist_ok=True)
+        lock = FileLock(runs.join(LOCK_FILE).path)
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise ScoresHeldError(
+            f"{scores.uri}: is held by {_said_by(holder)}; wait for it, or end it first."
+        ) from error
+    except OSError as error:
+        raise InputError(f"{scores.uri}: cannot be written: {one_line(error)}") from error
+    try:
+        who = {"run": run_name, "process": os.getpid(), "host": socket.gethostname()}
+        publish_bytes(json.dumps(who).encode() + b"\n", holder)
+        yield
+    finally:
+        Path(holder.path).unlink(missing_ok=True)
+        lock.release()
+
+
+def _said_by(holder: Location) -> str:
+    try:
+        who = json.loads(holder.read_bytes())
+        return f"run {who['run']}, process {who['process']} on {who['host']}"
+    except (InputError, ValueError, KeyError, TypeError):
+        return "another run, which has just begun or ended"

@@ -1,0 +1,141 @@
+"""What a scoring run came to: counted, and checked against what was there to do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import zip_longest
+from typing import Any
+
+from digitsum.errors import TooManyRejectedError
+from digitsum.scoring.plan import ScorePlan
+
+
+@dataclass(frozen=True)
+class ScoredChunk:
+    """What became of a chunk."""
+
+    shard: str
+    first_row: int
+    num_rows: int
+    num_rejected: int
+    """Rows of the part without a sum; all rows where the chunk was rejected."""
+    reason: str
+    """Why the whole chunk was rejected, and has no part; empty where it has."""
+    read_s: float
+    forward_s: float
+    write_s: float
+    attempts: int
+    """Times it was tried by the actor that finished it, where storage refused."""
+    node: str
+    """Name of the machine it was scored on."""
+    sum_counts: tuple[int, ...]
+    """Images by predicted sum, from 0 up."""
+
+    @staticmethod
+    def from_row(row: Mapping[str, Any]) -> ScoredChunk:
+        """Return what an actor returned, from what Ray made of it."""
+        return ScoredChunk(**{**row, "sum_counts": tuple(int(n) for n in row["sum_counts"])})
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A run's plan, what its actors said, and the plan that was made of what lay there after it."""
+
+    plan: ScorePlan
+    after: ScorePlan
+    chunks: tuple[ScoredChunk, ...]
+    seconds: float
+    """From the first chunk given out to the last committed, the actors' start included."""
+
+    @property
+    def num_images(self) -> int:
+        """Images that this run scored or rejected; not those that were done before."""
+        return sum(chunk.num_rows for chunk in self.chunks)
+
+    @property
+    def num_rejected(self) -> int:
+        """Those of them that were rejected."""
+        return sum(chunk.num_rejected for chunk in self.chunks)
+
+    @property
+    def images_per_s(self) -> float:
+        """Images a second; 0 where there was nothing to do."""
+        return self.num_images / self.seconds if self.num_images else 0.0
+
+    @property
+    def totals(self) -> dict[str, int]:
+        """Images of the whole archive, by what has become of them in this run or before.
+
+        `images` are those of the shards whose footers can be read; they are all either scored or
+        rejected.
+        """
+        done = [decision for decision in self.after.decisions if decision.decided == "done"]
+        rows_of_done = sum(decision.chunk.num_rows for decision in done)
+        in_parts = sum(decision.num_rejected for decision in done)
+        return {
+            "images": self.after.num_images,
+            "scored": rows_of_done - in_parts,
+            "rejected": in_parts + sum(chunk.num_rows for chunk in self.chunks if chunk.reason),
+            "rejected_shards": len(self.after.rejected),
+            "shards": len({d.chunk.shard for d in self.after.decisions}) + len(self.after.rejected),
+        }
+
+    @property
+    def sum_counts(self) -> list[int]:
+        """Images that this run scored, by predicted sum from 0 up."""
+        counts = zip_longest(*(chunk.sum_counts for chunk in self.chunks), fillvalue=0)
+        return [sum(column) for column in counts]
+
+    def check_conserved(self) -> None:
+        """Raise ValueError unless rows in = rows scored + rows rejected, in the run and in all."""
+        planned = sum(chunk.num_rows for chunk in self.plan.to_score)
+        totals = self.totals
+        if self.num_images != planned or sum(self.sum_counts) + self.num_rejected != planned:
+            raise ValueError(
+                f"{planned} images were planned, but {sum(self.sum_counts)} scored and "
+                f"{self.num_rejected} rejected"
+            )
+        if totals["scored"] + totals["rejected"] != totals["images"]:
+            raise ValueError(f"images were lost or made: {totals}")
+
+    def check_rejected(self, allowed: float) -> None:
+        """Raise TooManyRejectedError where more than a fraction of images or shards was."""
+        totals = self.totals
+        for what, rejected, of in (
+            ("images", totals["rejected"], totals["images"]),
+            ("shards", totals["rejected_shards"], totals["shards"]),
+        ):
+            if rejected > allowed * of:
+                raise TooManyRejectedError(
+                    f"{rejected:,} of {of:,} {what} were rejected, more than the {allowed:.4g} "
+                    "that --max-rejected allows; see why below _runs/, and mend or remove them. "
+                    "All else is scored, but CURRENT was left as it was."
+                )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the run's figures, as its manifest holds them."""
+        return {
+            "model_digest": self.plan.model_digest,
+            "images": self.num_images,
+            "rejected": self.num_rejected,
+            "seconds": self.seconds,
+            "images_per_s": self.images_per_s,
+            "plan": self.plan.summary(),
+            "totals": self.totals,
+            "sums": {str(s): n for s, n in enumerate(self.sum_counts) if n},
+        }
+
+    def chunks_to_json(self) -> list[dict[str, Any]]:
+        """Return what became of each chunk, in the archive's order."""
+        chunks = [_without(asdict(chunk), "sum_counts") for chunk in self.chunks]
+        return sorted(chunks, key=lambda chunk: (chunk["shard"], chunk["first_row"]))
+
+
+def rejected_of(chunks: Sequence[ScoredChunk]) -> set[tuple[str, int]]:
+    """Return the shard and first row of the chunks that were rejected as a whole."""
+    return {(chunk.shard, chunk.first_row) for chunk in chunks if chunk.reason}
+
+
+def _without(values: dict[str, Any], name: str) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key != name}

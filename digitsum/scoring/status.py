@@ -1,0 +1,110 @@
+"""What earlier runs on a scores directory left written: how they ended, and how fast they were."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from pyarrow import fs as pafs
+
+from digitsum.archive.location import Location, locate
+from digitsum.archive.scores import CURRENT_FILE
+from digitsum.errors import InputError
+from digitsum.runs import MANIFEST_FILE, RUNS_DIRECTORY
+from digitsum.scoring.config import StatusConfig
+
+_RUN_PREFIX = "score-"
+NUM_RUNS = 10
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """An earlier run."""
+
+    name: str
+    manifest: dict[str, Any] | None
+    """None where it has none: it was ended before it was complete, or is still at work."""
+
+    @property
+    def outcome(self) -> dict[str, Any]:
+        """What came of it; {} where nothing is written."""
+        outcome = (self.manifest or {}).get("outcome")
+        return outcome if isinstance(outcome, dict) else {}
+
+    def sentence(self) -> str:
+        """Return what there is to say of it."""
+        if not self.outcome:
+            return "ended before it was complete, or is still at work"
+        said = self.outcome
+        ended = "complete" if said.get("complete") else f"incomplete: {said.get('why_incomplete')}"
+        return (
+            f"{said.get('images', 0):,} images scored in {said.get('seconds', 0):,.1f} s, "
+            f"{said.get('rejected', 0):,} of them rejected; {ended}"
+        )
+
+
+@dataclass(frozen=True)
+class Status:
+    """What a scores directory holds."""
+
+    scores_uri: str
+    current: str | None
+    """The directory of the last complete run's model; None where none was complete."""
+    runs: tuple[RunStatus, ...]
+    """The last runs, latest first."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all of it, but the runs' chunks, as one object."""
+        return {
+            "scores": self.scores_uri,
+            "current": self.current,
+            "runs": [
+                {"run": run.name}
+                | {name: value for name, value in run.outcome.items() if name != "chunks"}
+                for run in self.runs
+            ],
+        }
+
+
+def status(config: StatusConfig) -> Status:
+    """Return the status of a scores directory; raises InputError where it is none."""
+    scores = locate(config.scores)
+    pointer = scores.join(CURRENT_FILE)
+    current = pointer.read_bytes().decode().strip() if pointer.is_file() else None
+    runs = tuple(_last_runs(scores, NUM_RUNS))
+    if current is None and not runs:
+        raise InputError(f"{scores.uri}: holds no scores and no runs; give what `score` wrote to.")
+    return Status(scores.uri, current, runs)
+
+
+def measured_rate(scores: Location, model_digest: str) -> tuple[float, str] | None:
+    """Return images a second, and the run that had them: the last that scored, with that model.
+
+    Of another model's runs where that one has none; None where there was no run.
+    """
+    measured = [run for run in _last_runs(scores, NUM_RUNS) if run.outcome.get("images_per_s")]
+    own = [run for run in measured if run.outcome.get("model_digest") == model_digest]
+    for run in [*own, *measured]:
+        return float(run.outcome["images_per_s"]), run.name
+    return None
+
+
+def _last_runs(scores: Location, num_runs: int) -> Iterator[RunStatus]:
+    selector = pafs.FileSelector(scores.join(RUNS_DIRECTORY).path, allow_not_found=True)
+    entries = scores.filesystem.get_file_info(selector)
+    names = {e.base_name for e in entries if e.type == pafs.FileType.Directory}
+    runs = sorted((name for name in names if name.startswith(_RUN_PREFIX)), reverse=True)
+    for name in runs[:num_runs]:
+        yield RunStatus(name, _manifest(scores.join(f"{RUNS_DIRECTORY}/{name}/{MANIFEST_FILE}")))
+
+
+def _manifest(file: Location) -> dict[str, Any] | None:
+    if not file.is_file():
+        return None
+    try:
+        manifest = json.loads(file.read_bytes())
+    except ValueError:
+        return None
+    return manifest if isinstance(manifest, dict) else None

@@ -1,0 +1,63 @@
+"""Looking an archive through before it is scored: which of its shards can be, and which not.
+
+A shard that cannot be read costs that shard, not the run. Where no shard at all can be, the
+options are wrong, or the archive is none, and that is the caller's to correct.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+
+from digitsum.archive.location import Location, locate
+from digitsum.archive.schema import ReadOptions
+from digitsum.archive.shards import (
+    FOOTER_THREADS,
+    Archive,
+    ListedFile,
+    Shard,
+    list_shards,
+    read_shard,
+)
+from digitsum.errors import InputError
+from digitsum.model.bundle import Bundle
+from digitsum.scoring.plan import RejectedShard, Survey, check_shape
+from digitsum.scoring.retries import retried
+
+
+def survey_archive(
+    uri: str,
+    options: ReadOptions,
+    bundle: Bundle,
+    num_digits: int | None,
+    known: Mapping[ListedFile, Shard],
+) -> Survey:
+    """Return which shards of an archive a model can score, their footers read in parallel.
+
+    `known` holds shards whose footers were read before; those that are listed just as they were
+    are not read again. Raises InputError where the archive is none, or where all its shards are
+    rejected, with the first one's reason.
+    """
+    root, files = list_shards(locate(uri))
+    unknown = [file for file in files if file not in known]
+    with ThreadPoolExecutor(FOOTER_THREADS) as threads:
+        read = threads.map(lambda file: _read(root, file, options, bundle, num_digits), unknown)
+        seen = dict(zip(unknown, read, strict=True))
+    found = [known[file] if file in known else seen[file] for file in files]
+    shards = tuple(shard for shard in found if isinstance(shard, Shard))
+    errors = {f.path: e for f, e in zip(files, found, strict=True) if isinstance(e, InputError)}
+    if not shards:
+        raise next(iter(errors.values()))
+    rejected = tuple(RejectedShard(path, str(error)) for path, error in errors.items())
+    return Survey(Archive(root, shards), rejected)
+
+
+def _read(
+    root: Location, file: ListedFile, options: ReadOptions, bundle: Bundle, num_digits: int | None
+) -> Shard | InputError:
+    try:
+        shard = retried(lambda: read_shard(root, file, options, bundle.shape))
+        check_shape(root, shard, bundle.network, num_digits)
+    except InputError as error:
+        return error
+    return shard

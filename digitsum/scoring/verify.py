@@ -1,0 +1,143 @@
+"""Checking scores against their archive, by other means than the run that wrote them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from digitsum.archive.location import Location, locate
+from digitsum.archive.reading import Rows, read_chunk
+from digitsum.archive.scores import SCORES_SCHEMA, part_path, part_source, told_digest
+from digitsum.archive.shards import Chunk
+from digitsum.errors import InputError
+from digitsum.model.bundle import load_bundle, packaged_bundle
+from digitsum.model.predictor import Predictor, TorchPredictor
+from digitsum.scoring.commit import committed_parts
+from digitsum.scoring.config import VerifyConfig
+from digitsum.scoring.plan import plan_scores
+from digitsum.scoring.survey import survey_archive
+
+_MOST_FAULTS = 20
+# Images are scored in other batches than by the run, and so summed up in another order.
+_CONFIDENCE_TOLERANCE = 1e-3
+_BATCH_SIZE = 64
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What a check found."""
+
+    num_chunks: int
+    num_images: int
+    """Images whose ids and order were compared."""
+    num_rejected: int
+    """Those of them that have an error in place of a sum."""
+    num_recomputed: int
+    """Those of them that were scored again."""
+    faults: tuple[str, ...]
+    """Sentences, at most 20; none where all is well."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all of it as one object."""
+        return {
+            "chunks": self.num_chunks,
+            "images": self.num_images,
+            "rejected": self.num_rejected,
+            "recomputed": self.num_recomputed,
+            "faults": list(self.faults),
+        }
+
+
+def verify(config: VerifyConfig) -> Verified:
+    """Check that every row of an archive was scored once, in order, from these bytes, by a model.
+
+    Ids and order are compared for every chunk, sums and confidences for a sample. Holds one chunk
+    at a time. Raises InputError where archive, scores or bundle cannot be read.
+    """
+    bundle = load_bundle(config.bundle or packaged_bundle())
+    scores = locate(config.scores)
+    digest = told_digest(bundle.digest, config.digits)
+    survey = survey_archive(config.archive, config.read, bundle, config.digits, {})
+    committed = committed_parts(scores, digest, {})
+    plan = plan_scores(survey, digest, config.chunk_images, committed.by_path)
+    done = plan.chunks("done")
+    predictor = TorchPredictor(bundle, batch_size=_BATCH_SIZE, num_digits=config.digits)
+    check = _Check(survey.archive.root, scores, digest, config, predictor)
+    faults = [f"{shard.path}: {shard.reason}" for shard in survey.rejected]
+    faults += [f"{path}: is a part, but {why}" for path, why in plan.gone.items()]
+    for decision in plan.decisions:
+        if decision.decided != "done":
+            place = f"{decision.chunk.shard}, rows from {decision.chunk.first_row} on"
+            faults.append(f"{place}: no current scores: {decision.reason}")
+    num_rows = sum(chunk.num_rows for chunk in done)
+    for chunk in done:
+        share = -(-config.sample * chunk.num_rows // num_rows)
+        faults += check.faults(chunk, share)
+    num_rejected = sum(decision.num_rejected for decision in plan.decisions)
+    return Verified(
+        len(done), num_rows, num_rejected, check.num_recomputed, tuple(faults[:_MOST_FAULTS])
+    )
+
+
+class _Check:
+    def __init__(
+        self,
+        archive: Location,
+        scores: Location,
+        model_digest: str,
+        config: VerifyConfig,
+        predictor: Predictor,
+    ) -> None:
+        self._archive, self._scores = archive, scores
+        self._model_digest = model_digest
+        self._config = config
+        self._predictor = predictor
+        self.num_recomputed = 0
+
+    def faults(self, chunk: Chunk, num_sampled: int) -> Iterator[str]:
+        """Yield what is wrong with a chunk's part, whose metadata are right."""
+        path = part_path(part_source(chunk, self._model_digest))
+        try:
+            part = pq.read_table(pa.BufferReader(self._scores.join(path).read_bytes()))
+            if not part.schema.equals(SCORES_SCHEMA):
+                yield f"{path}: its columns are not those of scores"
+                return
+            yield from self._compare(chunk, part, path, num_sampled)
+        except (InputError, pa.ArrowException, OSError) as error:
+            yield f"{path}: cannot be checked: {error}"
+
+    def _compare(self, chunk: Chunk, part: pa.Table, path: str, num_sampled: int) -> Iterator[str]:
+        sampled = np.unique(np.linspace(0, chunk.num_rows - 1, num_sampled).astype(np.int64))
+        for rows in read_chunk(self._archive, chunk, self._config.read):
+            first = rows.first_row - chunk.first_row
+            scores = part.slice(first, len(rows.image_ids))
+            if scores["image_id"].to_pylist() != rows.image_ids.to_pylist():
+                yield f"{path}: its ids from row {rows.first_row} on are not the shard's"
+            errors = scores["error"].to_pylist()
+            rejected = {row for row, error in enumerate(errors) if error is not None}
+            if rejected != set(rows.errors):
+                yield f"{path}: from row {rows.first_row} on, other rows are rejected"
+            within = sampled[(sampled >= first) & (sampled < first + len(rows.image_ids))] - first
+            yield from self._recompute(rows, scores, within, path)
+
+    def _recompute(
+        self, rows: Rows, scores: pa.Table, numbers: np.ndarray[Any, Any], path: str
+    ) -> Iterator[str]:
+        numbers = np.array([n for n in numbers if n not in rows.errors], np.int64)
+        if not len(numbers):
+            return
+        self.num_recomputed += len(numbers)
+        again = self._predictor.predict(rows.pixels[numbers])
+        said = scores.take(numbers)
+        sums = said["predicted_sum"].to_pylist()
+        confidences = said["confidence"].to_numpy()
+        off = np.abs(again.confidences - confidences) > _CONFIDENCE_TOLERANCE
+        for number, said_sum, now, is_off in zip(numbers, sums, again.sums, off, strict=True):
+            if said_sum != now or is_off:
+                row = rows.first_row + int(number)
+                yield f"{path}: row {row} has the sum {said_sum}; scored again, it has {now}"
