@@ -33,6 +33,7 @@ _SAID_IN_PASSING = (
     "AWS Error SERVICE_UNAVAILABLE",
     "AWS Error SLOW_DOWN",
     "AWS Error THROTTLING",
+    "HTTP status 5",
     "DEADLINE_EXCEEDED",
     "UNAVAILABLE",
 )
@@ -84,6 +85,15 @@ class Location:
     def is_file(self) -> bool:
         """Whether a file is there."""
         return bool(self.info().type == pafs.FileType.File)
+
+    def directories(self) -> list[str]:
+        """Return the names of the directories right below this one; [] where it is absent."""
+        selector = pafs.FileSelector(self.path, allow_not_found=True)
+        try:
+            found = self.filesystem.get_file_info(selector)
+        except OSError as error:
+            raise storage_error(f"{self.uri}: cannot be listed", error) from error
+        return sorted(info.base_name for info in found if info.type == pafs.FileType.Directory)
 
     def check_directory(self) -> None:
         """Raise InputError where a file stands in the way of writing into a directory here."""

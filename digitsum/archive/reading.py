@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from digitsum.archive.images import Uint8Array, decode_images, image_shape
-from digitsum.archive.location import Location
+from digitsum.archive.location import Location, storage_error
 from digitsum.archive.schema import DIGITS, ReadOptions, max_sum
 from digitsum.archive.shards import FOOTER_THREADS, Archive, Chunk, Shard, open_parquet
 from digitsum.errors import InputError
@@ -61,7 +61,10 @@ def read_chunk(
             for batch in parquet.iter_batches(BATCH_ROWS, chunk.row_groups, columns):
                 yield _rows(batch, first_row, chunk, options, location.uri, labels, with_digits)
                 first_row += batch.num_rows
-        except (pa.ArrowInvalid, OSError) as error:
+        except OSError as error:
+            said = f"{location.uri}: cannot be read after row {first_row}; replace the shard"
+            raise storage_error(said, error) from error
+        except pa.ArrowInvalid as error:
             raise InputError(
                 f"{location.uri}: cannot be read after row {first_row} ({error}); "
                 "replace the shard."

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from digitsum.archive.location import Location, storage_error
 from digitsum.archive.publish import published
 from digitsum.archive.shards import SHARD_SUFFIX, Chunk
-from digitsum.errors import InputError
+from digitsum.errors import InputError, StorageError
 
 FORMAT_VERSION = "3"
 DIGEST_CHARACTERS = 16
@@ -160,9 +160,17 @@ def write_part(location: Location, table: pa.Table, source: PartSource) -> Part:
 
 
 def read_part(location: Location) -> Part | None:
-    """Return what a part says of itself; None where it is absent, broken or no part."""
+    """Return what a part says of itself; None where it is absent, broken or no part.
+
+    Raises StorageError where the file system refuses for a reason that may pass.
+    """
     try:
         with location.filesystem.open_input_file(location.path) as file:
             return Part.from_metadata(pq.read_metadata(file).metadata)
-    except (OSError, pa.ArrowInvalid):
+    except OSError as error:
+        said = storage_error(f"{location.uri}: cannot be read", error)
+        if isinstance(said, StorageError):
+            raise said from error
+        return None
+    except pa.ArrowInvalid:
         return None

@@ -14,7 +14,7 @@ import pyarrow as pa
 from digitsum.archive.location import locate
 from digitsum.archive.reading import read_chunk
 from digitsum.archive.schema import ReadOptions, max_sum
-from digitsum.archive.scores import part_source, told_digest
+from digitsum.archive.scores import SCORES_SCHEMA, part_source, told_digest
 from digitsum.archive.shards import Chunk, check_unchanged
 from digitsum.errors import InputError
 from digitsum.faults import fault_point
@@ -90,7 +90,13 @@ class ChunkScorer:
             self._forward_s += before - read
         # After the last row was read, and before they are committed as those of this fingerprint.
         check_unchanged(self._archive, chunk)
-        return pa.concat_tables(tables)
+        table = pa.concat_tables([SCORES_SCHEMA.empty_table(), *tables])
+        if table.num_rows != chunk.num_rows:
+            raise InputError(
+                f"{chunk.shard}: gave {table.num_rows} rows from row {chunk.first_row} on, but its "
+                f"footer promises {chunk.num_rows}: it is damaged; replace the shard."
+            )
+        return table
 
     def _said(
         self,

@@ -28,15 +28,15 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from pyarrow import fs as pafs
 
-from digitsum.archive.location import Location
+from digitsum.archive.location import Location, storage_error
 from digitsum.archive.publish import TEMPORARY_PREFIX, publish_bytes
 from digitsum.archive.reading import Rows
 from digitsum.archive.scores import (
@@ -55,6 +55,7 @@ from digitsum.faults import fault_point
 from digitsum.model.predictor import Predictions, Readings
 from digitsum.model.reading import NOTHING
 from digitsum.runs import RUNS_DIRECTORY
+from digitsum.scoring.retries import retried
 
 
 @dataclass(frozen=True)
@@ -83,25 +84,24 @@ def committed_parts(
     `known` holds parts that were read before; those that are listed just as they were are not read
     again.
     """
-    files = list_parquet(scores, model_directory(model_digest))
+    files = retried(lambda: list_parquet(scores, model_directory(model_digest)))
     unknown = [file for file in files if file not in known]
     with ThreadPoolExecutor(FOOTER_THREADS) as threads:
-        parts = threads.map(lambda file: read_part(scores.join(file.path)), unknown)
+        parts = threads.map(
+            lambda file: retried(lambda: read_part(scores.join(file.path))), unknown
+        )
         read = dict(zip(unknown, parts, strict=True))
     return CommittedParts({f: known[f] if f in known else read[f] for f in files})
 
 
 def parts_of_other_models(scores: Location, model_digest: str) -> set[str]:
     """Return the paths, below their model's directory, of the parts of other models."""
-    selector = pafs.FileSelector(scores.path, allow_not_found=True)
     own = model_directory(model_digest)
     return {
         file.path.partition("/")[2]
-        for entry in scores.filesystem.get_file_info(selector)
-        if entry.type == pafs.FileType.Directory
-        and entry.base_name.startswith(f"{MODEL_KEY}=")
-        and entry.base_name != own
-        for file in list_parquet(scores, entry.base_name)
+        for name in retried(scores.directories)
+        if name.startswith(f"{MODEL_KEY}=") and name != own
+        for file in retried(partial(list_parquet, scores, name))
     }
 
 
@@ -174,7 +174,16 @@ def complete(scores: Location, model_digest: str, gone: Iterable[str]) -> None:
     for path in gone:
         # Another run may have removed it, where no lock keeps runs apart.
         with suppress(FileNotFoundError):
-            scores.filesystem.delete_file(scores.join(path).path)
+            retried(partial(_delete, scores.join(path)))
         fault_point("removed")
     publish_bytes(f"{model_directory(model_digest)}\n".encode(), scores.join(CURRENT_FILE))
     fault_point("pointed")
+
+
+def _delete(place: Location) -> None:
+    try:
+        place.filesystem.delete_file(place.path)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise storage_error(f"{place.uri}: cannot be removed", error) from error

@@ -13,7 +13,7 @@ import json
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -50,7 +50,8 @@ def held(scores: Location, run_name: str) -> Iterator[None]:
         publish_bytes(json.dumps(who).encode() + b"\n", holder)
         yield
     finally:
-        Path(holder.path).unlink(missing_ok=True)
+        with suppress(OSError):  # it only says who holds the lock
+            Path(holder.path).unlink(missing_ok=True)
         lock.release()
 
 

@@ -3,7 +3,8 @@
 A cache and nothing else: an entry is believed only where the file is listed with the same path,
 size and modification time; without the ledger the plan is the same, and takes longer. A file that
 was written within two seconds of being listed is not entered: it could be replaced within the
-resolution of its modification time.
+resolution of its modification time. Each of its files is a Parquet table behind its SHA-256, and
+one of another digest is passed over.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from digitsum.errors import InputError
 from digitsum.runs import RUNS_DIRECTORY
 
 _SETTLED_NS = 2_000_000_000
+_DIGEST_BYTES = 32
 _FILE_FIELDS = [("path", pa.string()), ("size_bytes", pa.int64()), ("mtime_ns", pa.int64())]
 _SHARDS = pa.schema(
     [
@@ -74,8 +76,8 @@ def ledger_files(
     key = f"{archive.uri}\n{sorted(asdict(options).items())}\n{read_as}"
     name = hashlib.sha256(key.encode()).hexdigest()[:16]
     return LedgerFiles(
-        directory.join(f"shards-{name}.parquet"),
-        directory.join(f"parts-{model_directory(model_digest)}.parquet"),
+        directory.join(f"shards-{name}"),
+        directory.join(f"parts-{model_directory(model_digest)}"),
     )
 
 
@@ -137,9 +139,14 @@ def _file(row: Mapping[str, Any]) -> ListedFile:
 
 def _read(location: Location, schema: pa.Schema) -> list[dict]:  # type: ignore[type-arg]
     try:
-        table = pq.read_table(pa.BufferReader(location.read_bytes()))
-    except (InputError, OSError, pa.ArrowException):
+        content = location.read_bytes()
+    except InputError:
         return []
+    digest, parquet = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
+    # A flipped bit may leave a table that can be read, and says what was never entered.
+    if hashlib.sha256(parquet).digest() != digest:
+        return []
+    table = pq.read_table(pa.BufferReader(parquet))
     rows: list[dict] = table.to_pylist() if table.schema.equals(schema) else []  # type: ignore[type-arg]
     return rows
 
@@ -147,4 +154,5 @@ def _read(location: Location, schema: pa.Schema) -> list[dict]:  # type: ignore[
 def _write(location: Location, schema: pa.Schema, rows: list[dict]) -> None:  # type: ignore[type-arg]
     content = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(rows, schema), content, compression="zstd")
-    publish_bytes(content.getvalue(), location)
+    parquet = content.getvalue()
+    publish_bytes(hashlib.sha256(parquet).digest() + parquet, location)

@@ -58,6 +58,8 @@ class ScorePlan:
     gone: Mapping[str, str]
     """Parts, below the scores, of rows that the archive has no more, to the reason; they are
     removed when the run is complete."""
+    num_shards: int
+    """Shards of the archive, those without images and those that are rejected among them."""
     rejected: tuple[RejectedShard, ...] = ()
     """Shards that cannot be scored. Parts of what they were before are left where they are."""
 
@@ -128,7 +130,8 @@ def plan_scores(
         directory = path.rpartition("/")[0]
         if directory not in unknown:
             gone[path] = OTHER_ROWS if directory in present else SHARD_GONE
-    return ScorePlan(model_digest, tuple(decisions), gone, survey.rejected)
+    num_shards = len(survey.archive.shards) + len(survey.rejected)
+    return ScorePlan(model_digest, tuple(decisions), gone, num_shards, survey.rejected)
 
 
 NOT_SCORED = "not scored yet"

@@ -25,7 +25,7 @@ def retried(function: Callable[[], T]) -> T:
     attempts = Retrying(
         retry=retry_if_exception_type(StorageError),
         stop=stop_after_attempt(ATTEMPTS),
-        wait=wait_exponential_jitter(initial=_FIRST_WAIT_S, max=_LONGEST_WAIT_S),
+        wait=wait_exponential_jitter(multiplier=_FIRST_WAIT_S, max=_LONGEST_WAIT_S),
         reraise=True,
     )
     return attempts(function)

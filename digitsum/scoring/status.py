@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from pyarrow import fs as pafs
-
 from digitsum.archive.location import Location, locate
 from digitsum.archive.scores import CURRENT_FILE
 from digitsum.errors import InputError
@@ -17,6 +15,8 @@ from digitsum.scoring.config import StatusConfig
 
 _RUN_PREFIX = "score-"
 NUM_RUNS = 10
+# More nights than a year has, for on most of them there may be nothing to score.
+_MOST_RUNS_LOOKED_AT = 400
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def status(config: StatusConfig) -> Status:
     """Return the status of a scores directory; raises InputError where it is none."""
     scores = locate(config.scores)
     pointer = scores.join(CURRENT_FILE)
-    current = pointer.read_bytes().decode().strip() if pointer.is_file() else None
+    current = pointer.read_bytes().decode(errors="replace").strip() if pointer.is_file() else None
     runs = tuple(_last_runs(scores, NUM_RUNS))
     if current is None and not runs:
         raise InputError(f"{scores.uri}: holds no scores and no runs; give what `score` wrote to.")
@@ -84,19 +84,20 @@ def measured_rate(scores: Location, model_digest: str) -> tuple[float, str] | No
 
     Of another model's runs where that one has none; None where there was no run.
     """
-    measured = [run for run in _last_runs(scores, NUM_RUNS) if run.outcome.get("images_per_s")]
-    own = [run for run in measured if run.outcome.get("model_digest") == model_digest]
-    for run in [*own, *measured]:
-        return float(run.outcome["images_per_s"]), run.name
-    return None
+    of_another = None
+    for run in _last_runs(scores, _MOST_RUNS_LOOKED_AT):
+        rate = run.outcome.get("images_per_s")
+        if rate and run.outcome.get("model_digest") == model_digest:
+            return float(rate), run.name
+        if rate and of_another is None:
+            of_another = float(rate), run.name
+    return of_another
 
 
 def _last_runs(scores: Location, num_runs: int) -> Iterator[RunStatus]:
-    selector = pafs.FileSelector(scores.join(RUNS_DIRECTORY).path, allow_not_found=True)
-    entries = scores.filesystem.get_file_info(selector)
-    names = {e.base_name for e in entries if e.type == pafs.FileType.Directory}
-    runs = sorted((name for name in names if name.startswith(_RUN_PREFIX)), reverse=True)
-    for name in runs[:num_runs]:
+    names = scores.join(RUNS_DIRECTORY).directories()
+    runs = [name for name in names if name.startswith(_RUN_PREFIX)]
+    for name in runs[: -num_runs - 1 : -1]:
         yield RunStatus(name, _manifest(scores.join(f"{RUNS_DIRECTORY}/{name}/{MANIFEST_FILE}")))
 
 

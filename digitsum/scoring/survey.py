@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from digitsum.archive.location import Location, locate
-from digitsum.archive.schema import ReadOptions
+from digitsum.archive.schema import ImageShape, ReadOptions
 from digitsum.archive.shards import (
     FOOTER_THREADS,
     Archive,
@@ -38,12 +38,15 @@ def survey_archive(
     are not read again. Raises InputError where the archive is none, or where all its shards are
     rejected, with the first one's reason.
     """
-    root, files = list_shards(locate(uri))
+    root, files = retried(lambda: list_shards(locate(uri)))
     unknown = [file for file in files if file not in known]
     with ThreadPoolExecutor(FOOTER_THREADS) as threads:
-        read = threads.map(lambda file: _read(root, file, options, bundle, num_digits), unknown)
-        seen = dict(zip(unknown, read, strict=True))
-    found = [known[file] if file in known else seen[file] for file in files]
+        read = threads.map(lambda file: _read(root, file, options, bundle.shape), unknown)
+        seen: dict[ListedFile, Shard | InputError] = dict(zip(unknown, read, strict=True))
+    found = [
+        _checked(known[file] if file in known else seen[file], root, bundle, num_digits)
+        for file in files
+    ]
     shards = tuple(shard for shard in found if isinstance(shard, Shard))
     errors = {f.path: e for f, e in zip(files, found, strict=True) if isinstance(e, InputError)}
     if not shards:
@@ -53,11 +56,20 @@ def survey_archive(
 
 
 def _read(
-    root: Location, file: ListedFile, options: ReadOptions, bundle: Bundle, num_digits: int | None
+    root: Location, file: ListedFile, options: ReadOptions, default_shape: ImageShape
 ) -> Shard | InputError:
     try:
-        shard = retried(lambda: read_shard(root, file, options, bundle.shape))
-        check_shape(root, shard, bundle.network, num_digits)
+        return retried(lambda: read_shard(root, file, options, default_shape))
     except InputError as error:
         return error
-    return shard
+
+
+def _checked(
+    found: Shard | InputError, root: Location, bundle: Bundle, num_digits: int | None
+) -> Shard | InputError:
+    if isinstance(found, Shard):
+        try:
+            check_shape(root, found, bundle.network, num_digits)
+        except InputError as error:
+            return error
+    return found

@@ -65,7 +65,7 @@ def verify(config: VerifyConfig) -> Verified:
     survey = survey_archive(config.archive, config.read, bundle, config.digits, {})
     committed = committed_parts(scores, digest, {})
     plan = plan_scores(survey, digest, config.chunk_images, committed.by_path)
-    done = plan.chunks("done")
+    done = [decision for decision in plan.decisions if decision.decided == "done"]
     predictor = TorchPredictor(bundle, batch_size=_BATCH_SIZE, num_digits=config.digits)
     check = _Check(survey.archive.root, scores, digest, config, predictor)
     faults = [f"{shard.path}: {shard.reason}" for shard in survey.rejected]
@@ -74,11 +74,11 @@ def verify(config: VerifyConfig) -> Verified:
         if decision.decided != "done":
             place = f"{decision.chunk.shard}, rows from {decision.chunk.first_row} on"
             faults.append(f"{place}: no current scores: {decision.reason}")
-    num_rows = sum(chunk.num_rows for chunk in done)
-    for chunk in done:
-        share = -(-config.sample * chunk.num_rows // num_rows)
-        faults += check.faults(chunk, share)
-    num_rejected = sum(decision.num_rejected for decision in plan.decisions)
+    num_rows = sum(decision.chunk.num_rows for decision in done)
+    for decision in done:
+        share = -(-config.sample * decision.chunk.num_rows // num_rows)
+        faults += check.faults(decision.chunk, decision.num_rejected, share)
+    num_rejected = sum(decision.num_rejected for decision in done)
     return Verified(
         len(done), num_rows, num_rejected, check.num_recomputed, tuple(faults[:_MOST_FAULTS])
     )
@@ -99,7 +99,7 @@ class _Check:
         self._predictor = predictor
         self.num_recomputed = 0
 
-    def faults(self, chunk: Chunk, num_sampled: int) -> Iterator[str]:
+    def faults(self, chunk: Chunk, num_rejected: int, num_sampled: int) -> Iterator[str]:
         """Yield what is wrong with a chunk's part, whose metadata are right."""
         path = part_path(part_source(chunk, self._model_digest))
         try:
@@ -107,6 +107,12 @@ class _Check:
             if not part.schema.equals(SCORES_SCHEMA):
                 yield f"{path}: its columns are not those of scores"
                 return
+            if part.num_rows != chunk.num_rows:
+                yield f"{path}: it has {part.num_rows} rows, and the chunk {chunk.num_rows}"
+                return
+            num_errors = part.num_rows - part["error"].null_count
+            if num_errors != num_rejected:
+                yield f"{path}: it says {num_rejected} rows are rejected, and {num_errors} are"
             yield from self._compare(chunk, part, path, num_sampled)
         except (InputError, pa.ArrowException, OSError) as error:
             yield f"{path}: cannot be checked: {error}"
@@ -135,8 +141,9 @@ class _Check:
         again = self._predictor.predict(rows.pixels[numbers])
         said = scores.take(numbers)
         sums = said["predicted_sum"].to_pylist()
-        confidences = said["confidence"].to_numpy()
-        off = np.abs(again.confidences - confidences) > _CONFIDENCE_TOLERANCE
+        confidences = said["confidence"].to_numpy().astype(np.float64)
+        # A confidence that is null or no number is near to nothing.
+        off = ~(np.abs(again.confidences - confidences) <= _CONFIDENCE_TOLERANCE)
         for number, said_sum, now, is_off in zip(numbers, sums, again.sums, off, strict=True):
             if said_sum != now or is_off:
                 row = rows.first_row + int(number)

@@ -1,3 +1,5 @@
+import hashlib
+import io
 import os
 import tempfile
 import time
@@ -126,6 +128,13 @@ def test_ways_to_read_an_archive_have_ledgers_of_shards_apart_and_models_of_part
     assert all("/_runs/" in place.path for files in found for place in vars(files).values())
 
 
+def rewrite(path: Path, change) -> None:
+    """Replace a ledger's file by a whole one of another table."""
+    table, content = pq.read_table(pa.BufferReader(path.read_bytes()[32:])), io.BytesIO()
+    pq.write_table(change(table), content)
+    path.write_bytes(hashlib.sha256(content.getvalue()).digest() + content.getvalue())
+
+
 @pytest.mark.parametrize(
     "damage",
     [
@@ -136,7 +145,7 @@ def test_ways_to_read_an_archive_have_ledgers_of_shards_apart_and_models_of_part
         lambda path: path.write_bytes(path.read_bytes()[:-60] + b"\xff" * 52 + b"\0\0\0\0PAR1"),
         lambda path: path.write_text("no Parquet"),
         lambda path: pq.write_table(pa.table({"path": ["a"]}), path),
-        lambda path: pq.write_table(pq.read_table(path).drop_columns(["mtime_ns"]), path),
+        lambda path: rewrite(path, lambda table: table.drop_columns(["mtime_ns"])),
         lambda path: (path.unlink(), path.mkdir()),
     ],
     ids=["absent", "empty", "cut", "half", "damaged", "text", "foreign", "older", "directory"],
@@ -149,25 +158,6 @@ def test_a_ledger_that_is_absent_broken_or_foreign_is_empty(damage, tmp_path):
     assert read_ledger(files) == replace(whole, shards={})
     damage(Path(files.parts.path))
     assert read_ledger(files) == Ledger({}, {})
-
-
-@pytest.mark.parametrize(
-    ("column", "value"),
-    [
-        ("path", pa.array([b"\xff"]).view(pa.string())),
-        ("height", pa.array([0], pa.int32())),
-        ("row_group_rows", pa.array([None], pa.list_(pa.int64()))),
-    ],
-    ids=["no UTF-8", "no height", "no row groups"],
-)
-def test_a_ledger_of_the_right_columns_that_hold_no_sense_is_empty(column, value, tmp_path):
-    files = files_in(tmp_path)
-    write_ledger(files, [shard("a", 1)], [], LISTED_NS, LISTED_NS)
-    table = pq.read_table(files.shards.path)
-    number = table.schema.names.index(column)
-    table = table.set_column(number, table.schema.field(number), value)
-    pq.write_table(table, files.shards.path)
-    assert read_ledger(files) == Ledger()
 
 
 def test_a_ledger_of_which_any_bit_was_flipped_says_nothing_that_was_not_entered(tmp_path):
