@@ -84,7 +84,7 @@ def test_a_chunk_that_is_lost_or_doubled_is_found(outcome, data):
     which = data.draw(st.sampled_from(outcome.chunks))
     lost = tuple(chunk for chunk in outcome.chunks if chunk is not which)
     for chunks in (lost, (*outcome.chunks, which)):
-        with pytest.raises(ValueError, match="images were (planned|given out)"):
+        with pytest.raises(ValueError, match=r"images were (planned|given out)"):
             replace(outcome, chunks=chunks).check_conserved()
 
 
@@ -100,7 +100,7 @@ def test_a_row_that_is_lost_or_doubled_within_a_chunk_is_found(outcome, data, ch
     ]
     for chunk in wrong:
         chunks = tuple(chunk if one is which else one for one in outcome.chunks)
-        with pytest.raises(ValueError, match="images were (planned|given out)"):
+        with pytest.raises(ValueError, match=r"images were (planned|given out)"):
             replace(outcome, chunks=chunks).check_conserved()
 
 
