@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, PositionalMetavarFromFieldName
@@ -20,6 +20,9 @@ from digitsum.model.import_model import ImportModelConfig, import_model
 from digitsum.scoring.config import EvaluateConfig, ScoreConfig, StatusConfig, VerifyConfig
 from digitsum.scoring.plan import ScorePlan
 from digitsum.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from digitsum.scoring.score import Scored
 
 _DESCRIPTION = "Adds up the handwritten digits in images: trains networks, scores archives, on Ray."
 
@@ -96,9 +99,6 @@ def _train(config: TrainConfig) -> None:
 
 
 def _score(config: ScoreConfig) -> None:
-    from digitsum.report.contact_sheet import NUM_IMAGES, draw_contact_sheet
-    from digitsum.report.figures import publish_figure
-    from digitsum.scoring.sample import first_scored
     from digitsum.scoring.score import expected_time, plan, score
 
     def say_plan(plan: ScorePlan) -> None:
@@ -113,13 +113,8 @@ def _score(config: ScoreConfig) -> None:
             say_plan(planned)
         return
     scored = score(config, announce=None if config.json else say_plan)
+    leaves = ["manifest.json", *_draw_sample(config, scored)]
     outcome = scored.outcome
-    leaves = ["manifest.json"]
-    if chunk := scored.first_committed():
-        digest = scored.plan.model_digest
-        sample = first_scored(scored.archive, scored.scores, chunk, digest, config.read, NUM_IMAGES)
-        publish_figure(draw_contact_sheet(sample), scored.run.join("sample.png"))
-        leaves.append("sample.png")
     if config.json:
         print(json.dumps(scored.to_json()))
     else:
@@ -129,6 +124,28 @@ def _score(config: ScoreConfig) -> None:
         )
         print(f"{scored.run.uri}: run, with {' and '.join(leaves)}")
     scored.check_rejected()
+
+
+def _draw_sample(config: ScoreConfig, scored: Scored) -> list[str]:
+    """Draw a few images with their sums; return the picture's name, or none.
+
+    A run that is complete does not fail for want of a picture.
+    """
+    from digitsum.report.contact_sheet import NUM_IMAGES, draw_contact_sheet
+    from digitsum.report.figures import publish_figure
+    from digitsum.scoring.sample import first_scored
+
+    chunk = scored.first_committed()
+    if chunk is None:
+        return []
+    try:
+        digest = scored.plan.model_digest
+        sample = first_scored(scored.archive, scored.scores, chunk, digest, config.read, NUM_IMAGES)
+        publish_figure(draw_contact_sheet(sample), scored.run.join("sample.png"))
+    except DigitsumError as error:
+        sys.stderr.write(f"no sample was drawn: {error}\n")
+        return []
+    return ["sample.png"]
 
 
 def _status(config: StatusConfig) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -115,9 +116,16 @@ def locate(uri: str) -> Location:
     A plain path is made absolute, so that it means the same place in every process of a node.
     """
     if "://" not in uri:
-        path = str(Path(uri).expanduser().absolute())
+        try:
+            path = os.path.abspath(Path(uri).expanduser())  # noqa: PTH100 (it resolves `..`)
+        except RuntimeError as error:
+            raise InputError(f"{uri}: {one_line(error)}; give another path.") from error
         return Location(path, pafs.LocalFileSystem(), path)
-    if urlsplit(uri).password is not None:
+    try:
+        password = urlsplit(uri).password
+    except ValueError as error:
+        raise InputError(f"{uri}: not a path or URI that can be opened: {error}") from error
+    if password is not None:
         # Manifests, model cards and logs name the places of a run.
         raise InputError(
             f"a {uri.partition('://')[0]} URI with a password in it would be written into "

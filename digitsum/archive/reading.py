@@ -15,7 +15,14 @@ import pyarrow.parquet as pq
 from digitsum.archive.images import Uint8Array, decode_images, image_shape
 from digitsum.archive.location import Location, storage_error
 from digitsum.archive.schema import DIGITS, ReadOptions, max_sum
-from digitsum.archive.shards import FOOTER_THREADS, Archive, Chunk, Shard, open_parquet
+from digitsum.archive.shards import (
+    DAMAGED,
+    FOOTER_THREADS,
+    Archive,
+    Chunk,
+    Shard,
+    open_parquet,
+)
 from digitsum.errors import InputError
 
 BATCH_ROWS = 4096
@@ -64,7 +71,7 @@ def read_chunk(
         except OSError as error:
             said = f"{location.uri}: cannot be read after row {first_row}; replace the shard"
             raise storage_error(said, error) from error
-        except pa.ArrowInvalid as error:
+        except DAMAGED as error:
             raise InputError(
                 f"{location.uri}: cannot be read after row {first_row} ({error}); "
                 "replace the shard."
@@ -114,6 +121,7 @@ def _rows(
     if image_ids.null_count:
         made = [f"{chunk.shard}#{first_row + row}" for row in range(batch.num_rows)]
         image_ids = pc.coalesce(image_ids, pa.array(made, pa.string()))
+    image_ids.validate(full=True)  # ids that are no UTF-8 would be found out by who reads scores
     digit_sums = None
     if labels:
         column = batch.column(options.label_column)

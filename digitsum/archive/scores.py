@@ -10,13 +10,14 @@ import pyarrow.parquet as pq
 
 from digitsum.archive.location import Location, storage_error
 from digitsum.archive.publish import published
-from digitsum.archive.shards import SHARD_SUFFIX, Chunk
+from digitsum.archive.shards import DAMAGED, SHARD_SUFFIX, Chunk
 from digitsum.errors import InputError, StorageError
 
 FORMAT_VERSION = "3"
 DIGEST_CHARACTERS = 16
 CURRENT_FILE = "CURRENT"
 MODEL_KEY = "model"
+PART_PREFIX = "rows-"
 
 SCORES_SCHEMA = pa.schema(
     [
@@ -123,7 +124,7 @@ def part_path(source: PartSource) -> str:
     The shard's whole path, without its suffix, becomes directories, so that no two shards share a
     name, and an archive's own Hive partitions stay partitions of its scores.
     """
-    rows = f"rows-{source.first_row:012d}-{source.first_row + source.num_rows:012d}"
+    rows = f"{PART_PREFIX}{source.first_row:012d}-{source.first_row + source.num_rows:012d}"
     return f"{part_directory(source.model_digest, source.shard)}/{rows}{SHARD_SUFFIX}"
 
 
@@ -172,5 +173,5 @@ def read_part(location: Location) -> Part | None:
         if isinstance(said, StorageError):
             raise said from error
         return None
-    except pa.ArrowInvalid:
+    except DAMAGED:
         return None

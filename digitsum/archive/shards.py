@@ -15,9 +15,11 @@ from pyarrow import fs as pafs
 from digitsum.archive.images import image_shape
 from digitsum.archive.location import Location, locate, storage_error
 from digitsum.archive.schema import DEFAULT_SHAPE, IMAGE, IMAGE_ID, ImageShape, ReadOptions
-from digitsum.errors import InputError
+from digitsum.errors import InputError, one_line
 
 SHARD_SUFFIX = ".parquet"
+DAMAGED = (pa.ArrowException, UnicodeDecodeError)
+"""What pyarrow raises, but for OSError, where bytes are not those of a Parquet file."""
 FOOTER_THREADS = 16
 
 
@@ -86,6 +88,11 @@ class Chunk:
     first_row: int
     """Index of its first row within the shard."""
     num_rows: int
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """Shard and first row, which name it among the chunks of one plan."""
+        return self.shard, self.first_row
 
     @property
     def shape(self) -> ImageShape:
@@ -161,12 +168,20 @@ def open_parquet(location: Location) -> pq.ParquetFile:
     """Open a Parquet file; raises InputError, naming it, where it is none."""
     try:
         return pq.ParquetFile(location.filesystem.open_input_file(location.path), pre_buffer=True)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise InputError(
-            f"{location.uri}: not a whole Parquet file ({error}); replace or remove it."
-        ) from error
     except OSError as error:
         raise storage_error(f"{location.uri}: cannot be read", error) from error
+    except DAMAGED as error:
+        raise InputError(
+            f"{location.uri}: not a whole Parquet file ({one_line(error)}); replace or remove it."
+        ) from error
+
+
+def is_listed_so(root: Location, file: ListedFile, *, there: bool) -> bool:
+    """Whether a file is as it was listed, or, if it was not `there`, still is not."""
+    info = root.join(file.path).info()
+    if not there:
+        return bool(info.type == pafs.FileType.NotFound)
+    return ListedFile(file.path, info.size, info.mtime_ns) == file
 
 
 def check_unchanged(root: Location, chunk: Chunk) -> None:
@@ -231,10 +246,32 @@ def read_shard(
     with open_parquet(location) as parquet:
         schema = parquet.schema_arrow
         shape = image_shape(schema, options, default_shape, location.uri)
-        metadata = parquet.metadata
-        rows = tuple(metadata.row_group(g).num_rows for g in range(metadata.num_row_groups))
+        rows = _row_group_rows(parquet.metadata, schema, options.image_column, location.uri)
     id_column = _id_column(schema, options, location.uri)
     return Shard(file, rows, shape, id_column, options.image_column)
+
+
+def _row_group_rows(
+    metadata: pq.FileMetaData, schema: pa.Schema, image_column: str, where: str
+) -> tuple[int, ...]:
+    """Return the rows of each row group; raises InputError where the footer contradicts itself.
+
+    Else rows that a damaged footer hides would be neither scored nor rejected.
+    """
+    groups = [metadata.row_group(g) for g in range(metadata.num_row_groups)]
+    rows = tuple(group.num_rows for group in groups)
+    flat = not pa.types.is_nested(schema.field(image_column).type)
+    said = [
+        group.column(c).num_values
+        for group in groups
+        for c in range(group.num_columns)
+        if flat and group.column(c).path_in_schema == image_column
+    ]
+    if min(rows, default=0) < 0 or sum(rows) != metadata.num_rows or (said and [*rows] != said):
+        raise InputError(
+            f"{where}: its footer contradicts itself on the number of rows; replace it."
+        )
+    return rows
 
 
 def _id_column(schema: pa.Schema, options: ReadOptions, where: str) -> str | None:

@@ -30,18 +30,26 @@ GROW_ABOVE_BUSY = 0.75
 
 
 def map_chunks(
-    worker: type, arguments: dict[str, Any], chunks: Sequence[Chunk], options: ActorOptions
+    worker: type,
+    arguments: dict[str, Any],
+    chunks: Sequence[Chunk],
+    options: ActorOptions,
+    *,
+    lose_failed: bool = False,
 ) -> Iterator[dict[str, Any]]:
     """Yield what actors of class `worker`, made with `arguments`, return for each chunk.
 
     Results come as chunks are finished, in any order. A lost actor is replaced, and its chunk given
-    to another; an exception in one ends the run.
+    to another, several times. An exception in one, or a chunk that no actor survives, ends the
+    run, or with `lose_failed` has no result.
     """
     room, limit = _room(options)
     initial, greatest = num_actors(options.max_actors, options.min_actors, room, limit, len(chunks))
     rows = ray.data.from_items(
         [chunk.to_row() for chunk in chunks], override_num_blocks=len(chunks)
     )
+    # A block is one chunk's result, so that no other's is lost with it.
+    rows.context.max_errored_blocks = -1 if lose_failed else 0
     # Busy with one chunk each is as busy as actors get, so the pool must grow before twice that.
     autoscaling = ray.data.DataContext.get_current().autoscaling_config
     autoscaling.actor_pool_util_upscaling_threshold = GROW_ABOVE_BUSY

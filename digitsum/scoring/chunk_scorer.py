@@ -63,14 +63,20 @@ class ChunkScorer:
         try:
             table = retried(lambda: self._score(chunk))
         except InputError as error:
-            write_quarantine(self._run, chunk_name(chunk), rejected_chunk(chunk, str(error)))
+            write_quarantine(
+                self._run, chunk_name(chunk), rejected_chunk(chunk, "read", str(error))
+            )
             return self._said(chunk, chunk.num_rows, str(error), 0.0, np.zeros(0, np.int64))
         started = time.perf_counter()
         # Before the part: a chunk that is done must not lack the reasons of its rejected rows.
         write_quarantine(self._run, chunk_name(chunk), rejected_rows(chunk, table))
         fault_point("quarantined")
         source = part_source(chunk, self._model_digest)
-        part = retried(lambda: commit_part(self._scores, [table], source))
+        try:
+            part = retried(lambda: commit_part(self._scores, [table], source))
+        except InputError as error:
+            said = self._said(chunk, chunk.num_rows, str(error), 0.0, np.zeros(0, np.int64))
+            return said | {"cannot_write": True}
         fault_point("committed")
         write_s = time.perf_counter() - started
         sums = table["predicted_sum"].drop_null().to_numpy()
@@ -108,6 +114,7 @@ class ChunkScorer:
     ) -> dict[str, Any]:
         said = ScoredChunk(
             chunk.shard,
+            chunk.fingerprint,
             chunk.first_row,
             chunk.num_rows,
             num_rejected,

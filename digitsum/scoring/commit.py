@@ -12,7 +12,10 @@ same one file, of the same content. What a reader sees, and what the next run do
    machine loses power before the directory is synced, it is as in 1.
 3. when all parts are there, before or among the removals of parts of rows that the archive no
    longer has: the new parts beside some of the old. The next run finds the rest and removes it.
-   They are removed last, so that no reader misses rows that are still in the archive.
+   They are removed last, so that no reader misses rows that are still in the archive; and only if
+   the shard, looked at again, is still gone or as it was when it was planned, so that a run never
+   removes what a later one has scored. So are the parts, of bytes that are no more, of chunks that
+   could not be read: a reader must not find them among the new ones of their shard.
 4. before `CURRENT` is replaced, in one step: readers that follow it see the last complete run's
    model. The next run has nothing to score and replaces it.
 5. after that: a complete run without a manifest. Its parts say themselves what they are; the next
@@ -29,7 +32,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -42,6 +45,7 @@ from digitsum.archive.reading import Rows
 from digitsum.archive.scores import (
     CURRENT_FILE,
     MODEL_KEY,
+    PART_PREFIX,
     SCORES_SCHEMA,
     Part,
     PartSource,
@@ -84,7 +88,9 @@ def committed_parts(
     `known` holds parts that were read before; those that are listed just as they were are not read
     again.
     """
-    files = retried(lambda: list_parquet(scores, model_directory(model_digest)))
+    listed = retried(lambda: list_parquet(scores, model_directory(model_digest)))
+    # Whatever else somebody keeps there is not ours to judge, or to remove.
+    files = [file for file in listed if PurePosixPath(file.path).name.startswith(PART_PREFIX)]
     unknown = [file for file in files if file not in known]
     with ThreadPoolExecutor(FOOTER_THREADS) as threads:
         parts = threads.map(
@@ -110,9 +116,9 @@ def remove_leftovers(scores: Location, model_digest: str) -> None:
     if scores.is_local:
         for directory in (model_directory(model_digest), RUNS_DIRECTORY):
             for path in Path(scores.join(directory).path).rglob(f"{TEMPORARY_PREFIX}*"):
-                path.unlink(missing_ok=True)
+                _unlink(path)
         for path in Path(scores.path).glob(f"{TEMPORARY_PREFIX}*"):
-            path.unlink(missing_ok=True)
+            _unlink(path)
 
 
 def scored_rows(rows: Rows, predictions: Predictions) -> pa.Table:
@@ -168,15 +174,20 @@ def commit_part(scores: Location, tables: Iterable[pa.Table], source: PartSource
     return write_part(scores.join(part_path(source)), table, source)
 
 
-def complete(scores: Location, model_digest: str, gone: Iterable[str]) -> None:
-    """End a run all of whose chunks are done: remove what is gone, point CURRENT at the model."""
+def remove_parts(scores: Location, paths: Iterable[str]) -> None:
+    """Remove parts whose rows the archive has no longer."""
     fault_point("scored")
-    for path in gone:
+    for path in paths:
         # Another run may have removed it, where no lock keeps runs apart.
         with suppress(FileNotFoundError):
             retried(partial(_delete, scores.join(path)))
         fault_point("removed")
-    publish_bytes(f"{model_directory(model_digest)}\n".encode(), scores.join(CURRENT_FILE))
+
+
+def complete(scores: Location, model_digest: str) -> None:
+    """End a run all of whose chunks are done: point CURRENT at the model."""
+    pointer = f"{model_directory(model_digest)}\n".encode()
+    retried(lambda: publish_bytes(pointer, scores.join(CURRENT_FILE)))
     fault_point("pointed")
 
 
@@ -187,3 +198,10 @@ def _delete(place: Location) -> None:
         raise
     except OSError as error:
         raise storage_error(f"{place.uri}: cannot be removed", error) from error
+
+
+def _unlink(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise storage_error(f"{path}: cannot be removed", error) from error

@@ -22,9 +22,11 @@ from digitsum.archive.location import Location
 from digitsum.archive.publish import publish_bytes
 from digitsum.errors import InputError, ScoresHeldError, one_line
 from digitsum.runs import RUNS_DIRECTORY
+from digitsum.scoring.retries import retried
 
 LOCK_FILE = ".lock"
 HOLDER_FILE = ".held-by.json"
+ARCHIVE_FILE = "ARCHIVE"
 
 
 @contextmanager
@@ -53,6 +55,23 @@ def held(scores: Location, run_name: str) -> Iterator[None]:
         with suppress(OSError):  # it only says who holds the lock
             Path(holder.path).unlink(missing_ok=True)
         lock.release()
+
+
+def check_same_archive(scores: Location, archive: Location) -> None:
+    """Raise InputError where scores are of another archive, whose parts would be taken for gone.
+
+    The first run writes down which archive they are of.
+    """
+    place = scores.join(f"{RUNS_DIRECTORY}/{ARCHIVE_FILE}")
+    if not place.is_file():
+        retried(lambda: publish_bytes(f"{archive.uri}\n".encode(), place))
+        return
+    scored = place.read_bytes().decode(errors="replace").strip()
+    if scored != archive.uri:
+        raise InputError(
+            f"{scores.uri}: holds scores of {scored}, not of {archive.uri}; give other --scores, "
+            f"or, where that archive was moved, write its new place into {place.uri}."
+        )
 
 
 def _said_by(holder: Location) -> str:

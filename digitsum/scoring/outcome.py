@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from itertools import zip_longest
 from typing import Any
 
+from digitsum.archive.shards import Chunk
 from digitsum.errors import TooManyRejectedError
 from digitsum.scoring.plan import ScorePlan
 
@@ -19,6 +20,8 @@ class ScoredChunk:
     """What became of a chunk."""
 
     shard: str
+    fingerprint: str
+    """The shard's: which bytes were scored."""
     first_row: int
     num_rows: int
     num_rejected: int
@@ -34,11 +37,18 @@ class ScoredChunk:
     """Name of the machine it was scored on."""
     sum_counts: tuple[int, ...]
     """Images by predicted sum, from 0 up."""
+    cannot_write: bool = False
+    """Whether it was not the chunk's fault: its part could not be written."""
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """Shard and first row, which name it among the chunks of one plan."""
+        return self.shard, self.first_row
 
     @staticmethod
     def from_row(row: Mapping[str, Any]) -> ScoredChunk:
         """Return what an actor returned, from what Ray made of it."""
-        return ScoredChunk(**{**row, "sum_counts": tuple(int(n) for n in row["sum_counts"])})
+        return ScoredChunk(**{**row, "sum_counts": tuple(map(int, row["sum_counts"]))})
 
 
 @dataclass(frozen=True)
@@ -76,11 +86,11 @@ class Outcome:
         done = [decision for decision in self.after.decisions if decision.decided == "done"]
         rows_of_done = sum(decision.chunk.num_rows for decision in done)
         in_parts = sum(decision.num_rejected for decision in done)
-        kept = {(decision.chunk.shard, decision.chunk.first_row) for decision in done}
+        kept = {decision.chunk.key for decision in done}
 
         def lost(chunk: ScoredChunk) -> bool:
             # One that was tried again for its rejected rows keeps its part where it cannot be read.
-            return bool(chunk.reason) and (chunk.shard, chunk.first_row) not in kept
+            return bool(chunk.reason) and chunk.key not in kept
 
         return {
             "images": self.after.num_images,
@@ -144,14 +154,22 @@ class Outcome:
 
     def chunks_to_json(self) -> list[dict[str, Any]]:
         """Return what became of each chunk, in the archive's order."""
-        chunks = [_without(asdict(chunk), "sum_counts") for chunk in self.chunks]
+        chunks = [_without(asdict(chunk), "sum_counts", "cannot_write") for chunk in self.chunks]
         return sorted(chunks, key=lambda chunk: (chunk["shard"], chunk["first_row"]))
 
 
 def rejected_of(chunks: Sequence[ScoredChunk]) -> set[tuple[str, int]]:
     """Return the shard and first row of the chunks that were rejected as a whole."""
-    return {(chunk.shard, chunk.first_row) for chunk in chunks if chunk.reason}
+    return {chunk.key for chunk in chunks if chunk.reason}
 
 
-def _without(values: dict[str, Any], name: str) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if key != name}
+def failed_chunk(chunk: Chunk, reason: str) -> ScoredChunk:
+    """Return what became of a chunk of which no actor said anything."""
+    rows, source = chunk.num_rows, chunk.fingerprint
+    return ScoredChunk(
+        chunk.shard, source, chunk.first_row, rows, rows, reason, 0.0, 0.0, 0.0, 0, "", ()
+    )
+
+
+def _without(values: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key not in names}

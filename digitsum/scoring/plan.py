@@ -31,6 +31,8 @@ class Survey:
     """Of the shards that can be read."""
     rejected: tuple[RejectedShard, ...] = ()
     """The others, by path."""
+    whole: bool = True
+    """Whether all of the archive was looked at, and not one shard of it."""
 
 
 Decided = Literal["new", "changed", "done"]
@@ -128,7 +130,7 @@ def plan_scores(
     gone = {}
     for path in sorted(set(committed) - planned):
         directory = path.rpartition("/")[0]
-        if directory not in unknown:
+        if directory in present or (survey.whole and directory not in unknown):
             gone[path] = OTHER_ROWS if directory in present else SHARD_GONE
     num_shards = len(survey.archive.shards) + len(survey.rejected)
     return ScorePlan(model_digest, tuple(decisions), gone, num_shards, survey.rejected)

@@ -18,6 +18,7 @@ from digitsum.archive.location import Location
 from digitsum.archive.publish import publish_bytes
 from digitsum.archive.shards import Chunk
 from digitsum.scoring.plan import RejectedShard
+from digitsum.scoring.retries import retried
 
 DIRECTORY = "rejected"
 SCHEMA = pa.schema(
@@ -50,9 +51,9 @@ def rejected_rows(chunk: Chunk, scores: pa.Table) -> pa.Table:
     )
 
 
-def rejected_chunk(chunk: Chunk, reason: str) -> pa.Table:
-    """Return the one row that says that a chunk cannot be read."""
-    return _whole([(chunk.shard, "read", reason)])
+def rejected_chunk(chunk: Chunk, stage: str, reason: str) -> pa.Table:
+    """Return the one row that says that a chunk cannot be read, or that scoring it failed."""
+    return _whole([(chunk.shard, stage, reason)])
 
 
 def rejected_shards(shards: Sequence[RejectedShard]) -> pa.Table:
@@ -61,11 +62,17 @@ def rejected_shards(shards: Sequence[RejectedShard]) -> pa.Table:
 
 
 def write_quarantine(run: Location, name: str, table: pa.Table) -> None:
-    """Write what was rejected of one thing, of that name, below a run; nothing if nothing was."""
+    """Write what was rejected of one thing, of that name, below a run.
+
+    Where nothing was, nothing is there afterwards: what was written of an earlier attempt is gone.
+    """
+    file = run.join(f"{DIRECTORY}/{name}.parquet")
     if table.num_rows:
         content = io.BytesIO()
         pq.write_table(table, content, compression="zstd")
-        publish_bytes(content.getvalue(), run.join(f"{DIRECTORY}/{name}.parquet"))
+        retried(lambda: publish_bytes(content.getvalue(), file))
+    elif file.is_file():
+        file.filesystem.delete_file(file.path)
 
 
 def chunk_name(chunk: Chunk) -> str:

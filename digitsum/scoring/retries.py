@@ -9,7 +9,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait
 
 from digitsum.errors import StorageError
 
-ATTEMPTS = 4
+ATTEMPTS = 8
 _FIRST_WAIT_S = 0.5
 _LONGEST_WAIT_S = 20.0
 
@@ -17,10 +17,10 @@ T = TypeVar("T")
 
 
 def retried(function: Callable[[], T]) -> T:
-    """Return what `function` returns, calling it up to four times while it raises StorageError.
+    """Return what `function` returns, calling it up to eight times while it raises StorageError.
 
     The waits between double from half a second on, with some chance in them, so that many actors
-    do not come back at once. The last error is raised.
+    do not come back at once; together they are about a minute. The last error is raised.
     """
     attempts = Retrying(
         retry=retry_if_exception_type(StorageError),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -12,8 +13,8 @@ from typing import Any
 
 from digitsum.archive.location import Location, locate
 from digitsum.archive.publish import publish_bytes
-from digitsum.archive.scores import told_digest
-from digitsum.archive.shards import Chunk
+from digitsum.archive.scores import part_directory, part_path, part_source, told_digest
+from digitsum.archive.shards import SHARD_SUFFIX, Chunk, ListedFile, is_listed_so
 from digitsum.cluster import connected
 from digitsum.errors import InputError, TooManyRejectedError
 from digitsum.faults import fault_point
@@ -27,18 +28,26 @@ from digitsum.scoring.commit import (
     complete,
     parts_of_other_models,
     remove_leftovers,
+    remove_parts,
 )
 from digitsum.scoring.config import ScoreConfig
-from digitsum.scoring.hold import held
+from digitsum.scoring.hold import check_same_archive, held
 from digitsum.scoring.ledger import Ledger, LedgerFiles, ledger_files, read_ledger, write_ledger
-from digitsum.scoring.outcome import Outcome, ScoredChunk, rejected_of
+from digitsum.scoring.outcome import Outcome, ScoredChunk, failed_chunk, rejected_of
 from digitsum.scoring.plan import ScorePlan, Survey, check_apart, plan_scores
 from digitsum.scoring.progress import Progress
-from digitsum.scoring.quarantine import rejected_shards, write_quarantine
+from digitsum.scoring.quarantine import (
+    chunk_name,
+    rejected_chunk,
+    rejected_shards,
+    write_quarantine,
+)
+from digitsum.scoring.retries import retried
 from digitsum.scoring.status import measured_rate
 from digitsum.scoring.survey import survey_archive
 
 PLAN_FILE = "plan.json"
+ACTOR_FAILED = "the actors that scored it failed or were lost, time and again; Ray's logs say how"
 
 
 @dataclass(frozen=True)
@@ -63,7 +72,7 @@ class Scored:
         """Return a chunk that this run scored; None where it scored none."""
         rejected = rejected_of(self.outcome.chunks)
         chunks = self.plan.to_score
-        return next((c for c in chunks if (c.shard, c.first_row) not in rejected), None)
+        return next((chunk for chunk in chunks if chunk.key not in rejected), None)
 
     def check_rejected(self) -> None:
         """Raise TooManyRejectedError where more was rejected than is allowed."""
@@ -75,19 +84,30 @@ class Scored:
 
 
 @dataclass(frozen=True)
-class _Prepared:
-    """What a run needs before it looks at the scores."""
+class _Opened:
+    """What a run was given, before it looks at it."""
 
     bundle: Bundle
     model_digest: str
-    survey: Survey
-    surveyed_ns: int
     scores: Location
     ledger_files: LedgerFiles
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """What a run plans by."""
+
+    opened: _Opened
+    survey: Survey
+    surveyed_ns: int
     ledger: Ledger
 
+    @property
+    def model_digest(self) -> str:
+        return self.opened.model_digest
+
     def committed(self) -> CommittedParts:
-        return committed_parts(self.scores, self.model_digest, self.ledger.parts)
+        return committed_parts(self.opened.scores, self.model_digest, self.ledger.parts)
 
     def plan(self, config: ScoreConfig, committed: CommittedParts, *, retry: bool) -> ScorePlan:
         make = partial(
@@ -101,7 +121,7 @@ class _Prepared:
         plan = make()
         if not plan.chunks("new"):
             return plan
-        return make(by_other_models=parts_of_other_models(self.scores, self.model_digest))
+        return make(by_other_models=parts_of_other_models(self.opened.scores, self.model_digest))
 
 
 def plan(config: ScoreConfig) -> ScorePlan:
@@ -109,7 +129,7 @@ def plan(config: ScoreConfig) -> ScorePlan:
 
     Raises InputError where the bundle or the archive cannot be used.
     """
-    prepared = _prepare(config)
+    prepared = _survey(config, _open(config))
     return prepared.plan(config, prepared.committed(), retry=config.retry_rejected)
 
 
@@ -136,15 +156,19 @@ def score(config: ScoreConfig, announce: Callable[[ScorePlan], None] | None = No
     bundle or the archive cannot be used, and ScoresHeldError where another run is at work.
     """
     started = datetime.now(UTC)
-    prepared = _prepare(config)
-    scores = prepared.scores
+    opened = _open(config)
+    scores = opened.scores
     run = scores.join(f"{RUNS_DIRECTORY}/{new_run_id('score', started)}")
     with held(scores, run.name):
+        # Surveyed while it is held: an archive that was looked at before another run ended is old.
+        prepared = _survey(config, opened)
+        check_same_archive(scores, prepared.survey.archive.root)
         remove_leftovers(scores, prepared.model_digest)
         plan = prepared.plan(config, prepared.committed(), retry=config.retry_rejected)
         if announce:
             announce(plan)
-        publish_bytes(json.dumps(plan.summary(), indent=2).encode() + b"\n", run.join(PLAN_FILE))
+        planned = json.dumps(plan.summary(), indent=2).encode() + b"\n"
+        retried(lambda: publish_bytes(planned, run.join(PLAN_FILE)))
         write_quarantine(run, "shards", rejected_shards(plan.rejected))
         chunks, seconds = _score_chunks(config, prepared, plan, run)
         listed_ns = time.time_ns()
@@ -156,30 +180,57 @@ def score(config: ScoreConfig, announce: Callable[[ScorePlan], None] | None = No
         scored = Scored(
             prepared.survey.archive.root, scores, run, outcome, config.max_rejected_fraction
         )
+        removed = set(_to_remove(outcome, prepared))
+        remove_parts(scores, sorted(removed))
         too_many = _too_many(scored)
         if too_many is None:
-            complete(scores, plan.model_digest, after.gone)
-            left = [(file, part) for file, part in committed.whole if file.path not in after.gone]
-            write_ledger(
-                prepared.ledger_files,
-                prepared.survey.archive.shards,
-                left,
-                prepared.surveyed_ns,
-                listed_ns,
-            )
+            complete(scores, plan.model_digest)
         fault_point("completed")
         manifest = {
             **scored.to_json(),
+            "archive": prepared.survey.archive.root.uri,
             "complete": too_many is None,
             "why_incomplete": too_many,
             "rejected_shards": {shard.path: shard.reason for shard in plan.rejected},
             "chunks": outcome.chunks_to_json(),
         }
-        write_manifest(run, "score", config, started, manifest)
+        retried(lambda: write_manifest(run, "score", config, started, manifest))
+        left = [(file, part) for file, part in committed.whole if file.path not in removed]
+        with suppress(InputError):  # it is only a cache
+            write_ledger(
+                prepared.opened.ledger_files,
+                prepared.survey.archive.shards,
+                left,
+                prepared.surveyed_ns,
+                listed_ns,
+            )
     return scored
 
 
-def _prepare(config: ScoreConfig) -> _Prepared:
+def _to_remove(outcome: Outcome, prepared: _Prepared) -> Iterator[str]:
+    """Yield the parts of rows that the archive has no longer, and surely not again by now."""
+    archive = prepared.survey.archive
+    shards = {
+        part_directory(prepared.model_digest, shard.file.path): shard.file
+        for shard in archive.shards
+    }
+    for path in outcome.after.gone:
+        # In the plan before too: a part that appeared meanwhile is another run's, of a shard that
+        # is not in this run's survey.
+        if path not in outcome.plan.gone:
+            continue
+        directory = path.rpartition("/")[0]
+        shard = shards.get(directory)
+        name = directory.partition("/")[2] + SHARD_SUFFIX
+        if is_listed_so(archive.root, shard or ListedFile(name, 0, 0), there=shard is not None):
+            yield path
+    unread = rejected_of(outcome.chunks)
+    for chunk in outcome.after.chunks("changed"):
+        if chunk.key in unread:
+            yield part_path(part_source(chunk, prepared.model_digest))
+
+
+def _open(config: ScoreConfig) -> _Opened:
     scores = locate(config.scores)
     scores.check_directory()
     bundle = load_bundle(config.bundle or packaged_bundle())
@@ -187,10 +238,15 @@ def _prepare(config: ScoreConfig) -> _Prepared:
     check_apart(archive, scores)
     digest = told_digest(bundle.digest, config.digits)
     files = ledger_files(scores, archive, digest, config.read, str(bundle.shape))
-    ledger = read_ledger(files)
+    return _Opened(bundle, digest, scores, files)
+
+
+def _survey(config: ScoreConfig, opened: _Opened) -> _Prepared:
+    ledger = read_ledger(opened.ledger_files)
     surveyed_ns = time.time_ns()
-    survey = survey_archive(config.archive, config.read, bundle, config.digits, ledger.shards)
-    return _Prepared(bundle, digest, survey, surveyed_ns, scores, files, ledger)
+    bundle, known = opened.bundle, ledger.shards
+    survey = survey_archive(config.archive, config.read, bundle, config.digits, known)
+    return _Prepared(opened, survey, surveyed_ns, ledger)
 
 
 def _score_chunks(
@@ -200,22 +256,38 @@ def _score_chunks(
     if not plan.to_score:
         return (), 0.0
     arguments = {
-        "bundle": prepared.bundle,
+        "bundle": prepared.opened.bundle,
         "archive_root": prepared.survey.archive.root.uri,
-        "scores_uri": prepared.scores.uri,
+        "scores_uri": prepared.opened.scores.uri,
         "run_uri": run.uri,
         "read": config.read,
         "actors": config.actors,
         "num_digits": config.digits,
     }
-    chunks = []
     with connected():
         started = time.perf_counter()
         progress = Progress(sum(chunk.num_rows for chunk in plan.to_score))
-        for row in map_chunks(ChunkScorer, arguments, plan.to_score, config.actors):
-            chunks.append(ScoredChunk.from_row(row))
-            progress.advance(chunks[-1].num_rows)
-        return tuple(chunks), time.perf_counter() - started
+        scored: dict[tuple[str, int], ScoredChunk] = {}
+        to_score: Sequence[Chunk] = plan.to_score
+        # Once more, for the fault may have been that of the node, or of the hour.
+        for attempt in range(2):
+            for row in map_chunks(
+                ChunkScorer, arguments, to_score, config.actors, lose_failed=True
+            ):
+                result = ScoredChunk.from_row(row)
+                if result.cannot_write:
+                    raise InputError(result.reason)
+                scored[result.key] = result
+                progress.advance(result.num_rows if attempt == 0 else 0)
+            to_score = [c for c in to_score if c.key not in scored or scored[c.key].reason]
+            if not to_score:
+                break
+        for chunk in to_score:
+            if chunk.key not in scored:
+                scored[chunk.key] = failed_chunk(chunk, ACTOR_FAILED)
+                table = rejected_chunk(chunk, "actor", ACTOR_FAILED)
+                write_quarantine(run, chunk_name(chunk), table)
+        return tuple(scored.values()), time.perf_counter() - started
 
 
 def _check_committed(outcome: Outcome, scores: Location) -> None:
@@ -224,7 +296,7 @@ def _check_committed(outcome: Outcome, scores: Location) -> None:
     So it is where the scores are a local directory of each node, or when another run interfered.
     """
     rejected = rejected_of(outcome.chunks)
-    missing = [c for c in outcome.after.to_score if (c.shard, c.first_row) not in rejected]
+    missing = [chunk for chunk in outcome.after.to_score if chunk.key not in rejected]
     if missing:
         raise InputError(
             f"{scores.uri}: {len(missing)} of {len(outcome.plan.decisions)} parts are not there, "

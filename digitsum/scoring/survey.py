@@ -52,7 +52,7 @@ def survey_archive(
     if not shards:
         raise next(iter(errors.values()))
     rejected = tuple(RejectedShard(path, str(error)) for path, error in errors.items())
-    return Survey(Archive(root, shards), rejected)
+    return Survey(Archive(root, shards), rejected, whole=not locate(uri).is_file())
 
 
 def _read(

@@ -67,7 +67,7 @@ def _without_ray():
         yield
 
 
-def _one_after_the_other(worker, arguments, chunks, options):
+def _one_after_the_other(worker, arguments, chunks, options, *, lose_failed):
     scorer = worker(**arguments)
     for chunk in chunks:
         yield scorer(chunk.to_row())

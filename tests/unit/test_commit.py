@@ -28,6 +28,7 @@ from digitsum.scoring.commit import (
     complete,
     parts_of_other_models,
     remove_leftovers,
+    remove_parts,
     scored_rows,
 )
 
@@ -195,10 +196,11 @@ def test_a_part_that_cannot_be_read_is_found_without_a_source(scores, damage):
     assert [(file.path, part) for file, part in whole] == [(part_path(THIRD), Part(THIRD, 0))]
 
 
-def test_parquet_of_other_tools_is_found_without_a_source(scores, write_parquet):
+def test_parquet_of_other_tools_is_no_part_unless_it_bears_a_parts_name(scores, write_parquet):
     directory = Path(scores.path) / f"model={MODEL[:16]}"
-    write_parquet(directory / "foreign.parquet", {"a": [1]})
-    assert by_path(scores) == {f"{directory.name}/foreign.parquet": None}
+    write_parquet(directory / "compacted.parquet", {"a": [1]})
+    write_parquet(directory / "rows-0.parquet", {"a": [1]})
+    assert by_path(scores) == {f"{directory.name}/rows-0.parquet": None}
 
 
 def test_hidden_files_and_what_is_no_parquet_are_no_parts(scores):
@@ -222,7 +224,8 @@ def test_files_in_hidden_directories_are_no_parts(scores, directory):
 def test_completing_removes_what_is_gone_and_points_at_the_model(scores, files):
     for source in (FIRST, SECOND, THIRD):
         commit_part(scores, [table_of(source.num_rows)], source)
-    complete(scores, MODEL, [part_path(SECOND)])
+    remove_parts(scores, [part_path(SECOND)])
+    complete(scores, MODEL)
     assert sorted(files()) == sorted(["CURRENT", part_path(FIRST), part_path(THIRD)])
     assert current(scores) == f"model={MODEL[:16]}"
 
@@ -230,10 +233,10 @@ def test_completing_removes_what_is_gone_and_points_at_the_model(scores, files):
 def test_completing_for_another_model_moves_the_pointer_and_keeps_the_parts(scores, files):
     other = PartSource(OTHER_MODEL, "b.parquet", THIRD.fingerprint, 0, 2)
     commit_part(scores, [table_of(2)], THIRD)
-    complete(scores, MODEL, [])
+    complete(scores, MODEL)
     commit_part(scores, [table_of(2)], other)
     assert current(scores) == f"model={MODEL[:16]}"
-    complete(scores, OTHER_MODEL, [])
+    complete(scores, OTHER_MODEL)
     assert current(scores) == f"model={OTHER_MODEL[:16]}"
     assert sorted(files()) == sorted(["CURRENT", part_path(THIRD), part_path(other)])
 
@@ -247,7 +250,7 @@ def test_the_scores_are_one_data_set_for_other_tools(scores, tmp_path):
     for source in (FIRST, SECOND, THIRD):
         commit_part(scores, [table_of(source.num_rows, first=source.first_row)], source)
     (tmp_path / "scores" / f"model={MODEL[:16]}" / ".tmp-0123").write_bytes(b"half")
-    complete(scores, MODEL, [])
+    complete(scores, MODEL)
     found = ds.dataset(str(tmp_path / "scores" / current(scores)), format="parquet")
     expected = [f"image-{row}" for row in range(9)] + ["image-0", "image-1"]
     assert sorted(found.to_table()["image_id"].to_pylist()) == sorted(expected)
@@ -281,7 +284,7 @@ def test_parts_of_other_models_are_found_by_their_paths_below_the_model(scores):
         commit_part(scores, [table_of(source.num_rows)], source)
     told = replace(SECOND, model_digest=f"{MODEL}-digits4")
     commit_part(scores, [table_of(told.num_rows)], told)
-    complete(scores, MODEL, [])
+    complete(scores, MODEL)
 
     def below(*sources: PartSource) -> set[str]:
         return {part_path(source).partition("/")[2] for source in sources}
@@ -293,7 +296,7 @@ def test_parts_of_other_models_are_found_by_their_paths_below_the_model(scores):
 
 def test_leftovers_of_killed_runs_are_removed_and_nothing_else(scores, content):
     commit_part(scores, [table_of(2)], THIRD)
-    complete(scores, MODEL, [])
+    complete(scores, MODEL)
     root, model = Path(scores.path), f"model={MODEL[:16]}"
     for kept in (
         f"{RUNS_DIRECTORY}/score-1/manifest.json",
@@ -321,5 +324,6 @@ def test_where_nothing_is_there_are_no_leftovers_to_remove(scores, files):
 
 def test_completing_goes_on_where_another_run_removed_what_is_gone(scores, files):
     commit_part(scores, [table_of(2)], THIRD)
-    complete(scores, MODEL, [part_path(FIRST)])
+    remove_parts(scores, [part_path(FIRST)])
+    complete(scores, MODEL)
     assert sorted(files()) == sorted(["CURRENT", part_path(THIRD)])

@@ -40,7 +40,18 @@ def said(chunk: Chunk, num_rejected: int, reason: str = "") -> ScoredChunk:
     scored = chunk.num_rows - num_rejected
     counts = (scored // 2, 0, scored - scored // 2) if not reason else ()
     return ScoredChunk(
-        chunk.shard, chunk.first_row, chunk.num_rows, num_rejected, reason, 1, 2, 3, 1, "n", counts
+        chunk.shard,
+        chunk.fingerprint,
+        chunk.first_row,
+        chunk.num_rows,
+        num_rejected,
+        reason,
+        1,
+        2,
+        3,
+        1,
+        "n",
+        counts,
     )
 
 

@@ -62,7 +62,7 @@ def test_rows_of_several_batches_are_numbered_on():
 
 def test_of_a_chunk_or_shard_that_was_rejected_as_a_whole_no_row_is_named():
     no_row = {"row": None, "image_id": None}
-    chunk = rejected_chunk(chunk_of(9, 5), "cannot be read")
+    chunk = rejected_chunk(chunk_of(9, 5), "read", "cannot be read")
     assert chunk.to_pylist() == [
         {"shard": "day=1/a.parquet", **no_row, "stage": "read", "reason": "cannot be read"}
     ]
@@ -84,7 +84,7 @@ def test_what_was_rejected_is_one_data_set_below_the_run(run):
     chunks = [chunk_of(3, 0), chunk_of(3, 3), chunk_of(3, 0, "b.parquet")]
     tables = [
         rejected_rows(chunks[0], scores(None, "bad", "bad")),
-        rejected_chunk(chunks[1], "cannot be read"),
+        rejected_chunk(chunks[1], "read", "cannot be read"),
         rejected_rows(chunks[2], scores("bad", None, None)),
     ]
     for chunk, table in zip(chunks, tables, strict=True):
@@ -107,7 +107,7 @@ def test_where_nothing_was_rejected_nothing_is_written(run, tmp_path, content):
 
 def test_a_chunk_that_is_tried_again_replaces_its_file(run, tmp_path, content):
     chunk = chunk_of(2)
-    write_quarantine(run, chunk_name(chunk), rejected_chunk(chunk, "timed out"))
+    write_quarantine(run, chunk_name(chunk), rejected_chunk(chunk, "read", "timed out"))
     write_quarantine(run, chunk_name(chunk), rejected_rows(chunk, scores("bad", None)))
     (name,) = content(tmp_path)
     assert pq.read_table(tmp_path / name)["reason"].to_pylist() == ["bad"]
