@@ -93,3 +93,19 @@ def test_a_file_in_the_way_is_said(nights, undisturbed, left, tmp_path, in_the_w
         kept.rename(directory)
     assert exit_code(command, log) == 0, log.read_text()
     assert left(scores) == undisturbed
+
+
+def test_a_directory_that_may_not_be_written_is_said(nights, undisturbed, left, tmp_path):
+    scores, log = tmp_path / "scores", tmp_path / "log"
+    command = nights(tmp_path)
+    [model] = scores.glob("model=*")
+    # Not by its mode, which does not bind root.
+    if subprocess.run(["chattr", "+i", str(model)], capture_output=True).returncode:
+        pytest.skip("this file system, or this user, makes no directory immutable")
+    try:
+        assert exit_code(command, log) == 2, log.read_text()
+        check_said(log, "cannot be written", "not permitted")
+    finally:
+        subprocess.run(["chattr", "-i", str(model)], check=True)
+    assert exit_code(command, log) == 0, log.read_text()
+    assert left(scores) == undisturbed
