@@ -33,9 +33,9 @@ TEST_IMAGES = 10_000
 ROWS = (
     ("paper", "baseline", f"--archive {OUT}/train --validation {OUT}/val"),
     ("tuned", "baseline", ""),
-    ("small", "counter", ""),
-    ("full", "counter", ""),
-    ("large", "counter", ""),
+    ("small", "counter", "--workers 2"),
+    ("full", "counter", "--workers 2"),
+    ("large", "counter", "--workers 2"),
 )
 _SPEED_IMAGES = 1024
 _SPEED_ROUNDS = 5

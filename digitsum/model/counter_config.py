@@ -22,9 +22,11 @@ class CounterConfig:
     max_digits: int = 8
     stem_channels: int = 16
     body_channels: int = 32
-    row_channels: int = 80
+    row_channels: int = 56
     column_channels: int = 128
-    num_mixers: int = 2
+    num_mixers: int = 3
+    digit_offset: int = 0
+    """Pixels by which the column that emits a digit lies right of the digit's centre."""
 
     def __post_init__(self) -> None:
         if not 8 <= self.height <= self.width <= MAX_SIDE:
@@ -40,6 +42,8 @@ class CounterConfig:
         for name in ("stem_channels", "body_channels", "row_channels", "column_channels"):
             if not 1 <= getattr(self, name) <= MAX_CHANNELS:
                 raise InputError(f"{name} {getattr(self, name)}: give 1 to {MAX_CHANNELS}.")
+        if not -MAX_SIDE <= self.digit_offset <= MAX_SIDE:
+            raise InputError(f"digit_offset {self.digit_offset}: give at most {MAX_SIDE} pixels.")
         if not 0 <= self.num_mixers <= MAX_MIXERS:
             raise InputError(f"num_mixers {self.num_mixers}: give 0 to {MAX_MIXERS}.")
 

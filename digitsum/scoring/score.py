@@ -106,6 +106,10 @@ class _Prepared:
     def model_digest(self) -> str:
         return self.opened.model_digest
 
+    def now_known(self) -> Ledger:
+        """Return the ledger with what was read of shards since."""
+        return Ledger({s.file: s for s in self.survey.archive.shards}, self.ledger.parts)
+
     def committed(self) -> CommittedParts:
         return committed_parts(self.opened.scores, self.model_digest, self.ledger.parts)
 
@@ -129,7 +133,8 @@ def plan(config: ScoreConfig) -> ScorePlan:
 
     Raises InputError where the bundle or the archive cannot be used.
     """
-    prepared = _survey(config, _open(config))
+    opened = _open(config)
+    prepared = _survey(config, opened, read_ledger(opened.ledger_files))
     return prepared.plan(config, prepared.committed(), retry=config.retry_rejected)
 
 
@@ -157,11 +162,12 @@ def score(config: ScoreConfig, announce: Callable[[ScorePlan], None] | None = No
     """
     started = datetime.now(UTC)
     opened = _open(config)
+    looked_at = _survey(config, opened, read_ledger(opened.ledger_files))
     scores = opened.scores
     run = scores.join(f"{RUNS_DIRECTORY}/{new_run_id('score', started)}")
     with held(scores, run.name):
-        # Surveyed while it is held: an archive that was looked at before another run ended is old.
-        prepared = _survey(config, opened)
+        # Listed again while it is held: another run may have ended since, of an archive since then.
+        prepared = _survey(config, opened, looked_at.now_known())
         check_same_archive(scores, prepared.survey.archive.root)
         remove_leftovers(scores, prepared.model_digest)
         plan = prepared.plan(config, prepared.committed(), retry=config.retry_rejected)
@@ -241,8 +247,7 @@ def _open(config: ScoreConfig) -> _Opened:
     return _Opened(bundle, digest, scores, files)
 
 
-def _survey(config: ScoreConfig, opened: _Opened) -> _Prepared:
-    ledger = read_ledger(opened.ledger_files)
+def _survey(config: ScoreConfig, opened: _Opened, ledger: Ledger) -> _Prepared:
     surveyed_ns = time.time_ns()
     bundle, known = opened.bundle, ledger.shards
     survey = survey_archive(config.archive, config.read, bundle, config.digits, known)

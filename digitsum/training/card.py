@@ -36,7 +36,7 @@ Network `{config.model}`, {num_parameters(network):,} parameters, trained from s
 validation images |
 | recipe | AdamW, step size {recipe.learning_rate:g}, {schedule}, batch {recipe.batch_size}, \
 weight decay {recipe.weight_decay:g}, distortion {recipe.distortion:g}, pixels times \
-{recipe.pixel_scale:.6g}, seed {config.seed} |
+{recipe.pixel_scale:.6g}, seed {config.seed}, workers {config.workers} |
 | run | {run_uri} |
 
 Limits: the validation accuracy chose the epoch, and so is a little too high. Images of another

@@ -81,7 +81,7 @@ class Recipe:
 
 PRESETS: dict[NetworkName, dict[PresetName, Recipe]] = {
     "counter": {
-        "full": Recipe(epochs=30, images_per_epoch=96_000, batch_size=128),
+        "full": Recipe(epochs=38, images_per_epoch=96_000, batch_size=128),
         "quick": Recipe(epochs=6),
         "small": Recipe(
             epochs=10,
@@ -90,9 +90,9 @@ PRESETS: dict[NetworkName, dict[PresetName, Recipe]] = {
             sizes={
                 "stem_channels": 12,
                 "body_channels": 20,
-                "row_channels": 40,
+                "row_channels": 32,
                 "column_channels": 80,
-                "num_mixers": 1,
+                "num_mixers": 2,
             },
         ),
         "large": Recipe(
@@ -102,9 +102,9 @@ PRESETS: dict[NetworkName, dict[PresetName, Recipe]] = {
             sizes={
                 "stem_channels": 24,
                 "body_channels": 64,
-                "row_channels": 144,
+                "row_channels": 128,
                 "column_channels": 224,
-                "num_mixers": 3,
+                "num_mixers": 4,
             },
         ),
     },

@@ -28,6 +28,7 @@ from digitsum.archive.shards import Archive, open_archive
 from digitsum.cluster import connected, num_cluster
 from digitsum.errors import InputError
 from digitsum.model.bundle import save_bundle
+from digitsum.model.counter import CounterNetwork
 from digitsum.model.counter_config import CounterConfig
 from digitsum.model.networks import build_network, network_sizes
 from digitsum.model.sum_network import SumNetwork
@@ -40,6 +41,7 @@ from digitsum.training.config import TrainConfig
 from digitsum.training.data import READ_CPUS, SplitDataConfig, labelled_dataset
 from digitsum.training.history import Epoch, best_epoch, history_from_json, history_to_json
 from digitsum.training.holdout import held_out
+from digitsum.training.placing import place_digits
 from digitsum.training.worker import train_worker
 
 CONFIG_FILE = "config.json"
@@ -113,6 +115,9 @@ def train(config: TrainConfig) -> Trained:
         best, weights = _best_checkpoint(result)
         network.load_state_dict(weights)
         calibration = calibrate(network.eval(), *_calibration_images(config, datasets), config)
+    if archives is None and isinstance(network, CounterNetwork):
+        glyphs = load_glyphs(config.glyphs, "val")
+        place_digits(network, glyphs, config.shape, config.recipe.pixel_scale)
     publish_bytes(history_to_json(history).encode(), run.join(CURVES_FILE))
     digest = save_bundle(
         config.bundle,

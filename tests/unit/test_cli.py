@@ -363,7 +363,8 @@ def test_a_run_over_what_is_done_scores_nothing_and_completes(
     scores = tmp_path / "out" / "scores"
     commit_scores(inputs / "ok", scores, bundle, chunk_images=100, num_digits=digits)
     model = model_directory(told_digest(bundle.digest, digits))
-    gone = scores / model / "gone.parquet"
+    gone = scores / model / "gone" / "rows-0.parquet"
+    gone.parent.mkdir()
     gone.write_bytes(b"the part of a shard that is no more")
     code, said, err = run(line)
     assert (code, err) == (0, "")
@@ -384,6 +385,7 @@ def test_a_run_over_what_is_done_scores_nothing_and_completes(
     (manifest,) = (scores / "_runs").glob("*/manifest.json")
     outcome = json.loads(manifest.read_text())["outcome"]
     assert outcome == scored | {
+        "archive": str(inputs / "ok"),
         "complete": True,
         "why_incomplete": None,
         "rejected_shards": {},

