@@ -139,7 +139,7 @@ class _ColumnMixer(nn.Module):
         self.within = _convolution(channels, channels, 1)
 
     def forward(self, x_bchw: Tensor) -> Tensor:
-        return x_bchw + self.within(self.across(x_bchw))
+        return torch.add(x_bchw, self.within(self.across(x_bchw)))
 
 
 def _convolution(
