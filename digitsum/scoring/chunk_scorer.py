@@ -85,6 +85,7 @@ class ChunkScorer:
 
     def _score(self, chunk: Chunk) -> pa.Table:
         self._attempts += 1
+        fault_point(f"scoring {chunk.shard}")
         self._read_s = self._forward_s = 0.0
         tables = []
         before = time.perf_counter()

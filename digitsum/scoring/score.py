@@ -284,14 +284,16 @@ def _score_chunks(
                     raise InputError(result.reason)
                 scored[result.key] = result
                 progress.advance(result.num_rows if attempt == 0 else 0)
-            to_score = [c for c in to_score if c.key not in scored or scored[c.key].reason]
-            if not to_score:
-                break
-        for chunk in to_score:
-            if chunk.key not in scored:
+            failed = [chunk for chunk in to_score if chunk.key not in scored]
+            for chunk in failed:
                 scored[chunk.key] = failed_chunk(chunk, ACTOR_FAILED)
                 table = rejected_chunk(chunk, "actor", ACTOR_FAILED)
                 write_quarantine(run, chunk_name(chunk), table)
+            to_score = [chunk for chunk in to_score if scored[chunk.key].reason]
+            # Ray was seen to leave an actor that had died last, with its CPU, until the driver
+            # ends: a second pool might wait for it for ever.
+            if failed or not to_score:
+                break
         return tuple(scored.values()), time.perf_counter() - started
 
 

@@ -1,10 +1,13 @@
 """Processes of a run on a Ray of its own are killed in the middle; nothing may be lost or twice."""
 
+import pyarrow.parquet as pq
+
 from digitsum.archive.synth import SynthConfig, synth
+from digitsum.faults import VARIABLE
 from digitsum.model.bundle import load_bundle
 from digitsum.training.history import history_from_json
 
-WAIT_S = 150
+WAIT_S = 200
 
 
 def test_scoring_killed_with_all_its_processes_is_finished_by_the_next_run(
@@ -20,6 +23,22 @@ def test_scoring_killed_with_all_its_processes_is_finished_by_the_next_run(
 
     assert start(command, log).wait(WAIT_S) == 0, log.read_text()
     assert left(scores) == undisturbed
+
+
+def test_a_chunk_that_no_actor_survives_costs_itself(nights, start, tmp_path):
+    scores, log = tmp_path / "fresh", tmp_path / "log"
+    command = nights(tmp_path).replace(f"{tmp_path}/scores", str(scores))
+    command = command.replace("--chunk-images 80", "--chunk-images 1000")
+    doomed = {VARIABLE: "scoring shard-00004.parquet:1"}
+    assert start(command, log, **doomed).wait(WAIT_S) == 3, log.read_text()
+    [run] = (scores / "_runs").glob("score-*")
+    [whole] = [q for q in pq.read_table(run / "rejected").to_pylist() if q["row"] is None]
+    assert (whole["shard"], whole["stage"]) == ("shard-00004.parquet", "actor")
+    scored = {part.parent.name for part in scores.glob("model=*/*/rows-*")}
+    assert scored == {f"shard-0000{n}" for n in (0, 1, 3, 5)}
+
+    assert start(command, log).wait(WAIT_S) == 0, log.read_text()
+    assert len(list(scores.glob("model=*/*/rows-*"))) == 5
 
 
 def test_a_second_run_is_told_who_holds_the_scores(

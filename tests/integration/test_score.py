@@ -315,25 +315,6 @@ def test_the_pool_grows_when_the_cluster_has(six_chunks, tmp_path, monkeypatch):
     assert all(result["met"] for result in results)
 
 
-def test_a_chunk_that_no_actor_survives_costs_itself(six_chunks):
-    doomed = six_chunks[2].shard
-    results = map_chunks(DieOf, {"shard": doomed}, six_chunks, ActorOptions(), lose_failed=True)
-    shards = sorted(result["shard"] for result in results)
-    assert shards == sorted(chunk.shard for chunk in six_chunks if chunk.shard != doomed)
-
-
-class DieOf:
-    """An actor that one shard is the death of."""
-
-    def __init__(self, shard: str) -> None:
-        self._shard = shard
-
-    def __call__(self, row):
-        if row["shard"] == self._shard:
-            os._exit(1)
-        return {"shard": row["shard"]}
-
-
 class WaitForAnother:
     """An actor that holds its chunk until a second actor has one too, or a minute is over."""
 
