@@ -176,7 +176,7 @@ def test_the_parts_of_a_model_told_otherwise_are_not_its_own(tmp_path):
     for source in sources:
         found = committed_parts(scores, source.model_digest, {})
         assert found.by_path == {part_path(source): Part(source, 0)}
-    complete(scores, sources[2].model_digest, [])
+    complete(scores, sources[2].model_digest)
     current = scores.join("CURRENT").read_bytes().decode().strip()
     assert part_path(sources[2]).startswith(f"{current}/")
     assert not any(part_path(source).startswith(f"{current}/") for source in sources[:2])
