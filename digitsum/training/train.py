@@ -22,9 +22,7 @@ from digitsum.archive.glyphs import load_glyphs
 from digitsum.archive.images import Uint8Array
 from digitsum.archive.location import Location, locate
 from digitsum.archive.publish import publish_bytes
-from digitsum.archive.reading import check_labels
 from digitsum.archive.schema import ImageShape
-from digitsum.archive.shards import Archive, open_archive
 from digitsum.cluster import connected, num_cluster
 from digitsum.errors import InputError
 from digitsum.model.bundle import save_bundle
@@ -33,6 +31,7 @@ from digitsum.model.counter_config import CounterConfig
 from digitsum.model.networks import build_network, network_sizes
 from digitsum.model.sum_network import SumNetwork
 from digitsum.runs import RUNS_DIRECTORY, new_run_id, write_manifest
+from digitsum.training.archives import TrainingArchives, open_training_archives
 from digitsum.training.calibration import calibrate
 from digitsum.training.card import model_card
 from digitsum.training.checkpoint import HISTORY_FILE, WEIGHTS_FILE
@@ -40,7 +39,6 @@ from digitsum.training.composing import validation_images
 from digitsum.training.config import TrainConfig
 from digitsum.training.data import READ_CPUS, SplitDataConfig, labelled_dataset
 from digitsum.training.history import Epoch, best_epoch, history_from_json, history_to_json
-from digitsum.training.holdout import held_out
 from digitsum.training.placing import place_digits
 from digitsum.training.worker import train_worker
 
@@ -73,20 +71,6 @@ class Trained:
         }
 
 
-@dataclass(frozen=True)
-class TrainingArchives:
-    """Labelled archives of one shape."""
-
-    train: Archive
-    validation: Archive | None
-    """None where part of `train` is held out."""
-
-    @property
-    def shape(self) -> ImageShape:
-        """Shape of all images."""
-        return self.train.shards[0].shape
-
-
 def train(config: TrainConfig) -> Trained:
     """Train as `config` says, or resume the run of that name, and write the bundle.
 
@@ -94,7 +78,7 @@ def train(config: TrainConfig) -> Trained:
     cannot be trained on, or where the named run was started with other options.
     """
     started = datetime.now(UTC)
-    archives = _open_archives(config)
+    archives = open_training_archives(config)
     network = _build_network(config, archives.shape if archives else config.shape)
     run = _run_location(config, started)
     for directory in (run, locate(config.bundle)):
@@ -193,57 +177,6 @@ def worker_cpus(config: TrainConfig, cluster_cpus: float) -> float:
             "or --workers."
         )
     return share
-
-
-def _open_archives(config: TrainConfig) -> TrainingArchives | None:
-    """Return the archives to train on, checked, or None where images are composed."""
-    if config.archive is None:
-        for split in ("train", "val"):
-            load_glyphs(config.glyphs, split)
-        return None
-    archive = _open_labelled(config.archive, config)
-    if config.validation is None:
-        _check_both_parts(archive, config)
-        return TrainingArchives(archive, None)
-    validation = _open_labelled(config.validation, config)
-    if validation.shards[0].shape != archive.shards[0].shape:
-        raise InputError(
-            f"{config.validation}: images are {validation.shards[0].shape}, but those of "
-            f"{config.archive} are {archive.shards[0].shape}; give archives of one shape."
-        )
-    return TrainingArchives(archive, validation)
-
-
-def _check_both_parts(archive: Archive, config: TrainConfig) -> None:
-    num_held = sum(
-        int(
-            held_out(
-                shard.file.path,
-                np.arange(shard.num_rows),
-                config.validation_fraction,
-                config.seed,
-            ).sum()
-        )
-        for shard in archive.shards
-    )
-    if num_held in (0, archive.num_images):
-        raise InputError(
-            f"{config.archive}: {num_held} of {archive.num_images} images would be held out, which "
-            "leaves nothing to validate or to train on; give more images, another "
-            "--validation-fraction or a --validation archive."
-        )
-
-
-def _open_labelled(uri: str, config: TrainConfig) -> Archive:
-    archive = open_archive(uri, config.read)
-    shapes: dict[ImageShape, str] = {s.shape: s.file.path for s in reversed(archive.shards)}
-    if len(shapes) > 1:
-        found = ", ".join(f"{shape} in {path}" for shape, path in shapes.items())
-        raise InputError(f"{uri}: images of several shapes: {found}; train on one shape.")
-    if archive.num_images == 0:
-        raise InputError(f"{uri}: holds no images; give an archive with some.")
-    check_labels(archive, config.read, config.digits)
-    return archive
 
 
 def _run_location(config: TrainConfig, started: datetime) -> Location:
