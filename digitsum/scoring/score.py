@@ -8,33 +8,29 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any
 
 from digitsum.archive.location import Location, locate
 from digitsum.archive.publish import publish_bytes
-from digitsum.archive.scores import part_directory, part_path, part_source, told_digest
+from digitsum.archive.scores import part_directory, part_path, part_source
 from digitsum.archive.shards import SHARD_SUFFIX, Chunk, ListedFile, is_listed_so
 from digitsum.cluster import connected
 from digitsum.errors import InputError, TooManyRejectedError
 from digitsum.faults import fault_point
-from digitsum.model.bundle import Bundle, load_bundle, packaged_bundle
 from digitsum.runs import RUNS_DIRECTORY, new_run_id, write_manifest
 from digitsum.scoring.actors import map_chunks
 from digitsum.scoring.chunk_scorer import ChunkScorer
 from digitsum.scoring.commit import (
-    CommittedParts,
-    committed_parts,
     complete,
-    parts_of_other_models,
     remove_leftovers,
     remove_parts,
 )
 from digitsum.scoring.config import ScoreConfig
 from digitsum.scoring.hold import check_same_archive, held
-from digitsum.scoring.ledger import Ledger, LedgerFiles, ledger_files, read_ledger, write_ledger
+from digitsum.scoring.ledger import read_ledger, write_ledger
 from digitsum.scoring.outcome import Outcome, ScoredChunk, failed_chunk, rejected_of
-from digitsum.scoring.plan import ScorePlan, Survey, check_apart, plan_scores
+from digitsum.scoring.plan import ScorePlan
+from digitsum.scoring.prepare import Prepared, look_through, open_scoring
 from digitsum.scoring.progress import Progress
 from digitsum.scoring.quarantine import (
     chunk_name,
@@ -44,7 +40,6 @@ from digitsum.scoring.quarantine import (
 )
 from digitsum.scoring.retries import retried
 from digitsum.scoring.status import measured_rate
-from digitsum.scoring.survey import survey_archive
 
 PLAN_FILE = "plan.json"
 ACTOR_FAILED = "the actors that scored it failed or were lost, time and again; Ray's logs say how"
@@ -83,58 +78,13 @@ class Scored:
         return {"scores": self.scores.uri, **self.outcome.to_json()}
 
 
-@dataclass(frozen=True)
-class _Opened:
-    """What a run was given, before it looks at it."""
-
-    bundle: Bundle
-    model_digest: str
-    scores: Location
-    ledger_files: LedgerFiles
-
-
-@dataclass(frozen=True)
-class _Prepared:
-    """What a run plans by."""
-
-    opened: _Opened
-    survey: Survey
-    surveyed_ns: int
-    ledger: Ledger
-
-    @property
-    def model_digest(self) -> str:
-        return self.opened.model_digest
-
-    def now_known(self) -> Ledger:
-        """Return the ledger with what was read of shards since."""
-        return Ledger({s.file: s for s in self.survey.archive.shards}, self.ledger.parts)
-
-    def committed(self) -> CommittedParts:
-        return committed_parts(self.opened.scores, self.model_digest, self.ledger.parts)
-
-    def plan(self, config: ScoreConfig, committed: CommittedParts, *, retry: bool) -> ScorePlan:
-        make = partial(
-            plan_scores,
-            self.survey,
-            self.model_digest,
-            config.chunk_images,
-            committed.by_path,
-            retry_rejected=retry,
-        )
-        plan = make()
-        if not plan.chunks("new"):
-            return plan
-        return make(by_other_models=parts_of_other_models(self.opened.scores, self.model_digest))
-
-
 def plan(config: ScoreConfig) -> ScorePlan:
     """Return what `score` would do; reads footers, and starts nothing.
 
     Raises InputError where the bundle or the archive cannot be used.
     """
-    opened = _open(config)
-    prepared = _survey(config, opened, read_ledger(opened.ledger_files))
+    opened = open_scoring(config)
+    prepared = look_through(config, opened, read_ledger(opened.ledger_files))
     return prepared.plan(config, prepared.committed(), retry=config.retry_rejected)
 
 
@@ -161,13 +111,13 @@ def score(config: ScoreConfig, announce: Callable[[ScorePlan], None] | None = No
     bundle or the archive cannot be used, and ScoresHeldError where another run is at work.
     """
     started = datetime.now(UTC)
-    opened = _open(config)
-    looked_at = _survey(config, opened, read_ledger(opened.ledger_files))
+    opened = open_scoring(config)
+    looked_at = look_through(config, opened, read_ledger(opened.ledger_files))
     scores = opened.scores
     run = scores.join(f"{RUNS_DIRECTORY}/{new_run_id('score', started)}")
     with held(scores, run.name):
         # Listed again while it is held: another run may have ended since, of an archive since then.
-        prepared = _survey(config, opened, looked_at.now_known())
+        prepared = look_through(config, opened, looked_at.now_known())
         check_same_archive(scores, prepared.survey.archive.root)
         remove_leftovers(scores, prepared.model_digest)
         plan = prepared.plan(config, prepared.committed(), retry=config.retry_rejected)
@@ -213,7 +163,7 @@ def score(config: ScoreConfig, announce: Callable[[ScorePlan], None] | None = No
     return scored
 
 
-def _to_remove(outcome: Outcome, prepared: _Prepared) -> Iterator[str]:
+def _to_remove(outcome: Outcome, prepared: Prepared) -> Iterator[str]:
     """Yield the parts of rows that the archive has no longer, and surely not again by now."""
     archive = prepared.survey.archive
     shards = {
@@ -236,26 +186,8 @@ def _to_remove(outcome: Outcome, prepared: _Prepared) -> Iterator[str]:
             yield part_path(part_source(chunk, prepared.model_digest))
 
 
-def _open(config: ScoreConfig) -> _Opened:
-    scores = locate(config.scores)
-    scores.check_directory()
-    bundle = load_bundle(config.bundle or packaged_bundle())
-    archive = locate(config.archive)
-    check_apart(archive, scores)
-    digest = told_digest(bundle.digest, config.digits)
-    files = ledger_files(scores, archive, digest, config.read, str(bundle.shape))
-    return _Opened(bundle, digest, scores, files)
-
-
-def _survey(config: ScoreConfig, opened: _Opened, ledger: Ledger) -> _Prepared:
-    surveyed_ns = time.time_ns()
-    bundle, known = opened.bundle, ledger.shards
-    survey = survey_archive(config.archive, config.read, bundle, config.digits, known)
-    return _Prepared(opened, survey, surveyed_ns, ledger)
-
-
 def _score_chunks(
-    config: ScoreConfig, prepared: _Prepared, plan: ScorePlan, run: Location
+    config: ScoreConfig, prepared: Prepared, plan: ScorePlan, run: Location
 ) -> tuple[tuple[ScoredChunk, ...], float]:
     """Score what the plan says; return what became of each chunk, and the seconds it took."""
     if not plan.to_score:
