@@ -32,7 +32,7 @@ TEST_IMAGES = 10_000
 # Preset, network, and what is trained on: the paper's images are made once, the others afresh.
 ROWS = (
     ("paper", "baseline", f"--archive {OUT}/train --validation {OUT}/val"),
-    ("tuned", "baseline", ""),
+    ("tuned", "baseline", "--workers 2"),
     ("small", "counter", "--workers 2"),
     ("full", "counter", "--workers 2"),
     ("large", "counter", "--workers 2"),

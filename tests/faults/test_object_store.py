@@ -24,6 +24,9 @@ def nightly(nights, s3_files, tmp_path):
             target = f"images/{prefix}/{name.strip('-')}"
             pafs.copy_files(directory, target, destination_filesystem=s3_files, use_threads=False)
             command[words.index(name) + 1] = f"s3://{target}"
+        # The archive was moved, and so its scores are told.
+        with s3_files.open_output_stream(f"images/{prefix}/scores/_runs/ARCHIVE") as place:
+            place.write(f"s3://images/{prefix}/archive\n".encode())
         return f"images/{prefix}/scores", " ".join(command)
 
     return lay_out
