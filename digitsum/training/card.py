@@ -32,8 +32,8 @@ Network `{config.model}`, {num_parameters(network):,} parameters, trained from s
 | validated on | {_validated_on(config)}; {best.validation_images:,} images |
 | validation accuracy | {best.validation_accuracy:.2%}, loss {best.validation_loss:.4f} nats |
 | weights | of epoch {best.epoch} of {len(history)}, the one of highest validation accuracy |
-| calibration | temperature {calibration.temperature:.3f}, fitted on {calibration.images:,} of the \
-validation images |
+| calibration | temperature {calibration.temperature:.3f}, fitted on {calibration.images:,} \
+{_calibrated_on(config)} |
 | recipe | AdamW, step size {recipe.learning_rate:g}, {schedule}, batch {recipe.batch_size}, \
 weight decay {recipe.weight_decay:g}, distortion {recipe.distortion:g}, pixels times \
 {recipe.pixel_scale:.6g}, seed {config.seed}, workers {config.workers} |
@@ -56,6 +56,13 @@ def _trained_on(config: TrainConfig) -> str:
     return (
         f"images of {config.shape} pixels, composed anew for each epoch of {config.glyphs} glyphs"
     )
+
+
+def _calibrated_on(config: TrainConfig) -> str:
+    strength = config.recipe.distortion_at(1.0)
+    if config.archive is not None or strength == 0:
+        return "of the validation images"
+    return f"images of the validation glyphs, distorted by {strength:g}"
 
 
 def _validated_on(config: TrainConfig) -> str:

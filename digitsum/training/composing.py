@@ -48,12 +48,27 @@ def composed_images(
 
 def validation_images(config: TrainConfig) -> tuple[Uint8Array, npt.NDArray[np.int64]]:
     """Return images, uint8 (n, height, width), and sums, int64 (n,), of the validation glyphs."""
+    return _held_out_images(config, 0.0)
+
+
+def calibration_images(config: TrainConfig) -> tuple[Uint8Array, npt.NDArray[np.int64]]:
+    """Return the validation images, their glyphs distorted as at the end of the training.
+
+    The validation glyphs as they are chose the epoch, and are few: a temperature that is fitted on
+    them makes the network surer than it is right about other hands.
+    """
+    return _held_out_images(config, config.recipe.distortion_at(1.0))
+
+
+def _held_out_images(
+    config: TrainConfig, distortion: float
+) -> tuple[Uint8Array, npt.NDArray[np.int64]]:
     blocks = composed_images(
         load_glyphs(config.glyphs, "val"),
         config.shape,
         config.digit_counts,
         VALIDATION_IMAGES,
-        lambda: 0.0,
+        lambda: distortion,
         _VALIDATION_SEED,
     )
     pixels, sums = zip(*blocks, strict=True)

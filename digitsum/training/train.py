@@ -35,7 +35,7 @@ from digitsum.training.archives import TrainingArchives, open_training_archives
 from digitsum.training.calibration import calibrate
 from digitsum.training.card import model_card
 from digitsum.training.checkpoint import HISTORY_FILE, WEIGHTS_FILE
-from digitsum.training.composing import validation_images
+from digitsum.training.composing import calibration_images
 from digitsum.training.config import TrainConfig
 from digitsum.training.data import READ_CPUS, SplitDataConfig, labelled_dataset
 from digitsum.training.history import Epoch, best_epoch, history_from_json, history_to_json
@@ -151,7 +151,7 @@ def _calibration_images(
     config: TrainConfig, datasets: dict[str, Dataset]
 ) -> tuple[Uint8Array, npt.NDArray[np.int64]]:
     if not datasets:
-        return validation_images(config)
+        return calibration_images(config)
     dataset = datasets["validation"]
     # The first images, not the first to be read: the same seed gives the same temperature.
     dataset.context.execution_options.preserve_order = True

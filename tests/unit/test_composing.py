@@ -5,7 +5,7 @@ import torch
 from digitsum.archive.glyphs import Glyphs, load_glyphs
 from digitsum.archive.schema import ImageShape, ReadOptions
 from digitsum.training import composing
-from digitsum.training.composing import composed_images, validation_images
+from digitsum.training.composing import calibration_images, composed_images, validation_images
 from digitsum.training.config import TrainConfig
 
 SHAPE = ImageShape(30, 100)
@@ -177,6 +177,21 @@ def test_validation_images_hold_as_many_digits_as_those_that_are_trained_on(conf
     assert sums.max() <= 9
     _, sums = validation_images(config(digits=3, min_digits=1))
     assert 9 < sums.max() <= 27
+
+
+def test_calibration_images_are_the_validation_images_distorted_as_training_ends(config):
+    pixels, sums = validation_images(config())
+    distorted, same_sums = calibration_images(config(distortion=1.0))
+    np.testing.assert_array_equal(same_sums, sums)
+    changed = (distorted != pixels).any(axis=(1, 2)).mean()
+    assert changed > 0.9
+    farther, _ = calibration_images(config(distortion=2.0))
+
+    def change(images):
+        return np.abs(images.astype(int) - pixels).mean()
+
+    assert change(farther) > change(distorted)
+    np.testing.assert_array_equal(calibration_images(config(distortion=0.0))[0], pixels)
 
 
 def one_tile(pixels: np.ndarray) -> bytes:
