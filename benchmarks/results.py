@@ -25,7 +25,7 @@ from digitsum.archive.synth import compose
 from digitsum.cli import main
 from digitsum.cluster import connected
 from digitsum.model.bundle import Bundle, load_bundle, num_parameters
-from digitsum.model.predictor import TorchPredictor
+from digitsum.model.torch_predictor import TorchPredictor
 
 OUT = Path("results")
 TEST_IMAGES = 10_000

@@ -36,7 +36,7 @@ def sum_distribution() -> None:
     symbols = logits.log_softmax(dim=2)
     parts: dict[str, Callable[[], object]] = {
         "forward pass": lambda: network(x),
-        "sums, any number of digits": lambda: sum_probs(symbols),
+        "sums, any number of digits": lambda: sum_probs(symbols, 72),
         "sums, 4 digits": lambda: log_probs_by_count(symbols, 4),
         "sums, counts, digits, places": lambda: network.posterior(logits, None),
     }

@@ -182,7 +182,7 @@ def _evaluate(config: EvaluateConfig) -> None:
     from digitsum.archive.location import locate
     from digitsum.archive.publish import publish_bytes
     from digitsum.model.explain import explain
-    from digitsum.model.predictor import TorchPredictor
+    from digitsum.model.torch_predictor import TorchPredictor
     from digitsum.report.certainty import draw_certainty
     from digitsum.report.confusion import draw_confusion
     from digitsum.report.figures import publish_figure

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from digitsum.archive.schema import ImageShape, max_sum
 from digitsum.errors import InputError
-from digitsum.model.sum_network import Posterior, SumNetwork
+from digitsum.model.sum_network import SumNetwork
 
 # The bytes as they are: the accuracy that the paper reports is reached so, and with pixels of 0..1
 # only half of it, at the paper's step size and number of epochs.
@@ -97,10 +97,6 @@ class BaselineNetwork(SumNetwork):
     def pull(self, logits: Tensor, sums_b: Tensor, num_digits: int | None) -> Tensor:
         """Return 0: this network needs none."""
         return logits.new_zeros(())
-
-    def posterior(self, logits: Tensor, num_digits: int | None) -> Posterior:
-        """Return the distribution of the sums, which is all that this network knows."""
-        return Posterior(self.predicted_log_probs(logits, num_digits))
 
     def check_shape(self, shape: ImageShape, where: str) -> None:
         """Raise InputError unless images are of the one shape it was built for."""

@@ -25,7 +25,7 @@ from digitsum.model.sum_distribution import (
     sum_log_probs,
     sum_probs,
 )
-from digitsum.model.sum_network import Posterior, SumNetwork
+from digitsum.model.sum_network import SumNetwork
 
 COLUMN_STRIDE = 4
 """Pixels from one column to the next; column c is centred on pixel 4 c."""
@@ -91,26 +91,27 @@ class CounterNetwork(SumNetwork):
 
         Of any number of digits, sums to 9 * max_digits are told apart.
         """
-        return self._predicted(logits.log_softmax(dim=2), num_digits)
-
-    def _predicted(self, symbols: Tensor, num_digits: int | None) -> Tensor:
+        symbols = logits.log_softmax(dim=2)
         if num_digits is not None:
             return known_count_log_probs(symbols, num_digits)
-        probs = sum_probs(symbols)[:, : max_sum(self.config.max_digits) + 1]
+        probs = sum_probs(symbols, max_sum(self.config.max_digits))
         return probs.clamp(min=torch.finfo(probs.dtype).eps).log().log_softmax(dim=1)
 
-    def posterior(self, logits: Tensor, num_digits: int | None) -> Posterior:
-        """Return sums, counts, digits and where they stand, given the count where it is known."""
+    def count_probs(self, logits: Tensor, num_digits: int | None) -> Tensor:
+        """Return the probability of each number of digits, float (b, max_digits + 1)."""
+        if num_digits is None:
+            return count_probs(logits.log_softmax(dim=2), self.config.max_digits)
+        known = F.one_hot(torch.tensor(num_digits, device=logits.device), num_digits + 1)
+        return known.to(logits.dtype).expand(len(logits), -1)
+
+    def read_digits(
+        self, logits: Tensor, sums_b: Tensor, num_digits: int | None
+    ) -> tuple[Tensor, Tensor]:
+        """Return the digits that add up to the sums, and where they stand, int64 (b, columns)."""
         symbols = logits.log_softmax(dim=2)
-        log_probs = self._predicted(symbols, num_digits)
-        counts = count_probs(symbols)[:, : self.config.max_digits + 1]
-        if num_digits is not None:
-            counts = F.one_hot(torch.tensor(num_digits, device=logits.device), num_digits + 1)
-            counts = counts.to(logits.dtype).expand(len(logits), -1)
-        digits, columns = most_probable_digits(symbols, log_probs.argmax(dim=1), num_digits)
+        digits, columns = most_probable_digits(symbols, sums_b, num_digits)
         places = (columns * COLUMN_STRIDE - self.config.digit_offset).clamp(min=0)
-        digit_x = torch.where(columns < 0, NOTHING, places)
-        return Posterior(log_probs, counts, digits, digit_x)
+        return digits, torch.where(columns < 0, NOTHING, places)
 
     def check_shape(self, shape: ImageShape, where: str) -> None:
         """Raise InputError unless the height is its own and the width no less."""

@@ -38,6 +38,7 @@ stays within its range; what is still less than its least comes out as 0.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -58,22 +59,20 @@ _COLUMNS_AT_ONCE = 64
 _NO_LOG_PROB = -1e30
 
 
-def sum_probs(symbol_log_probs_bcy: Tensor) -> Tensor:
-    """Return P(sum = s), whatever the number of digits, float (b, 9 * columns + 1).
+def sum_probs(symbol_log_probs_bcy: Tensor, max_sum: int) -> Tensor:
+    """Return P(sum = s) for s = 0..max_sum, whatever the number of digits, float (b, max_sum + 1).
 
     Takes log probabilities of symbols, float (b, columns, 11), blank first. Right to the precision
-    of 1 in that dtype; see the module's docstring.
+    of 1 in that dtype; see the module's docstring. Probabilities of greater sums are left out.
     """
-    values = torch.arange(NUM_DIGIT_VALUES, device=symbol_log_probs_bcy.device)
-    exponents_y = torch.cat([values[:1], values])  # blank adds nothing
-    return _emitted(symbol_log_probs_bcy.exp(), exponents_y)
+    values = (0, *range(NUM_DIGIT_VALUES))  # blank adds nothing
+    return _emitted(symbol_log_probs_bcy.exp(), values, max_sum)
 
 
-def count_probs(symbol_log_probs_bcy: Tensor) -> Tensor:
-    """Return P(count = k), float (b, columns + 1), likewise."""
+def count_probs(symbol_log_probs_bcy: Tensor, max_count: int) -> Tensor:
+    """Return P(count = k) for k = 0..max_count, float (b, max_count + 1), likewise."""
     blank_bc = symbol_log_probs_bcy[:, :, 0].exp()
-    emits_bc2 = torch.stack([blank_bc, 1 - blank_bc], dim=2)
-    return _emitted(emits_bc2, torch.arange(2, device=blank_bc.device))
+    return _emitted(torch.stack([blank_bc, 1 - blank_bc], dim=2), (0, 1), max_count)
 
 
 def log_probs_by_count(symbol_log_probs_bcy: Tensor, max_count: int) -> list[Tensor]:
@@ -130,24 +129,49 @@ def sum_log_probs(by_count: list[Tensor], min_count: int, max_count: int) -> Ten
     return total_bs.where(total_bs > _NO_LOG_PROB / 2, -torch.inf)
 
 
-def _emitted(probs_bcy: Tensor, exponents_y: Tensor) -> Tensor:
-    """Return the distribution of the sum of what columns emit, float (b, sums).
+def _emitted(probs_bcy: Tensor, values_y: Sequence[int], max_sum: int) -> Tensor:
+    """Return the distribution of the sum of what columns emit, float (b, max_sum + 1).
 
-    Symbol y has probability `probs_bcy[..., y]` and adds `exponents_y[y]`, up from 0 to the last.
+    Symbol y has probability `probs_bcy[..., y]` and adds `values_y[y]`, up from 0 to the last.
+    In real numbers throughout, for not every back-end that this is compiled for knows complex ones.
     """
-    num_images, num_columns, _ = probs_bcy.shape
-    num_sums = int(exponents_y[-1]) * num_columns + 1
-    if num_images == 0:  # which the transform refuses
-        return probs_bcy.new_zeros(0, num_sums)
-    length = num_sums + num_sums % 2  # even, as the inverse transform takes it by default
-    frequencies_f = torch.arange(length // 2 + 1, device=exponents_y.device, dtype=torch.float64)
-    angles_yf = exponents_y.unsqueeze(1) * frequencies_f * (-2 * math.pi / length)
+    num_columns = probs_bcy.shape[1]
+    length = values_y[-1] * num_columns + 1
+    length += length % 2
+    frequencies_f = torch.arange(length // 2 + 1, dtype=torch.float64, device=probs_bcy.device)
+    angles_f = frequencies_f * (2 * math.pi / length)
+    values_y1 = torch.tensor(values_y, dtype=torch.float64, device=probs_bcy.device).unsqueeze(1)
+    angles_yf = values_y1 * angles_f
     cos_yf, sin_yf = angles_yf.cos().to(probs_bcy.dtype), angles_yf.sin().to(probs_bcy.dtype)
-    blocks = torch.split(probs_bcy.transpose(0, 1), _COLUMNS_AT_ONCE)
-    products = [torch.complex(part @ cos_yf, part @ sin_yf).prod(dim=0) for part in blocks]
-    transform_bf = torch.stack(products).prod(dim=0)
-    probs_bs: Tensor = torch.fft.irfft(transform_bf, n=length)
-    return probs_bs[:, :num_sums].clamp(min=0)
+    products = [
+        _product(part @ cos_yf, -(part @ sin_yf))
+        for part in torch.split(probs_bcy.transpose(0, 1), _COLUMNS_AT_ONCE)
+    ]
+    real_1bf, imaginary_1bf = _product(*map(torch.cat, zip(*products, strict=True)))
+
+    # The inverse transform, of the sums that are wanted only. Of each pair of conjugate frequencies
+    # one was computed, and counts twice.
+    sums_s = torch.arange(max_sum + 1, dtype=torch.float64, device=probs_bcy.device)
+    angles_fs = angles_f.unsqueeze(1) * sums_s
+    weights_f1 = torch.full_like(angles_f, 2 / length).unsqueeze(1)
+    weights_f1[[0, -1]] /= 2
+    inverse_cos_fs = (angles_fs.cos() * weights_f1).to(probs_bcy.dtype)
+    inverse_sin_fs = (angles_fs.sin() * weights_f1).to(probs_bcy.dtype)
+    probs_bs = real_1bf[0] @ inverse_cos_fs - imaginary_1bf[0] @ inverse_sin_fs
+    # What no columns add up to has come round to a sum that they do.
+    return probs_bs.clamp(min=0) * (sums_s <= values_y[-1] * num_columns)
+
+
+def _product(real_cbf: Tensor, imaginary_cbf: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the product of complex numbers over the columns, each part float (1, b, f)."""
+    while (columns := real_cbf.shape[0]) > 1:
+        half = columns // 2
+        left, right, odd = slice(half), slice(half, 2 * half), slice(2 * half, columns)
+        real = real_cbf[left] * real_cbf[right] - imaginary_cbf[left] * imaginary_cbf[right]
+        imaginary = real_cbf[left] * imaginary_cbf[right] + imaginary_cbf[left] * real_cbf[right]
+        real_cbf = torch.cat([real, real_cbf[odd]])
+        imaginary_cbf = torch.cat([imaginary, imaginary_cbf[odd]])
+    return real_cbf, imaginary_cbf
 
 
 def _log(values: Tensor) -> Tensor:

@@ -67,9 +67,42 @@ class SumNetwork(nn.Module, ABC):
         `num_digits` is how many digits each image holds, where that is known.
         """
 
-    @abstractmethod
+    def count_probs(self, logits: Tensor, num_digits: int | None) -> Tensor | None:
+        """Return the probability of each number of digits from 0 up, float (b, counts).
+
+        None where the network does not count.
+        """
+        return None
+
+    def read_digits(
+        self, logits: Tensor, sums_b: Tensor, num_digits: int | None
+    ) -> tuple[Tensor, Tensor] | None:
+        """Return the most probable digits that add up to sums, int64 (b,), and where they stand.
+
+        Each int64 (b, k), from left to right, then -1. None where the network does not read.
+        """
+        return None
+
     def posterior(self, logits: Tensor, num_digits: int | None) -> Posterior:
         """Return what the logits say; `num_digits` is how many digits are known to be there."""
+        return self.posterior_of(
+            logits,
+            self.predicted_log_probs(logits, num_digits),
+            self.count_probs(logits, num_digits),
+            num_digits,
+        )
+
+    def posterior_of(
+        self,
+        logits: Tensor,
+        sum_log_probs: Tensor,
+        count_probs: Tensor | None,
+        num_digits: int | None,
+    ) -> Posterior:
+        """Return the same, given what `predicted_log_probs` and `count_probs` say of the logits."""
+        read = self.read_digits(logits, sum_log_probs.argmax(dim=1), num_digits)
+        digits, digit_x = read or (None, None)
+        return Posterior(sum_log_probs, count_probs, digits, digit_x)
 
     @abstractmethod
     def check_shape(self, shape: ImageShape, where: str) -> None:

@@ -18,8 +18,9 @@ from ray.util.annotations import RayDeprecationWarning
 from digitsum.archive.shards import Chunk
 from digitsum.cluster import node_resources, num_cluster
 from digitsum.errors import InputError
+from digitsum.model import predictor
 from digitsum.model.bundle import Bundle
-from digitsum.model.predictor import Predictor, TorchPredictor
+from digitsum.model.predictor import Predictor
 from digitsum.scoring.config import ActorOptions
 from digitsum.scoring.plan import num_actors
 
@@ -79,8 +80,9 @@ def make_predictor(bundle: Bundle, options: ActorOptions, num_digits: int | None
 
     `num_digits` is how many digits every image holds, where that is known.
     """
-    return TorchPredictor(
+    return predictor.make_predictor(
         bundle,
+        backend=options.backend,
         batch_size=options.batch_size,
         device="cuda" if options.gpus_per_actor else "cpu",
         num_threads=options.cpus_per_actor,

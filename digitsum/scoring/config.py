@@ -8,6 +8,7 @@ from tyro.conf import Positional
 
 from digitsum.archive.schema import ReadOptions
 from digitsum.errors import InputError
+from digitsum.model.predictor import Backend
 
 CHUNK_IMAGES = 50_000
 MAX_GPUS_PER_NODE = 64
@@ -27,6 +28,8 @@ class ActorOptions:
     """Actors to grow to; by default as many as the cluster has room for."""
     batch_size: int = 64
     """Images in one pass of the network."""
+    backend: Backend = "auto"
+    """What runs the network: OpenVINO on x86 CPUs, torch elsewhere; or always one of them."""
 
     def __post_init__(self) -> None:
         for option in ("cpus_per_actor", "min_actors", "batch_size"):

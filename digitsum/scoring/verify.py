@@ -16,7 +16,8 @@ from digitsum.archive.scores import SCORES_SCHEMA, part_path, part_source, told_
 from digitsum.archive.shards import Chunk
 from digitsum.errors import InputError
 from digitsum.model.bundle import load_bundle, packaged_bundle
-from digitsum.model.predictor import Predictor, TorchPredictor
+from digitsum.model.predictor import Predictor
+from digitsum.model.torch_predictor import TorchPredictor
 from digitsum.scoring.commit import committed_parts
 from digitsum.scoring.config import VerifyConfig
 from digitsum.scoring.plan import plan_scores

@@ -14,7 +14,7 @@ from without_ray import run_here
 
 from digitsum.archive.synth import SynthConfig, synth
 from digitsum.model.bundle import load_bundle
-from digitsum.model.predictor import TorchPredictor
+from digitsum.model.torch_predictor import TorchPredictor
 
 PLACES = int(os.environ.get("DIGITSUM_PLACES", "120"))
 IMAGES, SHARDS, ROWS_OF_GROUP = 60, 3, 20

@@ -10,7 +10,7 @@ from digitsum.archive.synth import SynthConfig, synth
 from digitsum.cli import main
 from digitsum.model.bundle import load_bundle, save_bundle
 from digitsum.model.networks import build_network
-from digitsum.model.predictor import TorchPredictor
+from digitsum.model.torch_predictor import TorchPredictor
 
 pytestmark = [
     pytest.mark.gpu,

@@ -17,7 +17,7 @@ from digitsum.archive.scores import Part, part_source, told_digest
 from digitsum.archive.shards import open_archive, plan_chunks
 from digitsum.archive.writing import LabelledImages
 from digitsum.model.bundle import Bundle
-from digitsum.model.predictor import TorchPredictor
+from digitsum.model.torch_predictor import TorchPredictor
 from digitsum.scoring.commit import commit_part, scored_rows
 
 # A machine under load is slow and not wrong.

@@ -8,7 +8,7 @@ from digitsum.archive.glyphs import EMBEDDED, load_glyphs
 from digitsum.archive.schema import ImageShape
 from digitsum.archive.synth import compose
 from digitsum.model.bundle import load_bundle, packaged_bundle
-from digitsum.model.predictor import TorchPredictor
+from digitsum.model.torch_predictor import TorchPredictor
 
 NUM_IMAGES = 1000
 

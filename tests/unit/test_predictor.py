@@ -2,6 +2,7 @@ import copy
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -9,12 +10,20 @@ import torch
 
 from digitsum.model.baseline import BaselineConfig, BaselineNetwork
 from digitsum.model.bundle import Bundle
-from digitsum.model.predictor import TorchPredictor
+from digitsum.model.predictor import make_predictor
 
 CONFIG = BaselineConfig(height=16, width=24, num_digits=2)
 # Images of large bright and dark blocks, so that they differ in what the network makes of them.
 BLOCKS = np.random.default_rng(0).integers(2, size=(50, 4, 6), dtype=np.uint8) * 255
 PIXELS = np.kron(BLOCKS, np.ones((1, 4, 4), np.uint8))
+
+
+@pytest.fixture(params=["torch", "openvino"])
+def predictor_of(request):
+    """Give what makes a predictor of a bundle, by each back-end in turn."""
+    if request.param == "openvino":
+        pytest.importorskip("openvino")
+    return partial(make_predictor, backend=request.param)
 
 
 @pytest.fixture
@@ -47,10 +56,10 @@ def reference(bundle: Bundle) -> tuple[np.ndarray, np.ndarray]:
     return probabilities.argmax(dim=1).numpy(), probabilities.amax(dim=1).numpy()
 
 
-def test_predictions_are_those_of_a_plain_forward_pass(bundle):
+def test_predictions_are_those_of_a_plain_forward_pass(predictor_of, bundle):
     sums, confidences = reference(bundle)
     assert len(set(sums)) > 3
-    predictions = TorchPredictor(bundle, batch_size=64).predict(PIXELS)
+    predictions = predictor_of(bundle, batch_size=64).predict(PIXELS)
     np.testing.assert_array_equal(predictions.sums, sums)
     np.testing.assert_allclose(predictions.confidences, confidences, rtol=1e-4)
     assert predictions.sums.dtype == np.int16
@@ -58,50 +67,52 @@ def test_predictions_are_those_of_a_plain_forward_pass(bundle):
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 49, 50, 51])
-def test_the_batch_size_makes_no_difference(bundle, batch_size):
+def test_the_batch_size_makes_no_difference(predictor_of, bundle, batch_size):
     sums, confidences = reference(bundle)
-    predictions = TorchPredictor(bundle, batch_size=batch_size).predict(PIXELS)
+    predictions = predictor_of(bundle, batch_size=batch_size).predict(PIXELS)
     np.testing.assert_array_equal(predictions.sums, sums)
     np.testing.assert_allclose(predictions.confidences, confidences, rtol=1e-4)
 
 
-def test_a_network_in_training_mode_predicts_without_dropout(bundle):
+def test_a_network_in_training_mode_predicts_without_dropout(predictor_of, bundle):
     sums, _ = reference(bundle)
     bundle.network.train()
-    np.testing.assert_array_equal(TorchPredictor(bundle, batch_size=64).predict(PIXELS).sums, sums)
+    np.testing.assert_array_equal(predictor_of(bundle, batch_size=64).predict(PIXELS).sums, sums)
 
 
-def test_pixels_are_scaled_as_the_bundle_says(bundle):
+def test_pixels_are_scaled_as_the_bundle_says(predictor_of, bundle):
     other = replace(bundle, pixel_scale=1 / 16)
     sums, confidences = reference(other)
     assert not np.allclose(confidences, reference(bundle)[1])
-    predictions = TorchPredictor(other, batch_size=64).predict(PIXELS)
+    predictions = predictor_of(other, batch_size=64).predict(PIXELS)
     np.testing.assert_array_equal(predictions.sums, sums)
     np.testing.assert_allclose(predictions.confidences, confidences, rtol=1e-4)
 
 
-def test_a_temperature_changes_the_confidences_as_the_bundle_says_and_not_the_sums(bundle):
+def test_a_temperature_changes_the_confidences_as_the_bundle_says_and_not_the_sums(
+    predictor_of, bundle
+):
     other = replace(bundle, temperature=2.5)
     sums, confidences = reference(other)
     assert (confidences < reference(bundle)[1]).all()
-    predictions = TorchPredictor(other, batch_size=64).predict(PIXELS)
+    predictions = predictor_of(other, batch_size=64).predict(PIXELS)
     np.testing.assert_array_equal(predictions.sums, sums)
     np.testing.assert_array_equal(predictions.sums, reference(bundle)[0])
     np.testing.assert_allclose(predictions.confidences, confidences, rtol=1e-4)
 
 
 @pytest.mark.usefixtures("always_warned")
-def test_read_only_pixels_as_parquet_gives_them_cause_no_warning(bundle):
+def test_read_only_pixels_as_parquet_gives_them_cause_no_warning(predictor_of, bundle):
     pixels = np.frombuffer(PIXELS.tobytes(), np.uint8).reshape(PIXELS.shape)
     with pytest.raises(UserWarning, match="not writable"):
         torch.from_numpy(pixels)
-    predictions = TorchPredictor(bundle, batch_size=16).predict(pixels)
+    predictions = predictor_of(bundle, batch_size=16).predict(pixels)
     np.testing.assert_array_equal(predictions.sums, reference(bundle)[0])
     np.testing.assert_array_equal(pixels, PIXELS)
 
 
-def test_other_warnings_are_not_swallowed(bundle):
-    predictor = TorchPredictor(bundle, batch_size=16)
+def test_other_warnings_are_not_swallowed(predictor_of, bundle):
+    predictor = predictor_of(bundle, batch_size=16)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         predictor.predict(PIXELS[:1])
@@ -109,13 +120,13 @@ def test_other_warnings_are_not_swallowed(bundle):
     assert [str(warning.message) for warning in caught] == ["somebody else's"]
 
 
-def test_no_images_give_no_predictions(bundle):
-    predictions = TorchPredictor(bundle, batch_size=16).predict(PIXELS[:0])
+def test_no_images_give_no_predictions(predictor_of, bundle):
+    predictions = predictor_of(bundle, batch_size=16).predict(PIXELS[:0])
     assert predictions.sums.shape == predictions.confidences.shape == (0,)
     assert predictions.sums.dtype == np.int16
     assert predictions.confidences.dtype == np.float32
 
 
-def test_predicting_leaves_no_gradients_behind(bundle):
-    TorchPredictor(bundle, batch_size=16).predict(PIXELS)
+def test_predicting_leaves_no_gradients_behind(predictor_of, bundle):
+    predictor_of(bundle, batch_size=16).predict(PIXELS)
     assert all(parameter.grad is None for parameter in bundle.network.parameters())

@@ -432,8 +432,8 @@ def test_digits_beyond_doubt_that_are_wrong_leave_gradients_that_say_so(logit):
 def test_by_fourier_every_sum_and_every_count_has_the_probability_of_its_emissions(logits):
     expected = enumerated(logits)
     for shown, probs in (
-        (sum_probs(symbols(logits)), expected.sum(axis=0)),
-        (count_probs(symbols(logits)), expected.sum(axis=1)),
+        (sum_probs(symbols(logits), 9 * len(logits)), expected.sum(axis=0)),
+        (count_probs(symbols(logits), len(logits)), expected.sum(axis=1)),
     ):
         assert shown.shape == (1, len(probs))
         assert (shown >= 0).all()
@@ -446,9 +446,13 @@ def test_both_forms_say_the_same(max_count):
     logits = random_logits(5, max_count)
     by_count = log_probs_by_count(symbols(logits), max_count)
     sums = sum_log_probs(by_count, 0, max_count).exp()
-    torch.testing.assert_close(sum_probs(symbols(logits)), sums, rtol=0, atol=1e-14)
+    torch.testing.assert_close(
+        sum_probs(symbols(logits), 9 * logits.shape[1]), sums, rtol=0, atol=1e-14
+    )
     counts = torch.stack([part.exp().sum(dim=1) for part in by_count], dim=1)
-    torch.testing.assert_close(count_probs(symbols(logits)), counts, rtol=0, atol=1e-14)
+    torch.testing.assert_close(
+        count_probs(symbols(logits), logits.shape[1]), counts, rtol=0, atol=1e-14
+    )
 
 
 @pytest.mark.parametrize("num_columns", [1, 42, 201, 1024])
@@ -457,8 +461,9 @@ def test_by_fourier_float32_is_right_to_its_precision_of_1(num_columns):
     logits[0, :, 0] += 5
     logits[1, :, 0] += 40
     logits[2] *= 15
-    for form in (sum_probs, count_probs):
-        expected, shown = form(symbols(logits)), form(symbols(logits.float()))
+    for form, greatest in ((sum_probs, 9 * num_columns), (count_probs, num_columns)):
+        expected = form(symbols(logits), greatest)
+        shown = form(symbols(logits.float()), greatest)
         assert shown.dtype == torch.float32
         assert (shown >= 0).all()
         torch.testing.assert_close(shown.double(), expected, rtol=0, atol=3e-5)
@@ -469,11 +474,22 @@ def test_by_fourier_float32_is_right_to_its_precision_of_1(num_columns):
 def test_by_fourier_digits_beyond_doubt_are_certain(logit):
     logits = with_digits(background(2 * logit), logit, -logit)
     logits[:, list(PLACES), 0] = -logit
-    assert float(sum_probs(symbols(logits.float()))[0, 13]) == pytest.approx(1, abs=1e-4)
-    assert float(count_probs(symbols(logits.float()))[0, 4]) == pytest.approx(1, abs=1e-4)
+    assert float(sum_probs(symbols(logits.float()), 100)[0, 13]) == pytest.approx(1, abs=1e-4)
+    assert float(count_probs(symbols(logits.float()), 8)[0, 4]) == pytest.approx(1, abs=1e-4)
 
 
 def test_by_fourier_no_images_have_no_probabilities():
     none = symbols(random_logits(0, 7))
-    assert sum_probs(none).shape == (0, 64)
-    assert count_probs(none).shape == (0, 8)
+    assert sum_probs(none, 63).shape == (0, 64)
+    assert count_probs(none, 7).shape == (0, 8)
+
+
+@pytest.mark.parametrize("num_columns", [1, 2, 7, 65, 130])
+def test_by_fourier_the_first_sums_are_those_of_all_and_beyond_them_are_none(num_columns):
+    logits = random_logits(4, num_columns)
+    whole = sum_probs(symbols(logits), 9 * num_columns)
+    assert whole.shape == (4, 9 * num_columns + 1)
+    torch.testing.assert_close(sum_probs(symbols(logits), 5), whole[:, :6], rtol=0, atol=1e-14)
+    more = sum_probs(symbols(logits), 9 * num_columns + 30)
+    torch.testing.assert_close(more[:, :-30], whole, rtol=0, atol=1e-14)
+    assert (more[:, -30:] == 0).all()

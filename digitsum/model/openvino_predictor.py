@@ -1,0 +1,109 @@
+"""The OpenVINO back-end, for x86 CPUs: twice to three times as fast there as torch.
+
+The whole way from bytes to the distribution of the sum is one compiled graph; only the digits are
+read by torch. Its sizes are fixed when it is compiled, so there is one for each shape of images,
+and a batch that is not full is filled up with blank ones.
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+import warnings
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from digitsum.archive.images import Uint8Array
+from digitsum.model.bundle import Bundle
+from digitsum.model.networks import to_input
+from digitsum.model.predictor import BatchPredictor
+from digitsum.model.sum_network import Posterior, SumNetwork
+
+# OpenVINO, once imported, reports that to its makers, under a number that it makes up for the user
+# and keeps in their home; where it finds no module for that, it goes on without.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+import openvino  # noqa: E402
+
+
+class OpenVinoPredictor(BatchPredictor):
+    """Runs a bundle's network by OpenVINO, on a number of threads."""
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        batch_size: int,
+        num_threads: int = 1,
+        num_digits: int | None = None,
+    ) -> None:
+        super().__init__(batch_size, num_digits)
+        # What is left to torch is too little to share out.
+        torch.set_num_threads(1)
+        self._network = bundle.network
+        self._graph = _Graph(bundle, is_counted=num_digits is not None).eval()
+        self._options = {
+            "INFERENCE_NUM_THREADS": num_threads,
+            "NUM_STREAMS": 1,
+            # Else actors of one machine would all be bound to its first cores.
+            "ENABLE_CPU_PINNING": False,
+            # Else it takes bf16 wherever the chip has it; see predictor.py.
+            "INFERENCE_PRECISION_HINT": "f32",
+        }
+        self._requests: dict[tuple[int, ...], openvino.InferRequest] = {}
+        self._request(bundle.shape.height, bundle.shape.width)
+
+    def _posterior(self, pixels: Uint8Array) -> Posterior:
+        num_images, height, width = pixels.shape
+        if num_images < self._batch_size:
+            filled = np.zeros((self._batch_size, height, width), np.uint8)
+            filled[:num_images] = pixels
+            pixels = filled
+        found = self._request(height, width).infer([pixels], share_inputs=True)
+        logits, *distributions = (
+            torch.from_numpy(found[output][:num_images]) for output in range(len(found))
+        )
+        if not distributions:
+            return self._network.posterior(logits, self._num_digits)
+        sum_log_probs = distributions[0]
+        count_probs = distributions[1] if len(distributions) > 1 else None
+        return self._network.posterior_of(logits, sum_log_probs, count_probs, self._num_digits)
+
+    def _request(self, height: int, width: int) -> Any:
+        shape = (self._batch_size, height, width)
+        if shape not in self._requests:
+            with torch.inference_mode(mode=False), torch.no_grad(), warnings.catch_warnings():
+                # Tracing warns of each size that it takes for fixed, which they are.
+                warnings.simplefilter("ignore")
+                model = openvino.convert_model(
+                    self._graph, example_input=torch.zeros(shape, dtype=torch.uint8)
+                )
+            model.reshape(list(shape))
+            compiled = openvino.Core().compile_model(model, "CPU", self._options)
+            self._requests[shape] = compiled.create_infer_request()
+        return self._requests[shape]
+
+
+class _Graph(nn.Module):
+    """What is compiled: images uint8 (b, h, w) to logits, and to what follows from them.
+
+    Where the digits are counted before, that takes float64, which torch computes from the logits.
+    """
+
+    def __init__(self, bundle: Bundle, *, is_counted: bool) -> None:
+        super().__init__()
+        self._network: SumNetwork = copy.deepcopy(bundle.network)
+        self._pixel_scale, self._temperature = bundle.pixel_scale, bundle.temperature
+        self._is_counted = is_counted
+
+    def forward(self, pixels_bhw: Tensor) -> tuple[Tensor, ...]:
+        logits = self._network(to_input(pixels_bhw, self._pixel_scale)) / self._temperature
+        if self._is_counted:
+            return (logits,)
+        sum_log_probs = self._network.predicted_log_probs(logits, None)
+        count_probs = self._network.count_probs(logits, None)
+        if count_probs is None:
+            return logits, sum_log_probs
+        return logits, sum_log_probs, count_probs

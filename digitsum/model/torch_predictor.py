@@ -1,0 +1,59 @@
+"""The torch back-end: CPUs of every kind, and CUDA."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from digitsum.archive.images import Uint8Array
+from digitsum.model.bundle import Bundle
+from digitsum.model.networks import to_input
+from digitsum.model.predictor import BatchPredictor
+from digitsum.model.sum_network import Posterior, SumNetwork
+
+
+class TorchPredictor(BatchPredictor):
+    """Runs a bundle's network by torch, on a GPU or on a number of CPU threads."""
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        batch_size: int,
+        device: str = "cpu",
+        num_threads: int = 1,
+        num_digits: int | None = None,
+    ) -> None:
+        super().__init__(batch_size, num_digits)
+        if device == "cpu":
+            torch.set_num_threads(num_threads)
+        self._device = torch.device(device)
+        # Convolutions in this layout were measured 1.2 to 1.5 times as fast on CPUs.
+        network = bundle.network.to(self._device).eval()
+        self._network: SumNetwork = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._pixel_scale = bundle.pixel_scale
+        self._temperature = bundle.temperature
+
+    @torch.inference_mode()
+    def column_probs(self, pixels: Uint8Array) -> npt.NDArray[np.float32] | None:
+        """Return what each column emits, float32 (n, columns, 11), blank first.
+
+        None where the network has no columns. For a few images: all are run at once.
+        """
+        logits = self._logits(pixels)
+        return logits.softmax(dim=2).cpu().numpy() if logits.ndim == 3 else None
+
+    def _posterior(self, pixels: Uint8Array) -> Posterior:
+        return self._network.posterior(self._logits(pixels), self._num_digits)
+
+    def _logits(self, pixels: Uint8Array) -> torch.Tensor:
+        """Return what the network says of images uint8 (b, h, w), calibrated."""
+        with warnings.catch_warnings():
+            # Pixels that come straight from Parquet are read-only, and are only read here.
+            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+            images = torch.from_numpy(pixels).to(self._device)
+        logits: torch.Tensor = self._network(to_input(images, self._pixel_scale))
+        return logits.float().div_(self._temperature)

@@ -1,0 +1,132 @@
+"""Every back-end says what torch says in fp32 on a CPU: the same sums, and nearly the same odds."""
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from digitsum.archive.glyphs import EMBEDDED, load_glyphs
+from digitsum.archive.schema import ImageShape
+from digitsum.archive.synth import compose
+from digitsum.errors import InputError
+from digitsum.model import predictor as predictors
+from digitsum.model.bundle import Bundle, load_bundle, packaged_bundle
+from digitsum.model.counter import CounterNetwork
+from digitsum.model.predictor import make_predictor
+from digitsum.model.torch_predictor import TorchPredictor
+
+openvino_predictor = pytest.importorskip("digitsum.model.openvino_predictor")
+
+NUM_IMAGES = 2000
+SMALL = dict.fromkeys(("stem_channels", "body_channels", "row_channels", "column_channels"), 4)
+
+
+@pytest.fixture(scope="module")
+def bundle() -> Bundle:
+    return load_bundle(packaged_bundle())
+
+
+def composed(num_images: int, num_digits: int = 4, width: int = 168) -> np.ndarray:
+    glyphs, rng = load_glyphs(EMBEDDED, "test"), np.random.default_rng(0)
+    return compose(glyphs, rng, num_images, num_digits, ImageShape(40, width)).pixels
+
+
+@pytest.mark.parametrize("num_digits", [None, 4])
+def test_openvino_says_of_the_packaged_model_what_torch_says(bundle, num_digits):
+    pixels = composed(NUM_IMAGES)
+    torchs, openvinos = (
+        make_predictor(bundle, backend=backend, num_digits=num_digits).predict(pixels)
+        for backend in ("torch", "openvino")
+    )
+    # One image of 10,000 may have another sum: of 2,000, none.
+    np.testing.assert_array_equal(openvinos.sums, torchs.sums)
+    np.testing.assert_allclose(openvinos.confidences, torchs.confidences, atol=0.01)
+    np.testing.assert_allclose(
+        openvinos.readings.count_probs, torchs.readings.count_probs, atol=0.01
+    )
+    same = (openvinos.readings.digits == torchs.readings.digits).all(axis=1)
+    assert same.mean() > 0.998
+    same = (openvinos.readings.digit_x == torchs.readings.digit_x).all(axis=1)
+    assert same.mean() > 0.998
+
+
+@pytest.mark.parametrize("num_digits", [None, 2])
+@pytest.mark.parametrize(("digits", "width"), [(1, 40), (2, 100), (8, 336)])
+def test_so_it_is_of_other_widths_one_after_the_other(bundle, digits, width, num_digits):
+    options = {"batch_size": 16, "num_digits": num_digits}
+    by_torch = make_predictor(bundle, backend="torch", **options)
+    by_openvino = make_predictor(bundle, backend="openvino", **options)
+    for pixels in (composed(40, digits, width), composed(20)):
+        expected, found = by_torch.predict(pixels), by_openvino.predict(pixels)
+        np.testing.assert_array_equal(found.sums, expected.sums)
+        np.testing.assert_allclose(found.confidences, expected.confidences, atol=0.01)
+        np.testing.assert_array_equal(found.readings.digits, expected.readings.digits)
+
+
+@pytest.mark.parametrize("num_images", [0, 1, 15, 16, 17])
+def test_batches_that_are_not_full_are_those_images_alone(bundle, num_images):
+    pixels = composed(20)
+    whole = make_predictor(bundle, backend="openvino", batch_size=16).predict(pixels)
+    some = make_predictor(bundle, backend="openvino", batch_size=16).predict(pixels[:num_images])
+    np.testing.assert_array_equal(some.sums, whole.sums[:num_images])
+    np.testing.assert_array_equal(some.confidences, whole.confidences[:num_images])
+    np.testing.assert_array_equal(some.readings.digits, whole.readings.digits[:num_images])
+    assert len(some.readings.count_probs) == num_images
+
+
+def test_scale_and_temperature_are_the_bundles(bundle):
+    pixels = composed(30)
+    for changed in (replace(bundle, temperature=4.0), replace(bundle, pixel_scale=1 / 400)):
+        expected = make_predictor(changed, backend="torch").predict(pixels)
+        found = make_predictor(changed, backend="openvino").predict(pixels)
+        np.testing.assert_array_equal(found.sums, expected.sums)
+        np.testing.assert_allclose(found.confidences, expected.confidences, atol=1e-3)
+
+
+def test_two_predictors_keep_their_networks_and_predictions_apart(bundle):
+    config = replace(bundle.network.config, num_mixers=1, **SMALL)
+    fresh = Bundle("counter", CounterNetwork(config).eval(), 1 / 255, 1.0, "fresh", "0" * 64)
+    pixels = composed(16)
+    first = make_predictor(bundle, backend="openvino", batch_size=8)
+    before = first.predict(pixels)
+    confidences = before.confidences.copy()
+    make_predictor(fresh, backend="openvino", batch_size=8).predict(pixels[::-1])
+    first.predict(pixels[::-1].copy())
+    np.testing.assert_array_equal(before.confidences, confidences)
+    np.testing.assert_array_equal(first.predict(pixels).sums, before.sums)
+
+
+def test_where_openvino_is_or_is_not(bundle, monkeypatch):
+    assert isinstance(make_predictor(bundle), openvino_predictor.OpenVinoPredictor)
+    assert isinstance(make_predictor(bundle, backend="torch"), TorchPredictor)
+    with pytest.raises(InputError, match=r"--backend openvino: .* not on GPUs"):
+        make_predictor(bundle, backend="openvino", device="cuda")
+    monkeypatch.setattr(predictors.platform, "machine", lambda: "aarch64")
+    assert isinstance(make_predictor(bundle), TorchPredictor)
+    with pytest.raises(InputError, match="pip install openvino"):
+        make_predictor(bundle, backend="openvino")
+    monkeypatch.setattr(predictors.platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(predictors, "find_spec", lambda name: None)
+    assert isinstance(make_predictor(bundle), TorchPredictor)
+
+
+def test_it_reports_to_nobody(tmp_path):
+    code = """
+import socket
+
+from digitsum.model.bundle import load_bundle, packaged_bundle
+from digitsum.model.predictor import make_predictor
+
+def refuse(*arguments):
+    raise AssertionError(f"a connection was opened: {arguments}")
+
+socket.socket.connect = socket.getaddrinfo = refuse
+make_predictor(load_bundle(packaged_bundle()), backend="openvino")
+"""
+    environment = {**os.environ, "HOME": str(tmp_path)}
+    environment.pop("CI", None)
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+    assert list(tmp_path.iterdir()) == []
