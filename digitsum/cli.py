@@ -123,6 +123,7 @@ def _score(config: ScoreConfig) -> None:
             f" {outcome.images_per_s:,.0f} images/s; {outcome.num_rejected:,} of them rejected"
         )
         print(f"{scored.run.uri}: run, with {' and '.join(leaves)}")
+        print(outcome.bottleneck)
     scored.check_rejected()
 
 

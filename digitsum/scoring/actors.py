@@ -18,9 +18,6 @@ from ray.util.annotations import RayDeprecationWarning
 from digitsum.archive.shards import Chunk
 from digitsum.cluster import node_resources, num_cluster
 from digitsum.errors import InputError
-from digitsum.model import predictor
-from digitsum.model.bundle import Bundle
-from digitsum.model.predictor import Predictor
 from digitsum.scoring.config import ActorOptions
 from digitsum.scoring.plan import num_actors
 
@@ -73,21 +70,6 @@ def map_chunks(
             max_task_retries=MAX_CHUNK_RETRIES,
         )
     yield from results.iter_rows()
-
-
-def make_predictor(bundle: Bundle, options: ActorOptions, num_digits: int | None) -> Predictor:
-    """Return the predictor of an actor, on the GPU or the CPUs that were reserved for it.
-
-    `num_digits` is how many digits every image holds, where that is known.
-    """
-    return predictor.make_predictor(
-        bundle,
-        backend=options.backend,
-        batch_size=options.batch_size,
-        device="cuda" if options.gpus_per_actor else "cpu",
-        num_threads=options.cpus_per_actor,
-        num_digits=num_digits,
-    )
 
 
 def _room(options: ActorOptions) -> tuple[int, int]:

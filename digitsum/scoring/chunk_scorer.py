@@ -19,10 +19,10 @@ from digitsum.archive.shards import Chunk, check_unchanged
 from digitsum.errors import InputError
 from digitsum.faults import fault_point
 from digitsum.model.bundle import Bundle
-from digitsum.scoring.actors import make_predictor
 from digitsum.scoring.commit import commit_part, scored_rows
 from digitsum.scoring.config import ActorOptions
 from digitsum.scoring.outcome import ScoredChunk
+from digitsum.scoring.prefetch import prefetched
 from digitsum.scoring.quarantine import (
     chunk_name,
     rejected_chunk,
@@ -51,7 +51,7 @@ class ChunkScorer:
         self._model_digest = told_digest(bundle.digest, num_digits)
         self._num_sums = max_sum(num_digits or bundle.network.config.max_digits) + 1
         self._read = read
-        self._predictor = make_predictor(bundle, actors, num_digits)
+        self._predictor = actors.predictor(bundle, num_digits)
         self._node = socket.gethostname()
         self._read_s = self._forward_s = 0.0
         self._attempts = 0
@@ -89,7 +89,7 @@ class ChunkScorer:
         self._read_s = self._forward_s = 0.0
         tables = []
         before = time.perf_counter()
-        for rows in read_chunk(self._archive, chunk, self._read):
+        for rows in prefetched(read_chunk(self._archive, chunk, self._read)):
             read = time.perf_counter()
             tables.append(scored_rows(rows, self._predictor.predict(rows.pixels)))
             self._read_s += read - before

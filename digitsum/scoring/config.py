@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from tyro.conf import Positional
 
 from digitsum.archive.schema import ReadOptions
 from digitsum.errors import InputError
-from digitsum.model.predictor import Backend
+from digitsum.model.bundle import Bundle
+from digitsum.model.predictor import Backend, Predictor, make_predictor
+
+Engine = Literal["auto", "ray", "threads"]
 
 CHUNK_IMAGES = 50_000
 MAX_GPUS_PER_NODE = 64
@@ -28,6 +32,9 @@ class ActorOptions:
     """Actors to grow to; by default as many as the cluster has room for."""
     batch_size: int = 64
     """Images in one pass of the network."""
+    engine: Engine = "auto"
+    """Where they live: on Ray, or as threads of this process, for as few images as are scored
+    before Ray has started (100,000, where no cluster is connected or named)."""
     backend: Backend = "auto"
     """What runs the network: OpenVINO on x86 CPUs, torch elsewhere; or always one of them."""
 
@@ -47,6 +54,22 @@ class ActorOptions:
                 f"--gpus-per-actor {self.gpus_per_actor}: give 0, a fraction of 1, or as many "
                 "whole GPUs as a node has."
             )
+        if self.engine == "threads" and self.gpus_per_actor:
+            raise InputError("--engine threads: computes on CPUs; leave --gpus-per-actor out.")
+
+    def predictor(self, bundle: Bundle, num_digits: int | None) -> Predictor:
+        """Return the predictor of an actor, on the GPU or the CPUs that were reserved for it.
+
+        `num_digits` is how many digits every image holds, where that is known.
+        """
+        return make_predictor(
+            bundle,
+            backend=self.backend,
+            batch_size=self.batch_size,
+            device="cuda" if self.gpus_per_actor else "cpu",
+            num_threads=self.cpus_per_actor,
+            num_digits=num_digits,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,16 +14,16 @@ from digitsum.archive.location import locate
 from digitsum.archive.reading import Rows, check_labels, read_chunk
 from digitsum.archive.schema import ReadOptions, max_sum
 from digitsum.archive.shards import Chunk, open_archive, plan_chunks
-from digitsum.cluster import connected
 from digitsum.errors import InputError
 from digitsum.model.bundle import Bundle, load_bundle, packaged_bundle
 from digitsum.model.predictor import Predictions
-from digitsum.scoring.actors import make_predictor, map_chunks
 from digitsum.scoring.certainty import Certainty
 from digitsum.scoring.config import ActorOptions, EvaluateConfig
+from digitsum.scoring.engine import chunk_engine
 from digitsum.scoring.examples import Example, hits, merge_examples, worst_misses
 from digitsum.scoring.metrics import Evaluation, count_pairs
 from digitsum.scoring.plan import check_shapes
+from digitsum.scoring.prefetch import prefetched
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def evaluate(config: EvaluateConfig) -> Evaluated:
         "num_digits": config.digits,
     }
     totals = _Totals(max_sum(num_digits) + 1)
-    with connected():
+    with chunk_engine(config.actors, sum(chunk.num_rows for chunk in chunks)) as map_chunks:
         for result in map_chunks(ChunkEvaluator, arguments, chunks, config.actors):
             totals.add(pickle.loads(result["totals"]))
     return Evaluated(
@@ -164,12 +164,13 @@ class ChunkEvaluator:
         self._archive = locate(archive_root)
         self._num_classes = max_sum(num_digits or bundle.network.config.max_digits) + 1
         self._read = read
-        self._predictor = make_predictor(bundle, actors, num_digits)
+        self._predictor = actors.predictor(bundle, num_digits)
 
     def __call__(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """Return what was counted of the chunk that `row` describes."""
         totals = _Totals(self._num_classes)
-        for rows in read_chunk(self._archive, Chunk.from_row(row), self._read, labels=True):
+        chunk = Chunk.from_row(row)
+        for rows in prefetched(read_chunk(self._archive, chunk, self._read, labels=True)):
             totals.count(rows, self._predictor.predict(rows.pixels))
         # As bytes: Ray Data would try to make an Arrow column of the object, and warn.
         return {"totals": pickle.dumps(totals)}

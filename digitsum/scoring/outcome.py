@@ -13,6 +13,11 @@ from digitsum.scoring.plan import ScorePlan
 
 # 29% of 100 images is a little less than 29 of them in binary fractions.
 _ROUNDING = 1e-6
+_REMEDIES = {
+    "the network": "more cores or GPUs would make it faster",
+    "waiting for images": "a nearer or faster store of the archive would make it faster",
+    "writing scores": "a nearer or faster store of the scores would make it faster",
+}
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,24 @@ class Outcome:
     def images_per_s(self) -> float:
         """Images a second; 0 where there was nothing to do."""
         return self.num_images / self.seconds if self.num_images else 0.0
+
+    @property
+    def bottleneck(self) -> str:
+        """A sentence: what its workers spent their time on, and what would make it shorter.
+
+        Images are read ahead, so that time for reading is what the network waited for them.
+        """
+        spent = {
+            "the network": sum(chunk.forward_s for chunk in self.chunks),
+            "waiting for images": sum(chunk.read_s for chunk in self.chunks),
+            "writing scores": sum(chunk.write_s for chunk in self.chunks),
+        }
+        total = sum(spent.values())
+        if not total:
+            return "nothing was scored, and took no time"
+        shares = sorted(((time / total, what) for what, time in spent.items()), reverse=True)
+        said = ", ".join(f"{share:.0%} {what}" for share, what in shares)
+        return f"{_REMEDIES[shares[0][1]]}: of the workers' {total:,.1f} s, {said}"
 
     @property
     def totals(self) -> dict[str, int]:
@@ -150,6 +173,7 @@ class Outcome:
             "plan": self.plan.summary(),
             "totals": self.totals,
             "sums": {str(s): n for s, n in enumerate(self.sum_counts) if n},
+            "bottleneck": self.bottleneck,
         }
 
     def chunks_to_json(self) -> list[dict[str, Any]]:

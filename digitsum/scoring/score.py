@@ -14,11 +14,9 @@ from digitsum.archive.location import Location, locate
 from digitsum.archive.publish import publish_bytes
 from digitsum.archive.scores import part_directory, part_path, part_source
 from digitsum.archive.shards import SHARD_SUFFIX, Chunk, ListedFile, is_listed_so
-from digitsum.cluster import connected
 from digitsum.errors import InputError, TooManyRejectedError
 from digitsum.faults import fault_point
 from digitsum.runs import RUNS_DIRECTORY, new_run_id, write_manifest
-from digitsum.scoring.actors import map_chunks
 from digitsum.scoring.chunk_scorer import ChunkScorer
 from digitsum.scoring.commit import (
     complete,
@@ -26,6 +24,7 @@ from digitsum.scoring.commit import (
     remove_parts,
 )
 from digitsum.scoring.config import ScoreConfig
+from digitsum.scoring.engine import chunk_engine
 from digitsum.scoring.hold import check_same_archive, held
 from digitsum.scoring.ledger import read_ledger, write_ledger
 from digitsum.scoring.outcome import Outcome, ScoredChunk, failed_chunk, rejected_of
@@ -42,7 +41,9 @@ from digitsum.scoring.retries import retried
 from digitsum.scoring.status import measured_rate
 
 PLAN_FILE = "plan.json"
-ACTOR_FAILED = "the actors that scored it failed or were lost, time and again; Ray's logs say how"
+ACTOR_FAILED = (
+    "what scored it failed or was lost, time and again; the run's log, or Ray's, says how"
+)
 
 
 @dataclass(frozen=True)
@@ -201,9 +202,10 @@ def _score_chunks(
         "actors": config.actors,
         "num_digits": config.digits,
     }
-    with connected():
+    num_images = sum(chunk.num_rows for chunk in plan.to_score)
+    with chunk_engine(config.actors, num_images) as map_chunks:
         started = time.perf_counter()
-        progress = Progress(sum(chunk.num_rows for chunk in plan.to_score))
+        progress = Progress(num_images)
         scored: dict[tuple[str, int], ScoredChunk] = {}
         to_score: Sequence[Chunk] = plan.to_score
         # Once more, for the fault may have been that of the node, or of the hour.

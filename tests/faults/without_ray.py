@@ -1,11 +1,10 @@
-"""Scoring in one process, chunk after chunk, for the tests in which Ray has nothing to add.
+"""Scoring in one thread, chunk after chunk, for the tests in which Ray has nothing to add.
 
-All but the pool of actors, and the sample's picture, is the real thing. Processes are forked from
+All but the sample's picture is the real thing. Processes are forked from
 one that has everything imported, so that a kill and the run after it take a second, and not half a
 minute.
 """
 
-import contextlib
 import multiprocessing
 import os
 import sys
@@ -17,7 +16,6 @@ import pytest
 from digitsum import faults
 from digitsum.cli import main
 from digitsum.report import figures
-from digitsum.scoring import score
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["without_ray"])
@@ -44,7 +42,10 @@ def exit_code(
 
 def run_here(command: str) -> int:
     """Run a command in this process and return its exit code."""
-    with _without_ray():
+    if command.startswith("score "):
+        command += " --engine threads --max-actors 1"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figures, "publish_figure", lambda figure, target: None)
         return main(command.split())
 
 
@@ -56,18 +57,3 @@ def _run(command: str, log: str, variables: dict[str, str]) -> None:
     code = run_here(command)
     sys.stdout.flush()
     os._exit(code)
-
-
-@contextlib.contextmanager
-def _without_ray():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(score, "map_chunks", _one_after_the_other)
-        patch.setattr(score, "connected", contextlib.nullcontext)
-        patch.setattr(figures, "publish_figure", lambda figure, target: None)
-        yield
-
-
-def _one_after_the_other(worker, arguments, chunks, options, *, lose_failed):
-    scorer = worker(**arguments)
-    for chunk in chunks:
-        yield scorer(chunk.to_row())

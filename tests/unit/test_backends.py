@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -97,6 +98,20 @@ def test_two_predictors_keep_their_networks_and_predictions_apart(bundle):
     first.predict(pixels[::-1].copy())
     np.testing.assert_array_equal(before.confidences, confidences)
     np.testing.assert_array_equal(first.predict(pixels).sums, before.sums)
+
+
+def test_predictors_may_be_made_and_used_by_many_threads_at_once(bundle):
+    pixels = composed(24)
+    expected = make_predictor(bundle, backend="openvino", batch_size=8).predict(pixels)
+
+    def predicted(number):
+        return make_predictor(bundle, backend="openvino", batch_size=8).predict(pixels)
+
+    with ThreadPoolExecutor(4) as threads:
+        for found in threads.map(predicted, range(8)):
+            np.testing.assert_array_equal(found.sums, expected.sums)
+            np.testing.assert_array_equal(found.confidences, expected.confidences)
+            np.testing.assert_array_equal(found.readings.digits, expected.readings.digits)
 
 
 def test_where_openvino_is_or_is_not(bundle, monkeypatch):

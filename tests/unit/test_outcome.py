@@ -250,3 +250,27 @@ def test_a_run_that_scored_nothing_has_no_rate_and_no_sums():
 def test_what_an_actor_says_is_the_same_after_a_round_trip_as_a_row():
     chunk = said(plan_of(survey_of([[4]]), {}).to_score[0], 1)
     assert ScoredChunk.from_row({**vars(chunk), "sum_counts": list(chunk.sum_counts)}) == chunk
+
+
+def spent(read_s: float, forward_s: float, write_s: float) -> Outcome:
+    [chunk] = plan_of(survey_of([[1]], 0), {}).to_score
+    scored = replace(said(chunk, 0), read_s=read_s, forward_s=forward_s, write_s=write_s)
+    plan = plan_of(survey_of([[1]], 0), {})
+    return Outcome(plan, plan, (scored, scored), 1.0)
+
+
+@pytest.mark.parametrize(
+    ("times", "said"),
+    [
+        (
+            (1, 8, 1),
+            "more cores or GPUs would make it faster: of the workers' 20.0 s, 80% the network, "
+            "10% writing scores, 10% waiting for images",
+        ),
+        ((3, 1, 0), "a nearer or faster store of the archive would make it faster: "),
+        ((0, 1, 9), "a nearer or faster store of the scores would make it faster: "),
+        ((0, 0, 0), "nothing was scored"),
+    ],
+)
+def test_the_bottleneck_is_what_took_most_of_the_time(times, said):
+    assert spent(*times).bottleneck.startswith(said)

@@ -1,0 +1,41 @@
+"""What carries chunks to the workers that score them: Ray's actors, or threads of this process."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from digitsum.scoring.config import ActorOptions
+from digitsum.scoring.threads import map_chunks_in_threads
+
+FEW_IMAGES = 100_000
+"""On one core of 2,000 images/s some 50 s: a cluster that takes 10 s to start saves little."""
+
+MapChunks = Callable[..., Iterator[dict[str, Any]]]
+
+
+@contextmanager
+def chunk_engine(options: ActorOptions, num_images: int) -> Iterator[MapChunks]:
+    """Give, for the block, what maps chunks: `actors.map_chunks`, or `map_chunks_in_threads`."""
+    if not uses_ray(options, num_images):
+        yield map_chunks_in_threads
+        return
+    # Imported where it is used, for that takes a second.
+    from digitsum.cluster import connected
+    from digitsum.scoring.actors import map_chunks
+
+    with connected():
+        yield map_chunks
+
+
+def uses_ray(options: ActorOptions, num_images: int) -> bool:
+    """Return whether so many images are scored on Ray."""
+    if options.engine != "auto":
+        return options.engine == "ray"
+    ray = sys.modules.get("ray")
+    is_connected = ray is not None and ray.is_initialized()
+    is_named = "RAY_ADDRESS" in os.environ
+    return num_images > FEW_IMAGES or options.gpus_per_actor > 0 or is_connected or is_named

@@ -1,0 +1,22 @@
+"""Reading ahead."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+Item = TypeVar("Item")
+_END = object()
+
+
+def prefetched(items: Iterator[Item]) -> Iterator[Item]:
+    """Yield the items; a thread makes the next one while the last one is in use.
+
+    An exception comes where it would have come without.
+    """
+    with ThreadPoolExecutor(1, thread_name_prefix="read") as thread:
+        ahead = thread.submit(next, items, _END)
+        while (item := ahead.result()) is not _END:
+            ahead = thread.submit(next, items, _END)
+            yield item  # type: ignore[misc]

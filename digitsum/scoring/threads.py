@@ -1,0 +1,73 @@
+"""Chunks through threads of this process: for few images, which are scored before Ray has started.
+
+The network and the reading of Parquet leave Python's lock alone while they work, so threads share
+out the cores as well as processes do. What they lack is Ray's care: where the process dies, the
+run does, and is to be run again.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import replace
+from typing import Any
+
+from digitsum.archive.shards import Chunk
+from digitsum.errors import DigitsumError, one_line
+from digitsum.scoring.config import ActorOptions
+
+
+def map_chunks_in_threads(
+    worker: type,
+    arguments: dict[str, Any],
+    chunks: Sequence[Chunk],
+    options: ActorOptions,
+    *,
+    lose_failed: bool = False,
+) -> Iterator[dict[str, Any]]:
+    """Yield what workers, made with `arguments`, return for each chunk, as they are finished.
+
+    Each thread has a worker of its own, and cores that no thread has are shared out among them. An
+    exception in one ends the run, or with `lose_failed` its chunk has no result.
+    """
+    num_threads, cores_each = share_out(len(os.sched_getaffinity(0)), options, len(chunks))
+    arguments = {**arguments, "actors": replace(options, cpus_per_actor=cores_each)}
+    own = threading.local()
+
+    def work(chunk: Chunk) -> dict[str, Any] | None:
+        if not hasattr(own, "worker"):
+            own.worker = worker(**arguments)
+        try:
+            result: dict[str, Any] = own.worker(chunk.to_row())
+            return result
+        except DigitsumError:
+            raise
+        except Exception as error:
+            if not lose_failed:
+                raise
+            sys.stderr.write(f"{chunk.shard}: a chunk failed: {one_line(error)}\n")
+            return None
+
+    with ThreadPoolExecutor(num_threads, thread_name_prefix="score") as threads:
+        futures = [threads.submit(work, chunk) for chunk in chunks]
+        try:
+            for future in as_completed(futures):
+                result = future.result()
+                if result is not None:
+                    yield result
+        finally:
+            for future in futures:
+                future.cancel()
+
+
+def share_out(num_cores: int, options: ActorOptions, num_chunks: int) -> tuple[int, int]:
+    """Return how many threads there are, and how many cores each computes on."""
+    room = max(1, num_cores // options.cpus_per_actor)
+    wanted = options.max_actors if options.max_actors is not None else room
+    num_threads = max(1, min(room, wanted, num_chunks))
+    if options.max_actors is not None:
+        return num_threads, options.cpus_per_actor
+    return num_threads, max(options.cpus_per_actor, num_cores // num_threads)

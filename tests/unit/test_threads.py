@@ -1,0 +1,153 @@
+"""Chunks through threads: each once, errors as Ray's actors would have them, cores shared out."""
+
+import threading
+import time
+from typing import ClassVar
+
+import pytest
+
+from digitsum.archive.shards import Chunk
+from digitsum.errors import InputError
+from digitsum.scoring import engine
+from digitsum.scoring.config import ActorOptions
+from digitsum.scoring.engine import FEW_IMAGES, chunk_engine, uses_ray
+from digitsum.scoring.threads import map_chunks_in_threads, share_out
+
+
+class Worker:
+    """Counts the workers and what they did; fails where it is told to."""
+
+    made: ClassVar = []
+
+    def __init__(self, actors, fails=None):
+        self.cores, self.fails = actors.cpus_per_actor, fails or {}
+        self.thread = threading.get_ident()
+        Worker.made.append(self)
+
+    def __call__(self, row):
+        assert threading.get_ident() == self.thread
+        time.sleep(0.01)
+        if row["first_row"] in self.fails:
+            raise self.fails[row["first_row"]]
+        return {"first_row": row["first_row"]}
+
+
+@pytest.fixture(autouse=True)
+def fresh():
+    Worker.made = []
+
+
+def chunks_of(number):
+    return [Chunk("a.parquet", "f", 2, 3, None, (row,), row, 1) for row in range(number)]
+
+
+@pytest.fixture
+def four_cores(monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: range(4))
+
+
+def scored(number, options=None, **more):
+    options = options or ActorOptions()
+    lose = more.pop("lose_failed", False)
+    found = map_chunks_in_threads(Worker, more, chunks_of(number), options, lose_failed=lose)
+    return sorted(result["first_row"] for result in found)
+
+
+@pytest.mark.usefixtures("four_cores")
+@pytest.mark.parametrize(
+    ("number", "options", "workers", "cores"),
+    [
+        (9, ActorOptions(), 4, 1),
+        (3, ActorOptions(), 3, 1),
+        (2, ActorOptions(), 2, 2),
+        (1, ActorOptions(), 1, 4),
+        (9, ActorOptions(cpus_per_actor=2), 2, 2),
+        (9, ActorOptions(cpus_per_actor=8), 1, 8),
+        (9, ActorOptions(max_actors=1), 1, 1),
+        (1, ActorOptions(max_actors=3), 1, 1),
+    ],
+)
+def test_every_chunk_is_scored_once_on_all_cores(number, options, workers, cores):
+    assert scored(number, options) == list(range(number))
+    assert len(Worker.made) <= workers
+    assert {worker.cores for worker in Worker.made} == {cores}
+    assert share_out(4, options, number) == (workers, cores)
+
+
+@pytest.mark.usefixtures("four_cores")
+def test_an_error_ends_the_run_and_what_had_not_begun_does_not_begin():
+    done = []
+    results = map_chunks_in_threads(
+        Worker,
+        {"fails": {0: InputError("cannot be written; make room.")}},
+        chunks_of(500),
+        ActorOptions(),
+        lose_failed=True,
+    )
+    with pytest.raises(InputError, match="make room"):
+        done.extend(results)
+    assert len(done) < 100
+
+
+def test_a_failed_chunk_has_no_result_where_it_may_be_lost(capsys):
+    failing = {"fails": {1: ZeroDivisionError("by chance")}}
+    assert scored(4, lose_failed=True, **failing) == [0, 2, 3]
+    assert "by chance" in capsys.readouterr().err
+    with pytest.raises(ZeroDivisionError):
+        scored(4, **failing)
+
+
+class NeverMade:
+    def __init__(self, actors):
+        raise ValueError("no such network")
+
+
+def test_a_worker_that_cannot_be_made_is_no_chunks_fault():
+    results = map_chunks_in_threads(NeverMade, {}, chunks_of(3), ActorOptions(), lose_failed=True)
+    with pytest.raises(ValueError, match="no such network"):
+        list(results)
+
+
+def test_who_stops_listening_stops_the_rest():
+    results = map_chunks_in_threads(Worker, {}, chunks_of(500), ActorOptions(max_actors=1))
+    next(results)
+    started = time.monotonic()
+    results.close()
+    assert time.monotonic() - started < 2  # all 500 would take 5
+
+
+@pytest.fixture
+def no_ray(monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(engine, "sys", type("NoModules", (), {"modules": {}}))
+
+
+@pytest.mark.usefixtures("no_ray")
+def test_few_images_need_no_ray_but_many_gpus_and_clusters_do(monkeypatch):
+    assert not uses_ray(ActorOptions(), FEW_IMAGES)
+    assert uses_ray(ActorOptions(), FEW_IMAGES + 1)
+    assert uses_ray(ActorOptions(gpus_per_actor=0.5), 1)
+    assert uses_ray(ActorOptions(engine="ray"), 1)
+    assert not uses_ray(ActorOptions(engine="threads"), FEW_IMAGES + 1)
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    assert uses_ray(ActorOptions(), 1)
+    assert not uses_ray(ActorOptions(engine="threads"), 1)
+
+
+@pytest.mark.usefixtures("no_ray")
+@pytest.mark.parametrize("is_connected", [False, True])
+def test_a_process_that_is_connected_to_ray_uses_it(monkeypatch, is_connected):
+    ray = type("Ray", (), {"is_initialized": staticmethod(lambda: is_connected)})
+    monkeypatch.setattr(engine, "sys", type("Modules", (), {"modules": {"ray": ray}}))
+    assert uses_ray(ActorOptions(), 1) == is_connected
+
+
+@pytest.mark.usefixtures("no_ray")
+def test_without_ray_chunks_go_through_threads():
+    with chunk_engine(ActorOptions(), 1) as map_chunks:
+        assert map_chunks is map_chunks_in_threads
+
+
+def test_threads_have_no_gpus():
+    with pytest.raises(InputError, match="--engine threads"):
+        ActorOptions(engine="threads", gpus_per_actor=1)
