@@ -82,7 +82,7 @@ def nights(bundle, tmp_path_factory) -> Callable[[Path], str]:
     new = archive / "shard-00005.parquet"
     new.rename(made / "new")
     command = f"score --archive {archive} --scores {made}/scores --bundle {bundle}"
-    options = f"--chunk-images {CHUNK_IMAGES} --max-rejected 5% --backend torch"
+    options = f"--chunk-images {CHUNK_IMAGES} --max-rejected 5%"
     assert exit_code(f"{command} {options}", made / "log") == 0, (made / "log").read_text()
     (made / "new").rename(new)
     change_archive(archive)

@@ -14,7 +14,7 @@ def test_scoring_killed_with_all_its_processes_is_finished_by_the_next_run(
     nights, undisturbed, left, start, wait_for, kill_everything, tmp_path
 ):
     scores, log = tmp_path / "scores", tmp_path / "log"
-    command = nights(tmp_path) + " --engine ray"
+    command = nights(tmp_path) + " --engine ray --backend torch"
     before = left(scores)
     process = start(command, log)
     wait_for(lambda: len(left(scores).items() - before.items()) >= 2, process, log)
@@ -28,7 +28,9 @@ def test_scoring_killed_with_all_its_processes_is_finished_by_the_next_run(
 def test_a_chunk_that_no_actor_survives_costs_itself(nights, start, tmp_path):
     scores, log = tmp_path / "fresh", tmp_path / "log"
     command = nights(tmp_path).replace(f"{tmp_path}/scores", str(scores))
-    command = command.replace("--chunk-images 80", "--engine ray --chunk-images 1000")
+    command = command.replace(
+        "--chunk-images 80", "--engine ray --backend torch --chunk-images 1000"
+    )
     doomed = {VARIABLE: "scoring shard-00004.parquet:1"}
     assert start(command, log, **doomed).wait(WAIT_S) == 3, log.read_text()
     [run] = (scores / "_runs").glob("score-*")
@@ -45,7 +47,7 @@ def test_a_second_run_is_told_who_holds_the_scores(
     nights, undisturbed, left, start, wait_for, tmp_path
 ):
     scores, log, second = tmp_path / "scores", tmp_path / "log", tmp_path / "second"
-    command = nights(tmp_path) + " --engine ray"
+    command = nights(tmp_path) + " --engine ray --backend torch"
     process = start(command, log)
     holder = scores / "_runs/.held-by.json"
     wait_for(holder.exists, process, log)

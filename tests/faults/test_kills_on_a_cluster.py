@@ -67,7 +67,7 @@ def test_the_scores_are_those_of_an_undisturbed_run(
     rng = random.Random(4)
     for number in range(KILLS):
         directory, log = tmp_path / str(number), tmp_path / f"{number}.log"
-        command = nights(directory)
+        command = nights(directory) + " --backend torch"
         before = left(directory / "scores")
 
         def begun(directory=directory, before=before):

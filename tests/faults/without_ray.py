@@ -43,7 +43,8 @@ def exit_code(
 def run_here(command: str) -> int:
     """Run a command in this process and return its exit code."""
     if command.startswith("score "):
-        command += " --engine threads --max-actors 1"
+        # By torch, for OpenVINO compiles the network first, which takes as long as all else.
+        command = f"{command} --engine threads --max-actors 1 --backend torch"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(figures, "publish_figure", lambda figure, target: None)
         return main(command.split())
