@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: install demo test test-fast faults lint results package-bundle lock clean
+.PHONY: install demo test test-fast faults lint results package-bundle bench lock clean
 
 install: $(INSTALLED)
 
@@ -38,6 +38,12 @@ results: $(INSTALLED)
 # The model that comes with digitsum, of `make results`.
 package-bundle: $(INSTALLED)
 	$(BIN)/python benchmarks/package_bundle.py
+
+# digitsum against its peers on this machine, some half an hour; needs `make results` and Java 17.
+bench: $(INSTALLED)
+	$(PYTHON) -m venv build/bench
+	build/bench/bin/pip install --quiet --requirement benchmarks/peers.txt
+	$(BIN)/python benchmarks/scoring.py
 
 # What `make install` installs, in a fresh environment; the CPU build's mark is left out, so that the
 # same pin takes the CUDA build where pip offers that.

@@ -25,7 +25,7 @@ from digitsum.archive.synth import compose
 from digitsum.cli import main
 from digitsum.cluster import connected
 from digitsum.model.bundle import Bundle, load_bundle, num_parameters
-from digitsum.model.torch_predictor import TorchPredictor
+from digitsum.model.predictor import make_predictor
 
 OUT = Path("results")
 TEST_IMAGES = 10_000
@@ -51,7 +51,7 @@ class Row:
     mflop: float
     """Per image of the test images' shape, a multiplication and an addition being two."""
     images_per_s: float
-    """On one core by torch, in memory, sums and digits included."""
+    """On one core by the default back-end, in memory, sums and digits included."""
     evaluation: dict[str, float | None]
 
 
@@ -118,7 +118,7 @@ def _images_per_s(bundle: Bundle) -> float:
     shape = ImageShape(bundle.shape.height, bundle.shape.width)
     rng = np.random.default_rng(0)
     images = compose(load_glyphs(EMBEDDED, "test"), rng, _SPEED_IMAGES, 4, shape)
-    predictor = TorchPredictor(bundle, batch_size=64, num_threads=1)
+    predictor = make_predictor(bundle, batch_size=64, num_threads=1)
     seconds = []
     for _ in range(_SPEED_ROUNDS):
         started = time.perf_counter()

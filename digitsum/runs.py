@@ -7,9 +7,10 @@ import platform
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 RUNS_DIRECTORY = "_runs"
 MANIFEST_FILE = "manifest.json"
-_PACKAGES = ("digitsum", "ray", "torch", "pyarrow", "numpy")
+_PACKAGES = ("digitsum", "ray", "torch", "openvino", "pyarrow", "numpy")
 
 
 def new_run_id(kind: str, now: datetime) -> str:
@@ -44,14 +45,22 @@ def write_manifest(
         "command": sys.argv,
         "started": started.astimezone(UTC).isoformat(),
         "ended": datetime.now(UTC).isoformat(),
-        "versions": {"python": platform.python_version()}
-        | {package: version(package) for package in _PACKAGES},
+        "versions": _versions(),
         "git_commit": _git_commit(),
         "config": asdict(config),
         "outcome": dict(outcome),
     }
     content = json.dumps(manifest, indent=2).encode() + b"\n"
     publish_bytes(content, run.join(MANIFEST_FILE))
+
+
+def _versions() -> dict[str, str]:
+    """Return the versions of what computes, OpenVINO's only where there is one."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
 
 
 def _git_commit() -> str | None:

@@ -1,0 +1,50 @@
+"""The model that all peers run: eager torch, as they would, or digitsum's own back-end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from digitsum.model.bundle import load_bundle
+from digitsum.model.networks import to_input
+from digitsum.model.predictor import make_predictor
+
+BATCH_SIZE = 64
+HEIGHT, WIDTH = 40, 168
+
+Predict = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.int16]]
+
+
+def load_model(bundle_uri: str, backend: str, num_threads: int) -> Predict:
+    """Return a function from images uint8 (n, h, w) to sums int16 (n,)."""
+    bundle = load_bundle(bundle_uri)
+    if backend != "eager":
+        predictor = make_predictor(bundle, batch_size=BATCH_SIZE, num_threads=num_threads)
+        return lambda pixels: predictor.predict(pixels).sums
+    torch.set_num_threads(num_threads)
+    network = bundle.network.eval()
+
+    @torch.inference_mode()
+    def predict(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.int16]:
+        logits = network(to_input(torch.tensor(pixels), bundle.pixel_scale)) / bundle.temperature
+        return network.predicted_log_probs(logits, None).argmax(dim=1).numpy().astype(np.int16)
+
+    return predict
+
+
+def to_pixels(images: list[bytes]) -> npt.NDArray[np.uint8]:
+    """Return images as uint8 (n, h, w)."""
+    return np.frombuffer(b"".join(images), np.uint8).reshape(-1, HEIGHT, WIDTH)
+
+
+def scored(image_ids: list[str], sums: npt.NDArray[np.int16]) -> dict[str, object]:
+    """Return the columns of a scored batch, with when it was."""
+    return {
+        "image_id": image_ids,
+        "predicted_sum": sums,
+        "finished_at": np.full(len(sums), time.time()),
+    }

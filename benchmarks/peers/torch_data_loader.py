@@ -1,0 +1,35 @@
+"""A torch DataLoader with two workers that read and decode; the network on two threads."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from model import BATCH_SIZE, HEIGHT, WIDTH, load_model, scored
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+
+class Images(IterableDataset):
+    """The images of every second shard, for each of two workers."""
+
+    def __init__(self, archive):
+        self.shards = sorted(Path(archive).glob("*.parquet"))
+
+    def __iter__(self):
+        worker = get_worker_info()
+        for shard in self.shards[worker.id :: worker.num_workers]:
+            for batch in pq.ParquetFile(shard).iter_batches(columns=["image_id", "image"]):
+                for row in batch.to_pylist():
+                    pixels = np.frombuffer(row["image"], np.uint8).reshape(HEIGHT, WIDTH)
+                    yield row["image_id"], torch.tensor(pixels)
+
+
+archive, bundle, out, backend = sys.argv[1:]
+predict = load_model(bundle, backend, num_threads=2)
+Path(out).mkdir()
+tables = []
+for image_ids, pixels in DataLoader(Images(archive), batch_size=BATCH_SIZE, num_workers=2):
+    tables.append(pa.table(scored(list(image_ids), predict(pixels.numpy()))))
+pq.write_table(pa.concat_tables(tables), Path(out) / "scores.parquet")
