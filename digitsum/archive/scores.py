@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -35,7 +35,7 @@ _PREFIX = "digitsum."
 _NUM_REJECTED = f"{_PREFIX}num_rejected"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class PartSource:
     """What a part was scored from; two parts of the same source hold the same scores."""
 
@@ -48,7 +48,7 @@ class PartSource:
 
     def to_metadata(self) -> dict[str, str]:
         """Return the source as Parquet file metadata."""
-        values = {name: str(value) for name, value in vars(self).items()}
+        values = {name: str(value) for name, value in asdict(self).items()}
         return {_PREFIX + name: value for name, value in values.items()} | {
             f"{_PREFIX}format": FORMAT_VERSION
         }
@@ -78,7 +78,7 @@ class PartSource:
             return None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Part:
     """What a part says of itself."""
 

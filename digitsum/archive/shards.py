@@ -23,7 +23,7 @@ DAMAGED = (pa.ArrowException, UnicodeDecodeError)
 FOOTER_THREADS = 16
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ListedFile:
     """A shard, or a part of the scores, as the file system lists it."""
 
@@ -33,7 +33,7 @@ class ListedFile:
     mtime_ns: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Shard:
     """A shard as its footer describes it."""
 
@@ -73,7 +73,7 @@ class Archive:
         return sum(shard.num_rows for shard in self.shards)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Chunk:
     """A run of whole row groups of one shard, and all that is needed to read it elsewhere."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -38,7 +38,7 @@ class Survey:
 Decided = Literal["new", "changed", "done"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Decision:
     """What is to become of a chunk, and why."""
 
@@ -114,26 +114,32 @@ def plan_scores(
     bear on reasons only.
     """
     decisions = []
-    planned: set[str] = set()
+    left_over = set(committed)
     for shard in survey.archive.shards:
         for chunk in plan_chunks(shard, chunk_images):
             source = part_source(chunk, model_digest)
             path = part_path(source)
-            planned.add(path)
+            left_over.discard(path)
             if path in committed:
                 decisions.append(_compared(chunk, source, committed[path], retry_rejected))
             else:
                 scored = path.partition("/")[2] in by_other_models
                 decisions.append(Decision(chunk, "new", ONLY_BY_OTHERS if scored else NOT_SCORED))
+    gone = _gone(survey, model_digest, sorted(left_over)) if left_over else {}
+    num_shards = len(survey.archive.shards) + len(survey.rejected)
+    return ScorePlan(model_digest, tuple(decisions), gone, num_shards, survey.rejected)
+
+
+def _gone(survey: Survey, model_digest: str, paths: Sequence[str]) -> dict[str, str]:
+    """Return those of the parts, which no chunk has, whose rows are gone for certain, and why."""
     present = {part_directory(model_digest, s.file.path) for s in survey.archive.shards}
     unknown = {part_directory(model_digest, shard.path) for shard in survey.rejected}
     gone = {}
-    for path in sorted(set(committed) - planned):
+    for path in paths:
         directory = path.rpartition("/")[0]
         if directory in present or (survey.whole and directory not in unknown):
             gone[path] = OTHER_ROWS if directory in present else SHARD_GONE
-    num_shards = len(survey.archive.shards) + len(survey.rejected)
-    return ScorePlan(model_digest, tuple(decisions), gone, num_shards, survey.rejected)
+    return gone
 
 
 NOT_SCORED = "not scored yet"

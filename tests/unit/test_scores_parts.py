@@ -1,4 +1,5 @@
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -105,12 +106,12 @@ def place(source: PartSource) -> tuple:
 
 @given(sources, sources)
 def test_paths_are_equal_exactly_where_model_shard_and_row_range_are(one, other):
-    assert part_path(one) == part_path(PartSource(**vars(one)))
+    assert part_path(one) == part_path(replace(one))
     assert (part_path(one) == part_path(other)) == (place(one) == place(other))
 
 
 def test_a_path_does_not_depend_on_the_shards_bytes():
-    changed = PartSource(**{**vars(SOURCE), "fingerprint": "size=6"})
+    changed = replace(SOURCE, fingerprint="size=6")
     assert part_path(changed) == part_path(SOURCE)
 
 
@@ -150,7 +151,7 @@ def test_parts_read_as_one_table_with_the_model_and_the_archives_partitions(tmp_
 def test_a_part_is_replaced_where_the_shard_has_changed(tmp_path):
     location = locate(str(tmp_path)).join(part_path(SOURCE))
     write_part(location, scores(), SOURCE)
-    changed = PartSource(**{**vars(SOURCE), "fingerprint": "size=6"})
+    changed = replace(SOURCE, fingerprint="size=6")
     write_part(location, scores(), changed)
     assert read_part(location) == Part(changed, 1)
 

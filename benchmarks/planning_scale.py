@@ -1,0 +1,62 @@
+"""What planning a great archive costs: `python benchmarks/planning_scale.py [SHARDS]`.
+
+A million shards by default, listed and not read: what the ledger knows of them is made here, as if
+all of them had been scored the night before but every hundredth. Time and memory of comparing,
+without that of the listing itself, which is the file system's.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+
+from digitsum.archive.location import locate
+from digitsum.archive.scores import Part, part_path, part_source
+from digitsum.archive.shards import Archive, ListedFile, Shard, plan_chunks
+from digitsum.model.bundle import load_bundle, packaged_bundle
+from digitsum.scoring.plan import Survey, plan_scores
+
+CHUNK_IMAGES = 50_000
+SHARD_IMAGES = 10_000
+_NEW_EVERY = 100
+
+
+def planning_scale(num_shards: int) -> None:
+    """Print the seconds and the memory of it."""
+    bundle = load_bundle(packaged_bundle())
+    before_mb = _peak_mb()
+    shards = tuple(
+        Shard(
+            ListedFile(f"{number // 1000:04}/{number:07}.parquet", 1_000_000, number),
+            (SHARD_IMAGES,),
+            bundle.shape,
+            "image_id",
+        )
+        for number in range(num_shards)
+    )
+    committed = {}
+    for number, shard in enumerate(shards):
+        if number % _NEW_EVERY:
+            for chunk in plan_chunks(shard, CHUNK_IMAGES):
+                source = part_source(chunk, bundle.digest)
+                committed[part_path(source)] = Part(source, 0)
+    survey = Survey(Archive(locate("/archive"), shards), ())
+    listed_mb = _peak_mb()
+    started = time.perf_counter()
+    plan = plan_scores(survey, bundle.digest, CHUNK_IMAGES, committed)
+    num_images = sum(chunk.num_rows for chunk in plan.to_score)
+    seconds = time.perf_counter() - started
+    print(
+        f"{num_shards:,} shards: {num_images:,} images to score; planned in {seconds:.1f} s, "
+        f"{_peak_mb() - before_mb:,.0f} MB, {listed_mb - before_mb:,.0f} of them for what is known "
+        "of shards and parts"
+    )
+
+
+def _peak_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+if __name__ == "__main__":
+    planning_scale(int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000)
