@@ -2,7 +2,8 @@
 
 All run on the same two cores, one after the other, in interleaved rounds. A run counts only if
 every id was scored once, and as digitsum did: 1 sum of 10,000 may be another, for back-ends round
-differently. Steady images/s is from the first batch to the last; what comes before is start-up.
+differently. Steady images/s is that of the middle 80% of the images, by when each was done, so
+that no worker is still starting or has ended; start-up is from the command to the first image.
 Peak memory is the proportional set size (PSS) of the whole tree of processes. Everything lies
 under build/bench-scoring/: a Markdown table, JSON, a bar chart.
 """
@@ -22,6 +23,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
+import numpy.typing as npt
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -31,6 +34,13 @@ PEERS_PYTHON = "build/bench/bin/python"
 ROOT = Path(__file__).parent.parent
 SHARDS = 12
 SAMPLE_S = 0.5
+MIDDLE = 0.1, 0.9
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "DO_NOT_TRACK": "1",
+    "DAFT_ANALYTICS_ENABLED": "0",
+    "HF_HUB_OFFLINE": "1",
+}
 PEERS = {
     "in_memory": "in memory, nothing read or written",
     "plain_loop": "plain loop",
@@ -54,41 +64,44 @@ class Measured:
     peak_mb: float
 
 
-def bench(bundles: dict[str, str], images: int, rounds: int) -> None:
+def bench(bundles: dict[str, str], images: dict[str, int], rounds: int) -> None:
     """Measure every peer and digitsum with each bundle, and publish the tables."""
     OUT.mkdir(parents=True, exist_ok=True)
-    archive = OUT / f"archive-{images}"
-    if not archive.exists():
-        options = f"--images {images} --shards {SHARDS} --split test"
-        subprocess.run(
-            [sys.executable, "-m", "digitsum", "synth", "--out", archive, *options.split()],
-            check=True,
-        )
-    measured: dict[tuple[str, str], list[Measured]] = defaultdict(list)
+    archives = {name: _archive(number) for name, number in images.items()}
+    measured: dict[tuple[str, str], dict[int, Measured]] = defaultdict(dict)
     for number in range(rounds):
         for name, bundle in bundles.items():
             runs = [(name, title, engine, "own") for engine, title in DIGITSUM.items()]
             runs += [(name, title, peer, "own") for peer, title in PEERS.items()]
             if name == "baseline":
                 runs += [(name, title, peer, "eager") for peer, title in PEERS.items()]
-            # Whichever comes first in one round comes last in another.
-            for _, title, what, backend in runs[number:] + runs[:number]:
+            # digitsum first, by whose sums the others are judged; the others in turns.
+            first, others = runs[: len(DIGITSUM)], runs[len(DIGITSUM) :]
+            for _, title, what, backend in first + others[number:] + others[:number]:
                 row = f"{title} ({backend} back-end)"
                 try:
-                    found = _run(what, archive, bundle, backend)
+                    found = _run(what, archives[name], bundle, backend)
                 except RuntimeError as error:
                     print(f"round {number + 1}: {name}: {row}: {error}", flush=True)
                     continue
-                measured[name, row].append(found)
+                measured[name, row][number] = found
                 print(f"round {number + 1}: {name}: {row}: {found}", flush=True)
     _publish(measured, images, rounds)
+
+
+def _archive(images: int) -> Path:
+    archive = OUT / f"archive-{images}"
+    if not archive.exists():
+        command = f"synth --out {archive} --images {images} --shards {SHARDS} --split test"
+        subprocess.run([sys.executable, "-m", "digitsum", *command.split()], check=True)
+    return archive
 
 
 def _run(what: str, archive: Path, bundle: str, backend: str) -> Measured:
     out = OUT / "run"
     shutil.rmtree(out, ignore_errors=True)
     shutil.rmtree(out.with_suffix(".cache"), ignore_errors=True)
-    environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}
+    environment = {**os.environ, **QUIET}
     if what in DIGITSUM:
         command = [sys.executable, "-m", "digitsum", "score", "--archive", archive]
         command += ["--scores", out, "--bundle", bundle, "--engine", what]
@@ -106,11 +119,11 @@ def _run(what: str, archive: Path, bundle: str, backend: str) -> Measured:
     total_s = time.time() - launched
     if process.returncode:
         raise RuntimeError(f"ended with {process.returncode}: {_last_line(OUT / 'log')}")
-    scores, first, last, after_first = (
-        _scores_of_digitsum(out) if what in DIGITSUM else _scores(out)
-    )
-    _check(scores, archive, bundle)
-    return Measured(after_first / (last - first), first - launched, total_s, peak / 1e6)
+    scores, done_at = _scores_of_digitsum(out) if what in DIGITSUM else _scores(out)
+    _check(scores, archive, bundle, is_digitsum=what in DIGITSUM)
+    low, high = (int(part * len(done_at)) for part in MIDDLE)
+    rate = (high - low) / (done_at[high] - done_at[low])
+    return Measured(rate, done_at[0] - launched, total_s, peak / 1e6)
 
 
 def _pss(process: psutil.Process) -> int:
@@ -135,30 +148,34 @@ def _last_line(log: Path) -> str:
     return lines[-1][:300]
 
 
-def _scores(out: Path) -> tuple[dict[str, int], float, float, int]:
-    """Return a peer's sums by id, when its first and last batch ended, images after the first."""
+Scores = tuple[dict[str, int], npt.NDArray[np.float64]]
+"""Sums by id, and when each image was done, in that order."""
+
+
+def _scores(out: Path) -> Scores:
+    """Return what a peer wrote."""
     tables = [pq.read_table(file) for file in sorted(out.rglob("*.parquet"))]
     columns = ["image_id", "predicted_sum", "finished_at"]
     table = pa.concat_tables([t.select(columns) for t in tables], promote_options="permissive")
-    finished = table["finished_at"].to_numpy()
-    first = float(finished.min())
-    return _by_id(table), first, float(finished.max()), int((finished > first).sum())
+    return _by_id(table), np.sort(table["finished_at"].to_numpy())
 
 
-def _scores_of_digitsum(out: Path) -> tuple[dict[str, int], float, float, int]:
-    """Return the same; chunks take long, so the first counts from when it was begun."""
+def _scores_of_digitsum(out: Path) -> Scores:
+    """Return what digitsum wrote; the images of a chunk are taken to be done at an even pace."""
     [manifest] = out.glob("_runs/score-*/manifest.json")
-    outcome = json.loads(manifest.read_text())["outcome"]
-    chunks = {chunk["shard"]: chunk for chunk in outcome["chunks"]}
-    parts = sorted(out.glob("model=*/*/*.parquet"))
-    ended = {part: part.stat().st_mtime for part in parts}
     spent = {
-        part: sum(chunks[f"{part.parent.name}.parquet"][key] for key in ("read_s", "forward_s"))
-        for part in parts
+        (chunk["shard"], chunk["first_row"]): chunk["read_s"] + chunk["forward_s"]
+        for chunk in json.loads(manifest.read_text())["outcome"]["chunks"]
     }
-    table = pa.concat_tables([pq.read_table(part, partitioning=None) for part in parts])
-    first = min(ended[part] - spent[part] for part in parts)
-    return _by_id(table), first, max(ended.values()), len(table)
+    tables, done_at = [], []
+    for part in sorted(out.glob("model=*/*/*.parquet")):
+        table = pq.read_table(part, partitioning=None)
+        first_row = int(part.stem.split("-")[1])
+        seconds = spent[f"{part.parent.name}.parquet", first_row]
+        ended = part.stat().st_mtime
+        done_at.append(np.linspace(ended - seconds, ended, len(table) + 1)[1:])
+        tables.append(table)
+    return _by_id(pa.concat_tables(tables)), np.sort(np.concatenate(done_at))
 
 
 def _by_id(table: pa.Table) -> dict[str, int]:
@@ -173,32 +190,47 @@ def _by_id(table: pa.Table) -> dict[str, int]:
 _EXPECTED: dict[str, dict[str, int]] = {}
 
 
-def _check(scores: dict[str, int], archive: Path, bundle: str) -> None:
-    """Raise RuntimeError unless every image was scored as by the first run, which is digitsum's."""
+def _check(scores: dict[str, int], archive: Path, bundle: str, *, is_digitsum: bool) -> None:
+    """Raise RuntimeError unless every image was scored, and as digitsum did."""
     ids = set(pq.read_table(archive, columns=["image_id"])["image_id"].to_pylist())
     if scores.keys() != ids:
         raise RuntimeError(f"{len(ids - scores.keys())} images were not scored")
-    expected = _EXPECTED.setdefault(bundle, scores)
+    if is_digitsum:
+        _EXPECTED.setdefault(bundle, scores)
+    if bundle not in _EXPECTED:
+        raise RuntimeError("digitsum has not scored them yet")
+    expected = _EXPECTED[bundle]
     differ = sum(scores[image_id] != digit_sum for image_id, digit_sum in expected.items())
     if differ > max(1, len(ids) // 10_000):
         raise RuntimeError(f"{differ} of {len(ids)} sums are others than digitsum's")
 
 
-def _publish(measured: dict[tuple[str, str], list[Measured]], images: int, rounds: int) -> None:
+def _publish(
+    measured: dict[tuple[str, str], dict[int, Measured]], images: dict[str, int], rounds: int
+) -> None:
     lines = [
-        "| network | run by | images/s, steady | digitsum is faster by | start-up | peak memory |",
-        "|---|---|---|---|---|---|",
+        "| network | run by | images/s, steady | digitsum is faster by | start-up | in all "
+        "| peak memory |",
+        "|---|---|---|---|---|---|---|",
     ]
     bars = []
-    for (name, row), runs in measured.items():
-        own = measured[name, f"{DIGITSUM['threads']} (own back-end)"]
+    for (name, row), by_round in list(measured.items()):
+        own = measured.get((name, f"{DIGITSUM['threads']} (own back-end)"), {})
+        runs = list(by_round.values())
         rate = statistics.median(run.steady_images_per_s for run in runs)
-        pairs = zip(own, runs, strict=False)
-        ratio = statistics.median(a.steady_images_per_s / b.steady_images_per_s for a, b in pairs)
-        start = statistics.median(run.start_s for run in runs)
-        peak = statistics.median(run.peak_mb for run in runs)
+        ratios = [
+            own[number].steady_images_per_s / run.steady_images_per_s
+            for number, run in by_round.items()
+            if number in own
+        ]
+        ratio = f"{statistics.median(ratios):.2f}" if ratios else ""
+        start, total, peak = (
+            statistics.median(getattr(run, key) for run in runs)
+            for key in ("start_s", "total_s", "peak_mb")
+        )
         lines.append(
-            f"| {name} | {row} | {rate:,.0f} | {ratio:.2f} | {start:.1f} s | {peak:,.0f} MB |"
+            f"| {name} | {row} | {rate:,.0f} | {ratio} | {start:.1f} s | {total:.1f} s "
+            f"| {peak:,.0f} MB |"
         )
         bars.append((f"{name}: {row}", rate))
     (OUT / "scoring.md").write_text("\n".join(lines) + "\n")
@@ -206,7 +238,7 @@ def _publish(measured: dict[tuple[str, str], list[Measured]], images: int, round
         "images": images,
         "rounds": rounds,
         "runs": [
-            {"network": name, "run_by": row, "runs": [asdict(run) for run in runs]}
+            {"network": name, "run_by": row, "runs": [asdict(run) for run in runs.values()]}
             for (name, row), runs in measured.items()
         ],
     }
@@ -221,9 +253,14 @@ def _publish(measured: dict[tuple[str, str], list[Measured]], images: int, round
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=int, default=6000)
+    parser.add_argument("--baseline-images", type=int, default=6000)
+    parser.add_argument("--counter-images", type=int, default=24000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--baseline", default="results/tuned-baseline", help="bundle of it")
     parser.add_argument("--counter", default="digitsum/model/packaged", help="bundle of it")
     given = parser.parse_args()
-    bench({"baseline": given.baseline, "counter": given.counter}, given.images, given.rounds)
+    bench(
+        {"baseline": given.baseline, "counter": given.counter},
+        {"baseline": given.baseline_images, "counter": given.counter_images},
+        given.rounds,
+    )

@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
-from model import BATCH_SIZE, HEIGHT, WIDTH, load_model, scored
+from model import BATCH_SIZE, load_model, scored, to_pixels
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+COLUMNS = ["image_id", "image"]
 
 
 class Images(IterableDataset):
@@ -20,16 +21,14 @@ class Images(IterableDataset):
     def __iter__(self):
         worker = get_worker_info()
         for shard in self.shards[worker.id :: worker.num_workers]:
-            for batch in pq.ParquetFile(shard).iter_batches(columns=["image_id", "image"]):
-                for row in batch.to_pylist():
-                    pixels = np.frombuffer(row["image"], np.uint8).reshape(HEIGHT, WIDTH)
-                    yield row["image_id"], torch.tensor(pixels)
+            for batch in pq.ParquetFile(shard).iter_batches(BATCH_SIZE, columns=COLUMNS):
+                yield batch["image_id"].to_pylist(), to_pixels(batch["image"].to_pylist())
 
 
 archive, bundle, out, backend = sys.argv[1:]
 predict = load_model(bundle, backend, num_threads=2)
 Path(out).mkdir()
 tables = []
-for image_ids, pixels in DataLoader(Images(archive), batch_size=BATCH_SIZE, num_workers=2):
-    tables.append(pa.table(scored(list(image_ids), predict(pixels.numpy()))))
+for image_ids, pixels in DataLoader(Images(archive), batch_size=None, num_workers=2):
+    tables.append(pa.table(scored(image_ids, predict(np.asarray(pixels)))))
 pq.write_table(pa.concat_tables(tables), Path(out) / "scores.parquet")

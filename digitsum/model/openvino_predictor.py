@@ -35,6 +35,8 @@ _TRACING = threading.Lock()
 class OpenVinoPredictor(BatchPredictor):
     """Runs a bundle's network by OpenVINO, on a number of threads."""
 
+    backend = "openvino"
+
     def __init__(
         self,
         bundle: Bundle,
@@ -43,21 +45,21 @@ class OpenVinoPredictor(BatchPredictor):
         num_threads: int = 1,
         num_digits: int | None = None,
     ) -> None:
-        super().__init__(batch_size, num_digits)
-        # What is left to torch is too little to share out.
-        torch.set_num_threads(1)
+        super().__init__(batch_size, num_threads, num_digits)
         self._network = bundle.network
         self._graph = _Graph(bundle, is_counted=num_digits is not None).eval()
         self._options = {
             "INFERENCE_NUM_THREADS": num_threads,
-            "NUM_STREAMS": 1,
+            "NUM_STREAMS": num_threads,
             # Else actors of one machine would all be bound to its first cores.
             "ENABLE_CPU_PINNING": False,
             # Else it takes bf16 wherever the chip has it; see predictor.py.
             "INFERENCE_PRECISION_HINT": "f32",
         }
-        self._requests: dict[tuple[int, ...], openvino.InferRequest] = {}
-        self._request(bundle.shape.height, bundle.shape.width)
+        # Of the shape that came last: an archive has one, and a compiled network takes 50 MB.
+        self._compiled: tuple[tuple[int, ...], Any] | None = None
+        self._compiling = threading.Lock()
+        self._own = threading.local()
 
     def _posterior(self, pixels: Uint8Array) -> Posterior:
         num_images, height, width = pixels.shape
@@ -76,12 +78,17 @@ class OpenVinoPredictor(BatchPredictor):
         return self._network.posterior_of(logits, sum_log_probs, count_probs, self._num_digits)
 
     def _request(self, height: int, width: int) -> Any:
+        """Return this thread's request for images of a shape."""
         shape = (self._batch_size, height, width)
-        if shape not in self._requests:
-            model = _converted(self._graph, shape)
-            compiled = openvino.Core().compile_model(model, "CPU", self._options)
-            self._requests[shape] = compiled.create_infer_request()
-        return self._requests[shape]
+        with self._compiling:
+            if self._compiled is None or self._compiled[0] != shape:
+                model = _converted(self._graph, shape)
+                core = openvino.Core()
+                self._compiled = shape, core.compile_model(model, "CPU", self._options)
+            compiled = self._compiled[1]
+        if getattr(self._own, "compiled", None) is not compiled:
+            self._own.compiled, self._own.request = compiled, compiled.create_infer_request()
+        return self._own.request
 
 
 def _converted(graph: nn.Module, shape: tuple[int, ...]) -> openvino.Model:

@@ -126,5 +126,6 @@ class ChunkScorer:
             self._attempts,
             self._node,
             tuple(counts.tolist()),
+            self._predictor.backend,
         )
         return asdict(said) | {"sum_counts": list(said.sum_counts)}

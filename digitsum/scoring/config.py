@@ -10,7 +10,7 @@ from tyro.conf import Positional
 from digitsum.archive.schema import ReadOptions
 from digitsum.errors import InputError
 from digitsum.model.bundle import Bundle
-from digitsum.model.predictor import Backend, Predictor, make_predictor
+from digitsum.model.predictor import Backend, Predictor, check_backend, make_predictor
 
 Engine = Literal["auto", "ray", "threads"]
 
@@ -33,8 +33,8 @@ class ActorOptions:
     batch_size: int = 64
     """Images in one pass of the network."""
     engine: Engine = "auto"
-    """Where they live: on Ray, or as threads of this process, for as few images as are scored
-    before Ray has started (100,000, where no cluster is connected or named)."""
+    """Where they live: on Ray, or as threads of this process; `auto` takes threads for at most
+    100,000 images where no cluster is connected or named and the last run did not die."""
     backend: Backend = "auto"
     """What runs the network: OpenVINO on x86 CPUs, torch elsewhere; or always one of them."""
 
@@ -56,6 +56,12 @@ class ActorOptions:
             )
         if self.engine == "threads" and self.gpus_per_actor:
             raise InputError("--engine threads: computes on CPUs; leave --gpus-per-actor out.")
+        check_backend(self.backend, self.device)
+
+    @property
+    def device(self) -> str:
+        """What torch calls the device of each actor."""
+        return "cuda" if self.gpus_per_actor else "cpu"
 
     def predictor(self, bundle: Bundle, num_digits: int | None) -> Predictor:
         """Return the predictor of an actor, on the GPU or the CPUs that were reserved for it.
@@ -66,7 +72,7 @@ class ActorOptions:
             bundle,
             backend=self.backend,
             batch_size=self.batch_size,
-            device="cuda" if self.gpus_per_actor else "cpu",
+            device=self.device,
             num_threads=self.cpus_per_actor,
             num_digits=num_digits,
         )
@@ -74,7 +80,7 @@ class ActorOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreConfig:
-    """Score an archive with Ray Data: predicted sums as Parquet, one part a chunk."""
+    """Score an archive: predicted sums as Parquet, one part a chunk."""
 
     archive: str
     """Archive to score: a directory or URI such as s3://bucket/archive."""

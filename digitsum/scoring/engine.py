@@ -18,9 +18,14 @@ MapChunks = Callable[..., Iterator[dict[str, Any]]]
 
 
 @contextmanager
-def chunk_engine(options: ActorOptions, num_images: int) -> Iterator[MapChunks]:
-    """Give, for the block, what maps chunks: `actors.map_chunks`, or `map_chunks_in_threads`."""
-    if not uses_ray(options, num_images):
+def chunk_engine(
+    options: ActorOptions, num_images: int, *, after_death: bool = False
+) -> Iterator[MapChunks]:
+    """Give, for the block, what maps chunks: `actors.map_chunks`, or `map_chunks_in_threads`.
+
+    `after_death` says whether the run before this one died.
+    """
+    if not uses_ray(options, num_images, after_death=after_death):
         yield map_chunks_in_threads
         return
     # Imported where it is used, for that takes a second.
@@ -31,11 +36,15 @@ def chunk_engine(options: ActorOptions, num_images: int) -> Iterator[MapChunks]:
         yield map_chunks
 
 
-def uses_ray(options: ActorOptions, num_images: int) -> bool:
-    """Return whether so many images are scored on Ray."""
+def uses_ray(options: ActorOptions, num_images: int, *, after_death: bool = False) -> bool:
+    """Return whether so many images are scored on Ray.
+
+    After a death they are: had a chunk killed the process, it would do so every night.
+    """
     if options.engine != "auto":
         return options.engine == "ray"
     ray = sys.modules.get("ray")
     is_connected = ray is not None and ray.is_initialized()
     is_named = "RAY_ADDRESS" in os.environ
-    return num_images > FEW_IMAGES or options.gpus_per_actor > 0 or is_connected or is_named
+    is_small = num_images <= FEW_IMAGES and not options.gpus_per_actor and not after_death
+    return not is_small or is_connected or is_named

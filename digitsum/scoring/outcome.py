@@ -15,7 +15,9 @@ from digitsum.scoring.plan import ScorePlan
 _ROUNDING = 1e-6
 _REMEDIES = {
     "the network": "more cores or GPUs would make it faster",
-    "waiting for images": "a nearer or faster store of the archive would make it faster",
+    "waiting for images": (
+        "a nearer or faster store of the archive, or plain bytes for images, would make it faster"
+    ),
     "writing scores": "a nearer or faster store of the scores would make it faster",
 }
 
@@ -42,6 +44,8 @@ class ScoredChunk:
     """Name of the machine it was scored on."""
     sum_counts: tuple[int, ...]
     """Images by predicted sum, from 0 up."""
+    backend: str = ""
+    """What ran the network; empty where it was not run."""
     cannot_write: bool = False
     """Whether it was not the chunk's fault: its part could not be written."""
 

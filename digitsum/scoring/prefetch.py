@@ -17,6 +17,10 @@ def prefetched(items: Iterator[Item]) -> Iterator[Item]:
     """
     with ThreadPoolExecutor(1, thread_name_prefix="read") as thread:
         ahead = thread.submit(next, items, _END)
-        while (item := ahead.result()) is not _END:
-            ahead = thread.submit(next, items, _END)
-            yield item  # type: ignore[misc]
+        try:
+            while (item := ahead.result()) is not _END:
+                ahead = thread.submit(next, items, _END)
+                yield item  # type: ignore[misc]
+        finally:
+            # An error would hold this frame, and this frame the error, and with it the images.
+            del ahead

@@ -38,7 +38,7 @@ from digitsum.scoring.quarantine import (
     write_quarantine,
 )
 from digitsum.scoring.retries import retried
-from digitsum.scoring.status import measured_rate
+from digitsum.scoring.status import last_run_died, measured_rate
 
 PLAN_FILE = "plan.json"
 ACTOR_FAILED = (
@@ -124,10 +124,11 @@ def score(config: ScoreConfig, announce: Callable[[ScorePlan], None] | None = No
         plan = prepared.plan(config, prepared.committed(), retry=config.retry_rejected)
         if announce:
             announce(plan)
+        after_death = last_run_died(scores)
         planned = json.dumps(plan.summary(), indent=2).encode() + b"\n"
         retried(lambda: publish_bytes(planned, run.join(PLAN_FILE)))
         write_quarantine(run, "shards", rejected_shards(plan.rejected))
-        chunks, seconds = _score_chunks(config, prepared, plan, run)
+        chunks, seconds = _score_chunks(config, prepared, plan, run, after_death)
         listed_ns = time.time_ns()
         committed = prepared.committed()
         after = prepared.plan(config, committed, retry=False)
@@ -188,7 +189,7 @@ def _to_remove(outcome: Outcome, prepared: Prepared) -> Iterator[str]:
 
 
 def _score_chunks(
-    config: ScoreConfig, prepared: Prepared, plan: ScorePlan, run: Location
+    config: ScoreConfig, prepared: Prepared, plan: ScorePlan, run: Location, after_death: bool
 ) -> tuple[tuple[ScoredChunk, ...], float]:
     """Score what the plan says; return what became of each chunk, and the seconds it took."""
     if not plan.to_score:
@@ -203,7 +204,7 @@ def _score_chunks(
         "num_digits": config.digits,
     }
     num_images = sum(chunk.num_rows for chunk in plan.to_score)
-    with chunk_engine(config.actors, num_images) as map_chunks:
+    with chunk_engine(config.actors, num_images, after_death=after_death) as map_chunks:
         started = time.perf_counter()
         progress = Progress(num_images)
         scored: dict[tuple[str, int], ScoredChunk] = {}

@@ -94,6 +94,11 @@ def measured_rate(scores: Location, model_digest: str) -> tuple[float, str] | No
     return of_another
 
 
+def last_run_died(scores: Location) -> bool:
+    """Return whether the last run left a plan and no manifest."""
+    return any(run.manifest is None for run in _last_runs(scores, 1))
+
+
 def _last_runs(scores: Location, num_runs: int) -> Iterator[RunStatus]:
     names = scores.join(RUNS_DIRECTORY).directories()
     runs = [name for name in names if name.startswith(_RUN_PREFIX)]

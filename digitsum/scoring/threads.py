@@ -7,16 +7,18 @@ run does, and is to be run again.
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
+import traceback
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from typing import Any
 
+import joblib
+
 from digitsum.archive.shards import Chunk
-from digitsum.errors import DigitsumError, one_line
+from digitsum.errors import DigitsumError, InputError
 from digitsum.scoring.config import ActorOptions
 
 
@@ -30,10 +32,12 @@ def map_chunks_in_threads(
 ) -> Iterator[dict[str, Any]]:
     """Yield what workers, made with `arguments`, return for each chunk, as they are finished.
 
-    Each thread has a worker of its own, and cores that no thread has are shared out among them. An
-    exception in one ends the run, or with `lose_failed` its chunk has no result.
+    Each thread has a worker of its own, and cores that no thread has are shared out among them. A
+    DigitsumError ends the run; so does any other exception, or, with `lose_failed`, its chunk has
+    no result.
     """
-    num_threads, cores_each = share_out(len(os.sched_getaffinity(0)), options, len(chunks))
+    # As the process may use, by its affinity and its container's quota.
+    num_threads, cores_each = share_out(joblib.cpu_count(), options, len(chunks))
     arguments = {**arguments, "actors": replace(options, cpus_per_actor=cores_each)}
     own = threading.local()
 
@@ -45,10 +49,10 @@ def map_chunks_in_threads(
             return result
         except DigitsumError:
             raise
-        except Exception as error:
+        except Exception:
             if not lose_failed:
                 raise
-            sys.stderr.write(f"{chunk.shard}: a chunk failed: {one_line(error)}\n")
+            sys.stderr.write(f"{chunk.shard}: a chunk failed:\n{traceback.format_exc()}")
             return None
 
     with ThreadPoolExecutor(num_threads, thread_name_prefix="score") as threads:
@@ -64,10 +68,18 @@ def map_chunks_in_threads(
 
 
 def share_out(num_cores: int, options: ActorOptions, num_chunks: int) -> tuple[int, int]:
-    """Return how many threads there are, and how many cores each computes on."""
-    room = max(1, num_cores // options.cpus_per_actor)
+    """Return how many threads there are, and how many cores each computes on.
+
+    Raises InputError where not even one finds the cores that it shall have.
+    """
+    if options.cpus_per_actor > num_cores:
+        raise InputError(
+            f"--cpus-per-actor {options.cpus_per_actor}: this process may use {num_cores} cores; "
+            "lower it."
+        )
+    room = num_cores // options.cpus_per_actor
     wanted = options.max_actors if options.max_actors is not None else room
     num_threads = max(1, min(room, wanted, num_chunks))
     if options.max_actors is not None:
         return num_threads, options.cpus_per_actor
-    return num_threads, max(options.cpus_per_actor, num_cores // num_threads)
+    return num_threads, num_cores // num_threads

@@ -16,7 +16,6 @@ from digitsum.archive.scores import SCORES_SCHEMA, part_path, part_source, told_
 from digitsum.archive.shards import Chunk
 from digitsum.errors import InputError
 from digitsum.model.bundle import load_bundle, packaged_bundle
-from digitsum.model.predictor import Predictor
 from digitsum.model.torch_predictor import TorchPredictor
 from digitsum.scoring.commit import committed_parts
 from digitsum.scoring.config import VerifyConfig
@@ -24,7 +23,7 @@ from digitsum.scoring.plan import plan_scores
 from digitsum.scoring.survey import survey_archive
 
 _MOST_FAULTS = 20
-# Images are scored in other batches than by the run, and so summed up in another order.
+# Of probabilities: the run may have had another back-end, which adds up in another order.
 _CONFIDENCE_TOLERANCE = 1e-3
 _BATCH_SIZE = 64
 
@@ -92,7 +91,7 @@ class _Check:
         scores: Location,
         model_digest: str,
         config: VerifyConfig,
-        predictor: Predictor,
+        predictor: TorchPredictor,
     ) -> None:
         self._archive, self._scores = archive, scores
         self._model_digest = model_digest
@@ -139,13 +138,19 @@ class _Check:
         if not len(numbers):
             return
         self.num_recomputed += len(numbers)
-        again = self._predictor.predict(rows.pixels[numbers])
+        probs = self._predictor.sum_probs(rows.pixels[numbers])
         said = scores.take(numbers)
         sums = said["predicted_sum"].to_pylist()
         confidences = said["confidence"].to_numpy().astype(np.float64)
-        # A confidence that is null or no number is near to nothing.
-        off = ~(np.abs(again.confidences - confidences) <= _CONFIDENCE_TOLERANCE)
-        for number, said_sum, now, is_off in zip(numbers, sums, again.sums, off, strict=True):
-            if said_sum != now or is_off:
+        for number, of_sums, said_sum, confidence in zip(
+            numbers, probs, sums, confidences, strict=True
+        ):
+            now = int(of_sums.argmax())
+            is_sum = said_sum is not None and 0 <= said_sum < len(of_sums)
+            prob = of_sums[said_sum] if is_sum else -1
+            # Of sums that are as probable, rounding chooses. A confidence that is no number is near
+            # to nothing.
+            is_best = prob >= of_sums[now] - _CONFIDENCE_TOLERANCE
+            if not (is_best and abs(prob - confidence) <= _CONFIDENCE_TOLERANCE):
                 row = rows.first_row + int(number)
                 yield f"{path}: row {row} has the sum {said_sum}; scored again, it has {now}"

@@ -93,25 +93,43 @@ def test_two_predictors_keep_their_networks_and_predictions_apart(bundle):
     pixels = composed(16)
     first = make_predictor(bundle, backend="openvino", batch_size=8)
     before = first.predict(pixels)
-    confidences = before.confidences.copy()
+    confidences, counts = before.confidences.copy(), before.readings.count_probs.copy()
     make_predictor(fresh, backend="openvino", batch_size=8).predict(pixels[::-1])
     first.predict(pixels[::-1].copy())
     np.testing.assert_array_equal(before.confidences, confidences)
+    np.testing.assert_array_equal(before.readings.count_probs, counts)
     np.testing.assert_array_equal(first.predict(pixels).sums, before.sums)
 
 
-def test_predictors_may_be_made_and_used_by_many_threads_at_once(bundle):
+@pytest.mark.parametrize("backend", ["openvino", "torch"])
+def test_predictors_may_be_made_and_used_by_many_threads_at_once(bundle, backend):
     pixels = composed(24)
-    expected = make_predictor(bundle, backend="openvino", batch_size=8).predict(pixels)
+    expected = make_predictor(bundle, backend=backend, batch_size=8).predict(pixels)
 
     def predicted(number):
-        return make_predictor(bundle, backend="openvino", batch_size=8).predict(pixels)
+        return make_predictor(bundle, backend=backend, batch_size=8).predict(pixels)
 
     with ThreadPoolExecutor(4) as threads:
         for found in threads.map(predicted, range(8)):
             np.testing.assert_array_equal(found.sums, expected.sums)
             np.testing.assert_array_equal(found.confidences, expected.confidences)
             np.testing.assert_array_equal(found.readings.digits, expected.readings.digits)
+
+
+@pytest.mark.parametrize("num_digits", [None, 4])
+@pytest.mark.parametrize("backend", ["openvino", "torch"])
+def test_the_number_of_threads_makes_no_difference_to_a_single_bit(bundle, backend, num_digits):
+    pixels = composed(100)
+    options = {"backend": backend, "batch_size": 16, "num_digits": num_digits}
+    expected = make_predictor(bundle, **options).predict(pixels)
+    for num_threads in (2, 3):
+        found = make_predictor(bundle, num_threads=num_threads, **options).predict(pixels)
+        np.testing.assert_array_equal(found.sums, expected.sums)
+        np.testing.assert_array_equal(found.confidences, expected.confidences)
+        for name in ("digits", "digit_x", "count_probs"):
+            np.testing.assert_array_equal(
+                getattr(found.readings, name), getattr(expected.readings, name)
+            )
 
 
 def test_where_openvino_is_or_is_not(bundle, monkeypatch):
@@ -140,6 +158,12 @@ def refuse(*arguments):
 
 socket.socket.connect = socket.getaddrinfo = refuse
 make_predictor(load_bundle(packaged_bundle()), backend="openvino")
+
+import sys
+import openvino.tools.ovc.telemetry_utils as telemetry
+
+assert sys.modules["openvino_telemetry"] is None
+assert telemetry.tm.__name__ == "openvino.tools.ovc.telemetry_stub"
 """
     environment = {**os.environ, "HOME": str(tmp_path)}
     environment.pop("CI", None)

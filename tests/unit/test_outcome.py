@@ -267,7 +267,7 @@ def spent(read_s: float, forward_s: float, write_s: float) -> Outcome:
             "more cores or GPUs would make it faster: of the workers' 20.0 s, 80% the network, "
             "10% writing scores, 10% waiting for images",
         ),
-        ((3, 1, 0), "a nearer or faster store of the archive would make it faster: "),
+        ((3, 1, 0), "a nearer or faster store of the archive, or plain bytes"),
         ((0, 1, 9), "a nearer or faster store of the scores would make it faster: "),
         ((0, 0, 0), "nothing was scored"),
     ],

@@ -43,7 +43,7 @@ def chunks_of(number):
 
 @pytest.fixture
 def four_cores(monkeypatch):
-    monkeypatch.setattr("os.sched_getaffinity", lambda pid: range(4))
+    monkeypatch.setattr("joblib.cpu_count", lambda: 4)
 
 
 def scored(number, options=None, **more):
@@ -62,16 +62,20 @@ def scored(number, options=None, **more):
         (2, ActorOptions(), 2, 2),
         (1, ActorOptions(), 1, 4),
         (9, ActorOptions(cpus_per_actor=2), 2, 2),
-        (9, ActorOptions(cpus_per_actor=8), 1, 8),
         (9, ActorOptions(max_actors=1), 1, 1),
         (1, ActorOptions(max_actors=3), 1, 1),
     ],
 )
 def test_every_chunk_is_scored_once_on_all_cores(number, options, workers, cores):
     assert scored(number, options) == list(range(number))
-    assert len(Worker.made) <= workers
+    assert len(Worker.made) == workers
     assert {worker.cores for worker in Worker.made} == {cores}
     assert share_out(4, options, number) == (workers, cores)
+
+
+def test_more_cores_than_there_are_cannot_be_had():
+    with pytest.raises(InputError, match="--cpus-per-actor 8: this process may use 4 cores"):
+        share_out(4, ActorOptions(cpus_per_actor=8), 9)
 
 
 @pytest.mark.usefixtures("four_cores")
@@ -125,6 +129,8 @@ def no_ray(monkeypatch):
 @pytest.mark.usefixtures("no_ray")
 def test_few_images_need_no_ray_but_many_gpus_and_clusters_do(monkeypatch):
     assert not uses_ray(ActorOptions(), FEW_IMAGES)
+    assert uses_ray(ActorOptions(), FEW_IMAGES, after_death=True)
+    assert not uses_ray(ActorOptions(engine="threads"), 1, after_death=True)
     assert uses_ray(ActorOptions(), FEW_IMAGES + 1)
     assert uses_ray(ActorOptions(gpus_per_actor=0.5), 1)
     assert uses_ray(ActorOptions(engine="ray"), 1)
