@@ -86,7 +86,7 @@ def bench(bundles: dict[str, str], images: dict[str, int], rounds: int) -> None:
                     continue
                 measured[name, row][number] = found
                 print(f"round {number + 1}: {name}: {row}: {found}", flush=True)
-    _publish(measured, images, rounds)
+        _publish(measured, images, number + 1)
 
 
 def _archive(images: int) -> Path:

@@ -3,7 +3,7 @@
 import sys
 
 import daft
-from model import BATCH_SIZE, load_model, scored, to_pixels
+from model import batch_size, load_model, scored, to_pixels
 
 archive, bundle, out, backend = sys.argv[1:]
 SCORED = daft.DataType.struct(
@@ -18,7 +18,7 @@ class Predictor:
     def __init__(self):
         self.predict = load_model(bundle, backend, num_threads=2)
 
-    @daft.method.batch(return_dtype=SCORED, batch_size=BATCH_SIZE)
+    @daft.method.batch(return_dtype=SCORED, batch_size=batch_size(backend))
     def score(self, images):
         """Score a batch."""
         columns = scored([], self.predict(to_pixels(images.to_pylist())))

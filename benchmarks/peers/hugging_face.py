@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 import datasets
-from model import BATCH_SIZE, load_model, scored, to_pixels
+from model import batch_size, load_model, scored, to_pixels
 
 archive, bundle, out, backend = sys.argv[1:]
 predict = load_model(bundle, backend, num_threads=2)
@@ -15,7 +15,7 @@ images = datasets.load_dataset(
 scores = images.map(
     lambda batch: scored(batch["image_id"], predict(to_pixels(batch["image"]))),
     batched=True,
-    batch_size=BATCH_SIZE,
+    batch_size=batch_size(backend),
     remove_columns=["image"],
 )
 Path(out).mkdir()

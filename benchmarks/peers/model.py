@@ -19,6 +19,15 @@ HEIGHT, WIDTH = 40, 168
 Predict = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.int16]]
 
 
+def batch_size(backend: str) -> int:
+    """Return how many images a peer gives to the model at once.
+
+    As many as one pass of eager torch; digitsum's back-end makes passes of 64 of what it is given,
+    on all its threads at once.
+    """
+    return BATCH_SIZE if backend == "eager" else 4 * BATCH_SIZE
+
+
 def load_model(bundle_uri: str, backend: str, num_threads: int) -> Predict:
     """Return a function from images uint8 (n, h, w) to sums int16 (n,)."""
     bundle = load_bundle(bundle_uri)

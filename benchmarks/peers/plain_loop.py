@@ -5,14 +5,16 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from model import BATCH_SIZE, load_model, scored, to_pixels
+from model import batch_size, load_model, scored, to_pixels
 
 archive, bundle, out, backend = sys.argv[1:]
 predict = load_model(bundle, backend, num_threads=2)
 Path(out).mkdir()
 for shard in sorted(Path(archive).glob("*.parquet")):
     tables = []
-    for batch in pq.ParquetFile(shard).iter_batches(BATCH_SIZE, columns=["image_id", "image"]):
+    for batch in pq.ParquetFile(shard).iter_batches(
+        batch_size(backend), columns=["image_id", "image"]
+    ):
         sums = predict(to_pixels(batch["image"].to_pylist()))
         tables.append(pa.table(scored(batch["image_id"].to_pylist(), sums)))
     pq.write_table(pa.concat_tables(tables), Path(out) / shard.name)

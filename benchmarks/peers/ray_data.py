@@ -6,7 +6,7 @@ import sys
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 
 import ray
-from model import BATCH_SIZE, load_model, scored, to_pixels
+from model import batch_size, load_model, scored, to_pixels
 
 archive, bundle, out, backend = sys.argv[1:]
 
@@ -28,7 +28,7 @@ ray.init(num_cpus=2)
 images = ray.data.read_parquet(archive, columns=["image_id", "image"])
 scores = images.map_batches(
     Predictor,
-    batch_size=BATCH_SIZE,
+    batch_size=batch_size(backend),
     num_cpus=0.5,
     compute=ray.data.ActorPoolStrategy(size=2),
 )

@@ -3,6 +3,7 @@
 import os
 import sys
 
+from model import batch_size
 from pyspark.ml.functions import predict_batch_udf
 from pyspark.sql import SparkSession
 from pyspark.sql.types import DoubleType, ShortType, StructField, StructType
@@ -32,7 +33,9 @@ spark = (
 )
 spark.sparkContext.setLogLevel("ERROR")
 fields = [StructField("predicted_sum", ShortType()), StructField("finished_at", DoubleType())]
-predict = predict_batch_udf(make_predict, return_type=StructType(fields), batch_size=64)
+predict = predict_batch_udf(
+    make_predict, return_type=StructType(fields), batch_size=batch_size(backend)
+)
 images = spark.read.parquet(archive).select("image_id", "image")
 scores = images.select("image_id", predict("image").alias("scored"))
 scores.select("image_id", "scored.predicted_sum", "scored.finished_at").write.parquet(out)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from model import BATCH_SIZE, load_model, scored, to_pixels
+from model import batch_size, load_model, scored, to_pixels
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 COLUMNS = ["image_id", "image"]
@@ -21,7 +21,7 @@ class Images(IterableDataset):
     def __iter__(self):
         worker = get_worker_info()
         for shard in self.shards[worker.id :: worker.num_workers]:
-            for batch in pq.ParquetFile(shard).iter_batches(BATCH_SIZE, columns=COLUMNS):
+            for batch in pq.ParquetFile(shard).iter_batches(batch_size(backend), columns=COLUMNS):
                 yield batch["image_id"].to_pylist(), to_pixels(batch["image"].to_pylist())
 
 
