@@ -121,7 +121,8 @@ PRESETS: dict[NetworkName, dict[PresetName, Recipe]] = {
             bf16_on_cpus=False,
             pixel_scale=PIXEL_SCALE,
         ),
-        # As many images as `paper`, which takes as long: composed afresh, and all else as above.
+        # As many images as `paper`, so that it takes as long, but composed afresh, one cycle and
+        # averaged weights.
         "tuned": Recipe(
             epochs=8,
             learning_rate=1e-3,
