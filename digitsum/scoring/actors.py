@@ -26,7 +26,8 @@ from digitsum.scoring.config import ActorOptions
 from digitsum.scoring.plan import num_actors
 
 # A chunk that kills its actor time and again must end the run; Ray's default tries for ever.
-MAX_CHUNK_RETRIES = 5
+# Several are used up while Ray has not noticed yet that a node is gone: of five, all were once.
+MAX_CHUNK_RETRIES = 10
 # Fraction of the pool's actors that have a chunk.
 GROW_ABOVE_BUSY = 0.75
 
