@@ -42,7 +42,7 @@ from digitsum.scoring.status import last_run_died, measured_rate
 
 PLAN_FILE = "plan.json"
 ACTOR_FAILED = (
-    "what scored it failed or was lost, time and again; the run's log, or Ray's, says how"
+    "what scored it failed or was lost, as often as it was tried; the log, or Ray's, says how"
 )
 
 

@@ -1,4 +1,4 @@
-"""Chunks through threads of this process: for few images, which are scored before Ray has started.
+"""Chunks through threads of this process: for few images, where Ray's start is not worth its time.
 
 The network and the reading of Parquet leave Python's lock alone while they work, so threads share
 out the cores as well as processes do. What they lack is Ray's care: where the process dies, the

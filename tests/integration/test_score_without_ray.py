@@ -8,6 +8,8 @@ import psutil
 import pytest
 
 from digitsum.cli import main
+from digitsum.model.bundle import load_bundle
+from digitsum.scoring.config import ActorOptions
 
 
 def test_the_command_scores_a_small_archive_without_ray(reader, unlabelled, read_scores, tmp_path):
@@ -25,6 +27,11 @@ assert ray is None or not ray.is_initialized()
     ended = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True)
     assert ended.returncode == 0, ended.stderr.decode()
     assert b"more cores or GPUs would make it faster" in ended.stdout
+
+    [manifest] = (tmp_path / "scores").glob("_runs/score-*/manifest.json")
+    chunks = json.loads(manifest.read_text())["outcome"]["chunks"]
+    by = {type(ActorOptions().predictor(load_bundle(f"{reader}/bundle"), None)).backend}
+    assert {chunk["backend"] for chunk in chunks} == by
 
     by_ray = f"--bundle {reader}/bundle --scores {tmp_path}/by-ray --engine ray"
     assert main(f"score --archive {unlabelled} {by_ray}".split()) == 0

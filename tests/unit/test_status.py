@@ -9,7 +9,7 @@ from digitsum.archive.scores import CURRENT_FILE
 from digitsum.errors import InputError
 from digitsum.runs import MANIFEST_FILE, RUNS_DIRECTORY, new_run_id, write_manifest
 from digitsum.scoring.config import ScoreConfig, StatusConfig
-from digitsum.scoring.status import NUM_RUNS, Status, measured_rate, status
+from digitsum.scoring.status import NUM_RUNS, Status, last_run_died, measured_rate, status
 
 MODEL = "a" * 64
 OTHER_MODEL = "b" * 64
@@ -81,6 +81,16 @@ def test_a_run_without_a_manifest_of_use_was_ended_or_is_at_work(scores, manifes
     runs = status_of(scores).runs
     assert [(run.name, bool(run.outcome)) for run in runs] == [(name, False), (before, True)]
     assert runs[0].sentence() == "ended before it was complete, or is still at work"
+
+
+def test_only_the_last_run_counts_as_one_that_died(scores):
+    assert not last_run_died(scores)
+    killed(scores, 0)
+    assert last_run_died(scores)
+    end(scores, 1)
+    assert not last_run_died(scores)
+    killed(scores, 2)
+    assert last_run_died(scores)
 
 
 @pytest.mark.parametrize("outcome", ["null", "[]", '"done"', "{}"])

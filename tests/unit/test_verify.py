@@ -15,6 +15,7 @@ from digitsum.errors import InputError
 from digitsum.model.bundle import load_bundle, save_bundle
 from digitsum.model.counter import CounterNetwork
 from digitsum.model.counter_config import CounterConfig
+from digitsum.scoring import verify as verify_module
 from digitsum.scoring.config import VerifyConfig
 from digitsum.scoring.verify import Verified, verify
 
@@ -201,6 +202,20 @@ def test_a_sum_that_was_changed_is_named_with_its_row(place):
         f"{name_of(part)}: row 10 has the sum {said + 1}; scored again, it has {said}",
     )
     assert verified(place, sample=0).faults == ()
+
+
+def test_of_two_sums_as_probable_either_will_do_but_none_with_another_confidence(
+    place, monkeypatch
+):
+    part = part_of(place, 1, 8)
+    row = pq.read_table(part)
+    said, confidence = row["predicted_sum"][2].as_py(), row["confidence"][2].as_py()
+    rewrite(part, predicted_sum=lambda sums: [*sums[:2], said + 1, *sums[3:]])
+    # So far apart may two probabilities be from here on: these two are as near as that.
+    monkeypatch.setattr(verify_module, "_CONFIDENCE_TOLERANCE", confidence)
+    assert verified(place).faults == ()
+    rewrite(part, confidence=lambda values: [*values[:2], 3 * confidence, *values[3:]])
+    assert len(verified(place).faults) == 1
 
 
 @pytest.mark.parametrize("now", [0.0, 1.0, None, float("nan")], ids=str)
