@@ -210,7 +210,7 @@ def test_of_two_sums_as_probable_either_will_do_but_none_with_another_confidence
     part = part_of(place, 1, 8)
     row = pq.read_table(part)
     said, confidence = row["predicted_sum"][2].as_py(), row["confidence"][2].as_py()
-    rewrite(part, predicted_sum=lambda sums: [*sums[:2], said + 1, *sums[3:]])
+    rewrite(part, predicted_sum=lambda sums: [*sums[:2], said - 1, *sums[3:]])
     # So far apart may two probabilities be from here on: these two are as near as that.
     monkeypatch.setattr(verify_module, "_CONFIDENCE_TOLERANCE", 1.01 * confidence)
     assert verified(place).faults == ()
