@@ -7,7 +7,8 @@ same one file, of the same content. What a reader sees, and what the next run do
 
 1. before a part is renamed (on object stores: put): nothing of the chunk, or its part of before.
    The chunk is not done, and is scored again. On a local file system a hidden file is left beside
-   it, which no reader looks at and the next run removes (`remove_leftovers`).
+   it, which no reader looks at and the next run removes (`remove_leftovers`); where only an actor
+   died, the run itself does (`remove_leftovers_beside`).
 2. after a part is renamed: the whole part. The chunk is done; its rows were counted before. If the
    machine loses power before the directory is synced, it is as in 1.
 3. when all parts are there, before or among the removals of parts of rows that the archive no
@@ -118,6 +119,19 @@ def remove_leftovers(scores: Location, model_digest: str) -> None:
             for path in Path(scores.join(directory).path).rglob(f"{TEMPORARY_PREFIX}*"):
                 _unlink(path)
         for path in Path(scores.path).glob(f"{TEMPORARY_PREFIX}*"):
+            _unlink(path)
+
+
+def remove_leftovers_beside(scores: Location, parts: Iterable[str], run: Location) -> None:
+    """Remove what actors that were lost in this run left half written, beside the parts it scored.
+
+    One that is lost only to the driver, and still writes, fails when it renames what it wrote.
+    """
+    if scores.is_local:
+        for directory in {part.rpartition("/")[0] for part in parts}:
+            for path in Path(scores.join(directory).path).glob(f"{TEMPORARY_PREFIX}*"):
+                _unlink(path)
+        for path in Path(run.path).rglob(f"{TEMPORARY_PREFIX}*"):
             _unlink(path)
 
 

@@ -21,6 +21,7 @@ from digitsum.scoring.chunk_scorer import ChunkScorer
 from digitsum.scoring.commit import (
     complete,
     remove_leftovers,
+    remove_leftovers_beside,
     remove_parts,
 )
 from digitsum.scoring.config import ScoreConfig
@@ -129,6 +130,8 @@ def score(config: ScoreConfig, announce: Callable[[ScorePlan], None] | None = No
         retried(lambda: publish_bytes(planned, run.join(PLAN_FILE)))
         write_quarantine(run, "shards", rejected_shards(plan.rejected))
         chunks, seconds = _score_chunks(config, prepared, plan, run, after_death)
+        parts = (part_path(part_source(chunk, plan.model_digest)) for chunk in plan.to_score)
+        remove_leftovers_beside(scores, parts, run)
         listed_ns = time.time_ns()
         committed = prepared.committed()
         after = prepared.plan(config, committed, retry=False)

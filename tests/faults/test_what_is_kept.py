@@ -109,3 +109,22 @@ def test_what_a_shard_was_is_not_seen_beside_what_it_is_where_a_part_cannot_be_r
     ids = [i for part in found for i in pq.read_table(part, partitioning=None)["image_id"]]
     expected = table["image_id"].to_pylist()[::-1]
     assert [i.as_py() for i in ids] == expected[:5] + expected[10:]
+
+
+def test_what_an_actor_left_half_written_is_gone_when_the_run_ends(
+    archive, line, tmp_path, monkeypatch
+):
+    score_chunks = score._score_chunks
+
+    def leave_halves(*arguments):
+        ended = score_chunks(*arguments)
+        [model], [run] = tmp_path.glob("scores/model=*"), tmp_path.glob("scores/_runs/score-*")
+        for directory in (model / "shard-00001", run / "rejected"):
+            directory.mkdir(exist_ok=True)
+            (directory / ".tmp-0").write_bytes(b"PAR1")
+        return ended
+
+    monkeypatch.setattr(score, "_score_chunks", leave_halves)
+    assert run_here(line) == 0
+    assert list(tmp_path.rglob(".tmp-*")) == []
+    assert sorted(parts(tmp_path)) == ["shard-00000", "shard-00001", "shard-00002"]
