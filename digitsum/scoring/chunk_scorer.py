@@ -19,10 +19,10 @@ from digitsum.archive.shards import Chunk, check_unchanged
 from digitsum.errors import InputError
 from digitsum.faults import fault_point
 from digitsum.model.bundle import Bundle
+from digitsum.prefetch import prefetched
 from digitsum.scoring.commit import commit_part, scored_rows
 from digitsum.scoring.config import ActorOptions
 from digitsum.scoring.outcome import ScoredChunk
-from digitsum.scoring.prefetch import prefetched
 from digitsum.scoring.quarantine import (
     chunk_name,
     rejected_chunk,

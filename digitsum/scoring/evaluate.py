@@ -17,13 +17,13 @@ from digitsum.archive.shards import Chunk, open_archive, plan_chunks
 from digitsum.errors import InputError
 from digitsum.model.bundle import Bundle, load_bundle, packaged_bundle
 from digitsum.model.predictor import Predictions
+from digitsum.prefetch import prefetched
 from digitsum.scoring.certainty import Certainty
 from digitsum.scoring.config import ActorOptions, EvaluateConfig
 from digitsum.scoring.engine import chunk_engine
 from digitsum.scoring.examples import Example, hits, merge_examples, worst_misses
 from digitsum.scoring.metrics import Evaluation, count_pairs
 from digitsum.scoring.plan import check_shapes
-from digitsum.scoring.prefetch import prefetched
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from digitsum.archive.glyphs import load_glyphs
 from digitsum.archive.images import Uint8Array
+from digitsum.prefetch import prefetched
 from digitsum.training.composing import composed_images, validation_images
 from digitsum.training.config import TrainConfig
 from digitsum.training.distortion import distort_images
@@ -60,7 +62,7 @@ def _archive_batches(
         local_shuffle_buffer_size=config.shuffle_buffer_images,
         local_shuffle_seed=config.seed + seed[1],
     )
-    for batch in batches:
+    for batch in progress.waiting(batches):
         strength = config.recipe.distortion_at(progress.fraction)
         yield Batch(distort_images(batch["image"], strength, generator), batch["digit_sum"])
 
@@ -74,10 +76,11 @@ def _composed_batches(
         config.shape,
         config.digit_counts,
         recipe.images_per_epoch // config.workers,
-        lambda: recipe.distortion_at(progress.fraction),
+        lambda num_images: recipe.distortion_at(progress.fraction_after(num_images)),
         seed,
     )
-    for pixels, sums in blocks:
+    ahead = prefetched(blocks, partial(torch.set_num_threads, 1))
+    for pixels, sums in progress.waiting(ahead):
         yield from _batches_of(pixels, sums, recipe.batch_size // config.workers, device)
 
 

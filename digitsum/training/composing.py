@@ -30,19 +30,19 @@ def composed_images(
     shape: ImageShape,
     digit_counts: range,
     num_images: int,
-    distortion: Callable[[], float],
+    distortion: Callable[[int], float],
     seed: tuple[int, ...],
 ) -> Iterator[tuple[Uint8Array, npt.NDArray[np.int64]]]:
     """Yield images, uint8 (n, height, width), and their sums, int64 (n,), in blocks.
 
-    Each image holds one of `digit_counts` digits, all as likely. `distortion` is asked for
-    the strength of the glyphs' distortion at every block. The same `seed` gives the same images.
+    Each image holds one of `digit_counts` digits, all as likely. `distortion` says how strongly
+    glyphs are distorted after so many images. The same `seed` gives the same images.
     """
     rng = np.random.default_rng(seed)
     generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
     for start in range(0, num_images, _BLOCK_IMAGES):
         num = min(_BLOCK_IMAGES, num_images - start)
-        pool = _distorted(glyphs, _GLYPHS_PER_IMAGE * num, distortion(), rng, generator)
+        pool = _distorted(glyphs, _GLYPHS_PER_IMAGE * num, distortion(start), rng, generator)
         yield _compose_counts(pool, rng, num, digit_counts, shape)
 
 
@@ -68,7 +68,7 @@ def _held_out_images(
         config.shape,
         config.digit_counts,
         VALIDATION_IMAGES,
-        lambda: distortion,
+        lambda _: distortion,
         _VALIDATION_SEED,
     )
     pixels, sums = zip(*blocks, strict=True)

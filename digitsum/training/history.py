@@ -23,6 +23,8 @@ class Epoch:
     seconds: float
     """Training and validation."""
     train_images_per_s: float
+    data_wait: float = 0.0
+    """Fraction of the training time, 0..1, in which the first worker waited for batches."""
 
 
 def best_epoch(history: Sequence[Epoch]) -> Epoch:

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+Item = TypeVar("Item")
+
 
 class EpochProgress:
     """Counts the images of one epoch, of all workers together.
@@ -15,6 +21,19 @@ class EpochProgress:
         self._all = epochs * epoch_images
         self._workers = workers
         self._seen = 0
+        self.waited_s = 0.0
+        """Seconds that this worker waited for batches."""
+
+    def waiting(self, items: Iterable[Item]) -> Iterator[Item]:
+        """Yield the items, and count how long each was waited for."""
+        iterator, end = iter(items), object()
+        while True:
+            started = time.perf_counter()
+            item = next(iterator, end)
+            self.waited_s += time.perf_counter() - started
+            if item is end:
+                return
+            yield item  # type: ignore[misc]
 
     def advance(self, num_images: int) -> None:
         """Count a worker's images as seen."""
@@ -25,7 +44,11 @@ class EpochProgress:
         """Images seen since training began."""
         return self._before + self._seen * self._workers
 
+    def fraction_after(self, num_images: int) -> float:
+        """Part of the whole training, 0..1, that is done when a worker has seen so many images."""
+        return min(1.0, (self._before + num_images * self._workers) / self._all)
+
     @property
     def fraction(self) -> float:
         """Part of the whole training that is done, 0..1."""
-        return min(1.0, self.num_seen / self._all)
+        return self.fraction_after(self._seen)

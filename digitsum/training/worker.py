@@ -83,6 +83,7 @@ def train_worker(settings: dict[str, Any]) -> None:
                 validation_images=validation.num_images,
                 seconds=time.perf_counter() - started,
                 train_images_per_s=train.num_images / (trained - started),
+                data_wait=progress.waited_s / (trained - started),
             )
         )
         _report(history, config, state)
@@ -186,6 +187,7 @@ def _report(history: list[Epoch], config: TrainConfig, state: TrainingState) -> 
         f"epoch {latest.epoch} of {config.recipe.epochs}: "
         f"loss {latest.train_loss:.3f}, accuracy {latest.train_accuracy:.1%}; "
         f"validation loss {latest.validation_loss:.3f}, accuracy "
-        f"{latest.validation_accuracy:.1%}; {latest.train_images_per_s:,.0f} images/s\n"
+        f"{latest.validation_accuracy:.1%}; {latest.train_images_per_s:,.0f} images/s, "
+        f"{latest.data_wait:.1%} of the time waiting for them\n"
     )
     sys.stdout.flush()

@@ -25,7 +25,7 @@ def small_blocks(monkeypatch):
     monkeypatch.setattr(composing, "_BLOCK_IMAGES", BLOCK)
 
 
-def blocks(glyphs, num, *, counts=range(2, 3), distortion=lambda: 0.0, seed=(1, 2, 3)) -> list:
+def blocks(glyphs, num, *, counts=range(2, 3), distortion=lambda _: 0.0, seed=(1, 2, 3)) -> list:
     return list(composed_images(glyphs, SHAPE, counts, num, distortion, seed))
 
 
@@ -44,7 +44,7 @@ def test_the_same_seed_gives_the_same_images_and_another_seed_others(
     distortion, embedded_train, small_blocks
 ):
     def make(*seed: int) -> tuple[np.ndarray, np.ndarray]:
-        return joined(blocks(embedded_train, 100, distortion=lambda: distortion, seed=seed))
+        return joined(blocks(embedded_train, 100, distortion=lambda _: distortion, seed=seed))
 
     one, same = make(1, 2, 0), make(1, 2, 0)
     np.testing.assert_array_equal(one[0], same[0])
@@ -92,7 +92,7 @@ def test_images_of_different_numbers_of_digits_come_mixed(dots):
     ids=str,
 )
 def test_images_come_in_blocks_of_which_the_last_holds_what_is_left(num, sizes, dots, small_blocks):
-    made = blocks(dots, num, counts=range(1, 4), distortion=lambda: 1.0)
+    made = blocks(dots, num, counts=range(1, 4), distortion=lambda _: 1.0)
     assert [len(pixels) for pixels, _ in made] == sizes
     assert [len(sums) for _, sums in made] == sizes
 
@@ -108,21 +108,17 @@ def test_a_shorter_epoch_begins_with_the_same_blocks(dots, small_blocks):
         np.testing.assert_array_equal(one[0], other[0])
 
 
-def test_distortion_is_asked_for_when_a_block_is_made_and_not_before(dots, small_blocks):
-    strengths = iter([0.0, 0.5, 1.0])
+def test_distortion_follows_the_images_that_were_composed_before(dots, small_blocks):
     asked = []
 
-    def distortion() -> float:
-        asked.append(next(strengths))
-        return asked[-1]
+    def distortion(num_images: int) -> float:
+        asked.append(num_images)
+        return 0.0
 
-    made = composed_images(dots, SHAPE, range(2, 3), 3 * BLOCK, distortion, (0,))
+    made = composed_images(dots, SHAPE, range(2, 3), 2 * BLOCK + 5, distortion, (0,))
     assert asked == []
-    for number in (1, 2, 3):
-        next(made)
-        assert len(asked) == number
-    assert next(made, None) is None
-    assert asked == [0.0, 0.5, 1.0]
+    assert [len(pixels) for pixels, _ in made] == [BLOCK, BLOCK, 5]
+    assert asked == [0, BLOCK, 2 * BLOCK]
 
 
 def test_glyphs_are_distorted_by_the_strength_that_was_asked_for(dots, small_blocks, monkeypatch):
@@ -134,20 +130,20 @@ def test_glyphs_are_distorted_by_the_strength_that_was_asked_for(dots, small_blo
 
     monkeypatch.setattr(composing, "distort_glyphs", record)
     strengths = iter([0.25, 0.75])
-    blocks(dots, 2 * BLOCK, distortion=lambda: next(strengths))
+    blocks(dots, 2 * BLOCK, distortion=lambda _: next(strengths))
     assert given == [0.25, 0.75]
 
 
 def test_a_tenth_of_the_glyphs_is_left_undistorted(dots, monkeypatch):
     monkeypatch.setattr(composing, "distort_glyphs", lambda glyphs, *_: torch.zeros_like(glyphs))
-    pixels, _ = joined(blocks(dots, 4000, counts=range(1, 2), distortion=lambda: 1.0))
+    pixels, _ = joined(blocks(dots, 4000, counts=range(1, 2), distortion=lambda _: 1.0))
     share = pixels.any(axis=(1, 2)).mean()
     assert abs(share - 0.1) < 5 * np.sqrt(0.1 * 0.9 / 4000)
 
 
 def test_the_glyphs_that_are_given_are_not_changed(embedded_train):
     before = embedded_train.pixels.copy()
-    blocks(embedded_train, 500, distortion=lambda: 1.0)
+    blocks(embedded_train, 500, distortion=lambda _: 1.0)
     np.testing.assert_array_equal(embedded_train.pixels, before)
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from digitsum.scoring.prefetch import prefetched
+from digitsum.prefetch import prefetched
 
 
 @given(st.lists(st.integers() | st.none()))

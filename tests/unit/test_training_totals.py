@@ -1,3 +1,5 @@
+import time
+
 import pytest
 import torch
 from hypothesis import given
@@ -109,3 +111,27 @@ def test_images_beyond_what_an_epoch_was_said_to_have_do_not_lead_beyond_the_end
     progress.advance(150)
     assert progress.fraction == 1
     assert progress.num_seen == 250
+
+
+def test_the_fraction_after_images_is_that_when_they_were_seen():
+    progress = EpochProgress(2, 3, 100, 4)
+    ahead = progress.fraction_after(20)
+    progress.advance(20)
+    assert progress.fraction == ahead == 0.6
+
+
+def test_only_the_waiting_for_items_is_counted(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+    progress = EpochProgress(1, 1, 100, 1)
+
+    def slow():
+        for number in range(3):
+            clock[0] += 5
+            yield number
+
+    found = []
+    for item in progress.waiting(slow()):
+        clock[0] += 100
+        found.append(item)
+    assert (found, progress.waited_s) == ([0, 1, 2], 15)
