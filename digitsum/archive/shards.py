@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from itertools import accumulate
 from typing import Any
 
@@ -205,11 +206,9 @@ def plan_chunks(shard: Shard, chunk_images: int) -> list[Chunk]:
 
 
 def _cut(shard: Shard, starts: list[int], chunk_images: int) -> Iterator[Chunk]:
-    groups: list[int] = []
-    num_rows = 0
+    first = num_rows = 0
     for group, rows in enumerate(shard.row_group_rows):
-        groups.append(group)
-        num_rows += rows
+        num_rows = num_rows + rows if num_rows else rows
         last = group == len(shard.row_group_rows) - 1
         if num_rows and (num_rows >= chunk_images or last):
             yield Chunk(
@@ -218,11 +217,17 @@ def _cut(shard: Shard, starts: list[int], chunk_images: int) -> Iterator[Chunk]:
                 height=shard.shape.height,
                 width=shard.shape.width,
                 id_column=shard.id_column,
-                row_groups=tuple(groups),
-                first_row=starts[groups[0]],
+                row_groups=_consecutive(first, group + 1),
+                first_row=starts[first],
                 num_rows=num_rows,
             )
-            groups, num_rows = [], 0
+            first, num_rows = group + 1, 0
+
+
+@lru_cache(maxsize=4096)
+def _consecutive(first: int, end: int) -> tuple[int, ...]:
+    """Return these numbers; the same tuple for the chunks of a million shards of one row group."""
+    return tuple(range(first, end))
 
 
 def _file_fingerprint(file: ListedFile) -> str:
