@@ -114,7 +114,7 @@ def _run(what: str, archive: Path, bundle: str, backend: str) -> Measured:
         process = psutil.Popen(list(map(str, command)), stdout=log, stderr=log, env=environment)
         peak = 0
         while process.poll() is None:
-            peak = max(peak, _pss(process))
+            peak = max(peak, pss(process))
             time.sleep(SAMPLE_S)
     total_s = time.time() - launched
     if process.returncode:
@@ -126,7 +126,8 @@ def _run(what: str, archive: Path, bundle: str, backend: str) -> Measured:
     return Measured(rate, done_at[0] - launched, total_s, peak / 1e6)
 
 
-def _pss(process: psutil.Process) -> int:
+def pss(process: psutil.Process) -> int:
+    """Return the bytes of memory, shared ones in proportion, of a process and all below it."""
     total = 0
     try:
         for member in [process, *process.children(recursive=True)]:
