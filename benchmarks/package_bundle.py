@@ -12,7 +12,12 @@ from digitsum.model.bundle import (
     METRICS_FILE,
     PACKAGED_BUNDLE,
     WEIGHTS_FILE,
+    load_bundle,
 )
+from digitsum.model.distributions import Distributions
+from digitsum.model.predictor import make_predictor
+from digitsum.training.composing import validation_images
+from digitsum.training.config import TrainConfig
 
 OUT = Path("results")
 BUNDLE = OUT / "full-counter"
@@ -40,6 +45,10 @@ def package_bundle() -> None:
     for name in (CONFIG_FILE, WEIGHTS_FILE):
         shutil.copyfile(BUNDLE / name, PACKAGED_BUNDLE / name)
     metrics = json.loads((BUNDLE / METRICS_FILE).read_text())
+    if "reference" not in metrics:  # of a training before there were any
+        predictor = make_predictor(load_bundle(str(BUNDLE)))
+        pixels, _ = validation_images(TrainConfig(bundle="unused"))
+        metrics["reference"] = Distributions.of(predictor.predict(pixels)).to_json()
     metrics["test"] = {k: v for k, v in figures.items() if k not in ("archive", "bundle")}
     (PACKAGED_BUNDLE / METRICS_FILE).write_text(json.dumps(metrics, indent=2) + "\n")
     lines = (BUNDLE / CARD_FILE).read_text().split("\nLimits:")[0].splitlines(keepends=True)

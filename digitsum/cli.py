@@ -48,8 +48,8 @@ Command = (
 def main(arguments: Sequence[str] | None = None, prog: str = "digitsum") -> int:
     """Run a command line, by default the process's own; return its exit code.
 
-    0 done, 2 bad input, 3 too many rejected, 4 scores held by another run; for all but 0 one
-    sentence goes to stderr. What cannot be parsed ends the process with 2 itself.
+    0 done, 2 bad input, 3 too many rejected, 4 scores held by another run, 5 drift; for all but 0
+    one sentence goes to stderr. What cannot be parsed ends the process with 2 itself.
     """
     try:
         config: Any = tyro.cli(
@@ -99,6 +99,7 @@ def _train(config: TrainConfig) -> None:
 
 
 def _score(config: ScoreConfig) -> None:
+    from digitsum.scoring.drift import drift_sentence
     from digitsum.scoring.score import expected_time, plan, score
 
     def say_plan(plan: ScorePlan) -> None:
@@ -124,7 +125,10 @@ def _score(config: ScoreConfig) -> None:
         )
         print(f"{scored.run.uri}: run, with {' and '.join(leaves)}")
         print(outcome.bottleneck)
+        print(drift_sentence(scored.shifts))
     scored.check_rejected()
+    if config.fail_on_drift:
+        scored.check_drift()
 
 
 def _draw_sample(config: ScoreConfig, scored: Scored) -> list[str]:

@@ -5,7 +5,8 @@ DigitsumError (1)
 │   │                          to do
 │   └── StorageError (2)       a file system refused, and may not when it is asked again
 ├── TooManyRejectedError (3)   more images or shards were rejected than the caller allows
-└── ScoresHeldError (4)        another run is writing to the same scores
+├── ScoresHeldError (4)        another run is writing to the same scores
+└── DriftError (5)             all was scored, but what was predicted has drifted; only where asked
 
 Anything else that reaches a user is a bug and keeps its traceback.
 """
@@ -37,6 +38,12 @@ class ScoresHeldError(DigitsumError):
     """Another run is writing to the same scores."""
 
     exit_code = 4
+
+
+class DriftError(DigitsumError):
+    """Everything was scored, but the predictions are distributed otherwise than they were."""
+
+    exit_code = 5
 
 
 def one_line(error: BaseException) -> str:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from typing import TypeVar
 
 Item = TypeVar("Item")
+Result = TypeVar("Result")
 _END = object()
 
 
@@ -27,3 +30,25 @@ def prefetched(
         finally:
             # An error would hold this frame, and this frame the error, and with it the images.
             del ahead
+
+
+def mapped_ahead(
+    function: Callable[[Item], Result], items: Iterable[Item], num_threads: int
+) -> Iterator[Result]:
+    """Yield what the function makes of each item, in order; each thread is an item ahead.
+
+    An exception comes where it would have come without.
+    """
+    left = iter(items)
+    with ThreadPoolExecutor(num_threads, thread_name_prefix="read") as threads:
+        ahead = deque(threads.submit(function, item) for item in islice(left, num_threads))
+        try:
+            while ahead:
+                result = ahead.popleft().result()
+                ahead.extend(threads.submit(function, item) for item in islice(left, 1))
+                yield result
+        finally:
+            for waiting in ahead:
+                waiting.cancel()
+            # As above.
+            ahead.clear()

@@ -23,6 +23,7 @@ from digitsum.archive.location import Location, locate
 from digitsum.archive.publish import publish_bytes
 from digitsum.archive.schema import ImageShape
 from digitsum.errors import InputError, one_line
+from digitsum.model.distributions import Distributions
 from digitsum.model.networks import build_network, network_sizes
 from digitsum.model.sum_network import SumNetwork
 
@@ -51,6 +52,8 @@ class Bundle:
     """Where it was loaded from."""
     digest: str
     """SHA-256, hexadecimal, of configuration and weights: the model's identity."""
+    reference: Distributions | None = None
+    """How what it predicted of the images that it was validated on is distributed."""
 
     @property
     def shape(self) -> ImageShape:
@@ -117,12 +120,25 @@ def load_bundle(uri: str) -> Bundle:
         temperature = _positive(config, "temperature")
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, SafetensorError) as e:
         raise InputError(f"{uri}: not a bundle that can be loaded: {one_line(e)}") from e
-    return Bundle(config["network"], network.eval(), pixel_scale, temperature, uri, digest)
+    reference = _read_reference(location)
+    return Bundle(
+        config["network"], network.eval(), pixel_scale, temperature, uri, digest, reference
+    )
 
 
 def num_parameters(network: torch.nn.Module) -> int:
     """Return the number of trainable numbers of a network."""
     return sum(parameter.numel() for parameter in network.parameters())
+
+
+def _read_reference(location: Location) -> Distributions | None:
+    """Return the reference that a bundle's metrics hold; None where they hold none."""
+    file = location.join(METRICS_FILE)
+    try:
+        metrics = json.loads(file.read_bytes()) if file.is_file() else None
+    except (ValueError, RecursionError):
+        return None  # no model, and no score, depends on it
+    return Distributions.from_json(metrics.get("reference")) if isinstance(metrics, dict) else None
 
 
 def _read_config(location: Location) -> dict[str, Any]:

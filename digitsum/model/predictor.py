@@ -12,7 +12,6 @@ import platform
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, Literal, Protocol
 
@@ -23,34 +22,10 @@ import torch
 from digitsum.archive.images import Uint8Array
 from digitsum.errors import InputError
 from digitsum.model.bundle import Bundle
+from digitsum.model.predictions import Predictions, Readings
 from digitsum.model.sum_network import Posterior
 
 Backend = Literal["auto", "openvino", "torch"]
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """What a model says of n images."""
-
-    sums: npt.NDArray[np.int16]
-    """int16 (n,): the most probable sum."""
-    confidences: npt.NDArray[np.float32]
-    """float32 (n,): the probability of that sum, 0..1."""
-    readings: Readings | None = None
-    """The digits, where the model reads digits."""
-
-
-@dataclass(frozen=True)
-class Readings:
-    """The digits that were read on n images, from left to right; they add up to the sums."""
-
-    digits: npt.NDArray[np.int8]
-    """int8 (n, columns): the digits of an image, then -1."""
-    digit_x: npt.NDArray[np.int16]
-    """int16 (n, columns): the pixel column of each digit's centre, then -1."""
-    count_probs: npt.NDArray[np.float32]
-    """float32 (n, counts): the probability that an image holds 0, 1, 2, ... digits, as far as
-    the model tells counts apart."""
 
 
 class Predictor(Protocol):

@@ -5,20 +5,19 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from digitsum.archive.location import locate
 from digitsum.archive.reading import read_chunk
-from digitsum.archive.schema import ReadOptions, max_sum
+from digitsum.archive.schema import ReadOptions
 from digitsum.archive.scores import SCORES_SCHEMA, part_source, told_digest
 from digitsum.archive.shards import Chunk, check_unchanged
 from digitsum.errors import InputError
 from digitsum.faults import fault_point
 from digitsum.model.bundle import Bundle
+from digitsum.model.distributions import Distributions
 from digitsum.prefetch import prefetched
 from digitsum.scoring.commit import commit_part, scored_rows
 from digitsum.scoring.config import ActorOptions
@@ -49,12 +48,12 @@ class ChunkScorer:
         self._scores = locate(scores_uri)
         self._run = locate(run_uri)
         self._model_digest = told_digest(bundle.digest, num_digits)
-        self._num_sums = max_sum(num_digits or bundle.network.config.max_digits) + 1
         self._read = read
         self._predictor = actors.predictor(bundle, num_digits)
         self._node = socket.gethostname()
         self._read_s = self._forward_s = 0.0
         self._attempts = 0
+        self._predicted = Distributions()
 
     def __call__(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """Score and commit the chunk that `row` describes; return its `ScoredChunk` as a row."""
@@ -66,7 +65,7 @@ class ChunkScorer:
             write_quarantine(
                 self._run, chunk_name(chunk), rejected_chunk(chunk, "read", str(error))
             )
-            return self._said(chunk, chunk.num_rows, str(error), 0.0, np.zeros(0, np.int64))
+            return self._said(chunk, chunk.num_rows, str(error), 0.0, Distributions())
         started = time.perf_counter()
         # Before the part: a chunk that is done must not lack the reasons of its rejected rows.
         write_quarantine(self._run, chunk_name(chunk), rejected_rows(chunk, table))
@@ -75,23 +74,24 @@ class ChunkScorer:
         try:
             part = retried(lambda: commit_part(self._scores, [table], source))
         except InputError as error:
-            said = self._said(chunk, chunk.num_rows, str(error), 0.0, np.zeros(0, np.int64))
+            said = self._said(chunk, chunk.num_rows, str(error), 0.0, Distributions())
             return said | {"cannot_write": True}
         fault_point("committed")
         write_s = time.perf_counter() - started
-        sums = table["predicted_sum"].drop_null().to_numpy()
-        counts = np.bincount(sums, minlength=self._num_sums)
-        return self._said(chunk, part.num_rejected, "", write_s, counts)
+        return self._said(chunk, part.num_rejected, "", write_s, self._predicted)
 
     def _score(self, chunk: Chunk) -> pa.Table:
         self._attempts += 1
         fault_point(f"scoring {chunk.shard}")
         self._read_s = self._forward_s = 0.0
+        self._predicted = Distributions()
         tables = []
         before = time.perf_counter()
         for rows in prefetched(read_chunk(self._archive, chunk, self._read)):
             read = time.perf_counter()
-            tables.append(scored_rows(rows, self._predictor.predict(rows.pixels)))
+            predictions = self._predictor.predict(rows.pixels)
+            tables.append(scored_rows(rows, predictions))
+            self._predicted += Distributions.of(predictions.without(rows.errors))
             self._read_s += read - before
             before = time.perf_counter()
             self._forward_s += before - read
@@ -111,7 +111,7 @@ class ChunkScorer:
         num_rejected: int,
         reason: str,
         write_s: float,
-        counts: np.ndarray[Any, np.dtype[np.int64]],
+        predicted: Distributions,
     ) -> dict[str, Any]:
         said = ScoredChunk(
             chunk.shard,
@@ -125,7 +125,7 @@ class ChunkScorer:
             write_s,
             self._attempts,
             self._node,
-            tuple(counts.tolist()),
+            predicted,
             self._predictor.backend,
         )
-        return asdict(said) | {"sum_counts": list(said.sum_counts)}
+        return said.to_row()

@@ -57,7 +57,7 @@ from digitsum.archive.scores import (
 )
 from digitsum.archive.shards import FOOTER_THREADS, ListedFile, list_parquet
 from digitsum.faults import fault_point
-from digitsum.model.predictor import Predictions, Readings
+from digitsum.model.predictions import Predictions, Readings
 from digitsum.model.reading import NOTHING
 from digitsum.runs import RUNS_DIRECTORY
 from digitsum.scoring.retries import retried

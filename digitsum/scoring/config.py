@@ -97,6 +97,9 @@ class ScoreConfig:
     max_rejected: str = "1%"
     """Images, or shards, that may be rejected before the run counts as incomplete and ends with
     exit code 3: a percentage such as 0.1% of each, or a fraction such as 0.001."""
+    fail_on_drift: bool = False
+    """End with exit code 5 where what was predicted has drifted: where sums, confidences or numbers
+    of digits are distributed otherwise than on the images that the model was validated on."""
     retry_rejected: bool = False
     """Also score again the chunks that have rejected images. Shards and chunks that could not be
     read have no part, and are tried again by every run."""

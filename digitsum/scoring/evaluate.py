@@ -16,7 +16,7 @@ from digitsum.archive.schema import ReadOptions, max_sum
 from digitsum.archive.shards import Chunk, open_archive, plan_chunks
 from digitsum.errors import InputError
 from digitsum.model.bundle import Bundle, load_bundle, packaged_bundle
-from digitsum.model.predictor import Predictions
+from digitsum.model.predictions import Predictions
 from digitsum.prefetch import prefetched
 from digitsum.scoring.certainty import Certainty
 from digitsum.scoring.config import ActorOptions, EvaluateConfig

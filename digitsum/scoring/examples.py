@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from digitsum.archive.images import Uint8Array
 from digitsum.archive.reading import Rows
-from digitsum.model.predictor import Predictions
+from digitsum.model.predictions import Predictions
 
 NUM_EXAMPLES = 8
 

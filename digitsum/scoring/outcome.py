@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import zip_longest
 from typing import Any
 
 from digitsum.archive.shards import Chunk
 from digitsum.errors import TooManyRejectedError
+from digitsum.model.distributions import Distributions
 from digitsum.scoring.plan import ScorePlan
 
 # 29% of 100 images is a little less than 29 of them in binary fractions.
@@ -42,8 +42,8 @@ class ScoredChunk:
     """Times it was tried by the actor that finished it, where storage refused."""
     node: str
     """Name of the machine it was scored on."""
-    sum_counts: tuple[int, ...]
-    """Images by predicted sum, from 0 up."""
+    predicted: Distributions
+    """How what was predicted of its images is distributed."""
     backend: str = ""
     """What ran the network; empty where it was not run."""
     cannot_write: bool = False
@@ -56,8 +56,13 @@ class ScoredChunk:
 
     @staticmethod
     def from_row(row: Mapping[str, Any]) -> ScoredChunk:
-        """Return what an actor returned, from what Ray made of it."""
-        return ScoredChunk(**{**row, "sum_counts": tuple(map(int, row["sum_counts"]))})
+        """Return what `to_row` gave, from what Ray made of it."""
+        given = {name: tuple(map(int, counts)) for name, counts in row["predicted"].items()}
+        return ScoredChunk(**{**row, "predicted": Distributions(**given)})
+
+    def to_row(self) -> dict[str, Any]:
+        """Return it as a row of a Ray dataset."""
+        return asdict(self) | {"predicted": self.predicted.to_json()}
 
 
 @dataclass(frozen=True)
@@ -128,10 +133,9 @@ class Outcome:
         }
 
     @property
-    def sum_counts(self) -> list[int]:
-        """Images that this run scored, by predicted sum from 0 up."""
-        counts = zip_longest(*(chunk.sum_counts for chunk in self.chunks), fillvalue=0)
-        return [sum(column) for column in counts]
+    def predicted(self) -> Distributions:
+        """How what this run predicted is distributed."""
+        return sum((chunk.predicted for chunk in self.chunks), Distributions())
 
     def check_conserved(self) -> None:
         """Raise ValueError unless rows in = rows scored + rows rejected, in the run and in all."""
@@ -144,9 +148,9 @@ class Outcome:
                 f"{len(came_back)} came back"
             )
         totals = self.totals
-        if self.num_images != planned or sum(self.sum_counts) + self.num_rejected != planned:
+        if self.num_images != planned or self.predicted.num_images + self.num_rejected != planned:
             raise ValueError(
-                f"{planned} images were planned, but {sum(self.sum_counts)} scored and "
+                f"{planned} images were planned, but {self.predicted.num_images} scored and "
                 f"{self.num_rejected} rejected"
             )
         if totals["scored"] + totals["rejected"] != totals["images"]:
@@ -176,13 +180,13 @@ class Outcome:
             "images_per_s": self.images_per_s,
             "plan": self.plan.summary(),
             "totals": self.totals,
-            "sums": {str(s): n for s, n in enumerate(self.sum_counts) if n},
+            "predicted": self.predicted.to_json(),
             "bottleneck": self.bottleneck,
         }
 
     def chunks_to_json(self) -> list[dict[str, Any]]:
         """Return what became of each chunk, in the archive's order."""
-        chunks = [_without(asdict(chunk), "sum_counts", "cannot_write") for chunk in self.chunks]
+        chunks = [_without(asdict(chunk), "predicted", "cannot_write") for chunk in self.chunks]
         return sorted(chunks, key=lambda chunk: (chunk["shard"], chunk["first_row"]))
 
 
@@ -194,8 +198,9 @@ def rejected_of(chunks: Sequence[ScoredChunk]) -> set[tuple[str, int]]:
 def failed_chunk(chunk: Chunk, reason: str) -> ScoredChunk:
     """Return what became of a chunk of which no actor said anything."""
     rows, source = chunk.num_rows, chunk.fingerprint
+    none = Distributions()
     return ScoredChunk(
-        chunk.shard, source, chunk.first_row, rows, rows, reason, 0.0, 0.0, 0.0, 0, "", ()
+        chunk.shard, source, chunk.first_row, rows, rows, reason, 0.0, 0.0, 0.0, 0, "", none
     )
 
 

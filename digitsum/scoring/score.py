@@ -14,7 +14,7 @@ from digitsum.archive.location import Location, locate
 from digitsum.archive.publish import publish_bytes
 from digitsum.archive.scores import part_directory, part_path, part_source
 from digitsum.archive.shards import SHARD_SUFFIX, Chunk, ListedFile, is_listed_so
-from digitsum.errors import InputError, TooManyRejectedError
+from digitsum.errors import DriftError, InputError, TooManyRejectedError
 from digitsum.faults import fault_point
 from digitsum.runs import RUNS_DIRECTORY, new_run_id, write_manifest
 from digitsum.scoring.chunk_scorer import ChunkScorer
@@ -25,6 +25,7 @@ from digitsum.scoring.commit import (
     remove_parts,
 )
 from digitsum.scoring.config import ScoreConfig
+from digitsum.scoring.drift import Shift, drift_sentence, find_shifts
 from digitsum.scoring.engine import chunk_engine
 from digitsum.scoring.hold import check_same_archive, held
 from digitsum.scoring.ledger import read_ledger, write_ledger
@@ -59,6 +60,8 @@ class Scored:
     outcome: Outcome
     max_rejected: float
     """The fraction of images, or of shards, that may be rejected."""
+    shifts: tuple[Shift, ...]
+    """How far what was predicted is from what the bundle holds as reference."""
 
     @property
     def plan(self) -> ScorePlan:
@@ -75,9 +78,18 @@ class Scored:
         """Raise TooManyRejectedError where more was rejected than is allowed."""
         self.outcome.check_rejected(self.max_rejected)
 
+    def check_drift(self) -> None:
+        """Raise DriftError where what was predicted has drifted."""
+        if any(shift.is_drift for shift in self.shifts):
+            raise DriftError(
+                f"{drift_sentence(self.shifts)}; look at the run's report. All is scored, and "
+                "CURRENT is this run's."
+            )
+
     def to_json(self) -> dict[str, Any]:
         """Return the figures of the run."""
-        return {"scores": self.scores.uri, **self.outcome.to_json()}
+        shifts = [shift.to_json() for shift in self.shifts]
+        return {"scores": self.scores.uri, **self.outcome.to_json(), "shifts": shifts}
 
 
 def plan(config: ScoreConfig) -> ScorePlan:
@@ -138,8 +150,14 @@ def score(config: ScoreConfig, announce: Callable[[ScorePlan], None] | None = No
         outcome = Outcome(plan, after, chunks, seconds)
         _check_committed(outcome, scores)
         outcome.check_conserved()
+        reference = opened.bundle.reference
         scored = Scored(
-            prepared.survey.archive.root, scores, run, outcome, config.max_rejected_fraction
+            prepared.survey.archive.root,
+            scores,
+            run,
+            outcome,
+            config.max_rejected_fraction,
+            find_shifts(outcome.predicted, reference) if reference else (),
         )
         removed = set(_to_remove(outcome, prepared))
         remove_parts(scores, sorted(removed))

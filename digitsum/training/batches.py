@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
-import numpy as np
 import numpy.typing as npt
-import ray.train
 import torch
+from numpy.random import default_rng
 from torch import Tensor
 
 from digitsum.archive.glyphs import load_glyphs
-from digitsum.archive.images import Uint8Array
 from digitsum.prefetch import prefetched
 from digitsum.training.composing import composed_images, validation_images
 from digitsum.training.config import TrainConfig
+from digitsum.training.data import (
+    LabelledChunks,
+    LabelledImages,
+    batches_of,
+    filled_up,
+    read_pieces,
+    shuffled,
+    train_share,
+    validation_share,
+)
 from digitsum.training.distortion import distort_images
 from digitsum.training.progress import EpochProgress
 
@@ -31,46 +40,64 @@ class Batch:
     """int64 (b,)."""
 
 
-def train_batches(
-    config: TrainConfig, progress: EpochProgress, seed: tuple[int, ...], device: torch.device
-) -> Iterator[Batch]:
-    """Yield this worker's batches of one epoch, shuffled and distorted."""
-    if config.archive is None:
-        return _composed_batches(config, progress, seed, device)
-    return _archive_batches(config, progress, seed, device)
+@dataclass(frozen=True)
+class Source:
+    """Where a worker's batches come from, and go to."""
+
+    config: TrainConfig
+    train: LabelledChunks | None
+    """None where images are composed."""
+    validation: LabelledChunks | None
+    rank: int
+    device: torch.device
+    read_threads: int = 1
+
+    @property
+    def batch_size(self) -> int:
+        """Images of a batch of one worker."""
+        return self.config.recipe.batch_size // self.config.workers
 
 
-def validation_batches(config: TrainConfig, device: torch.device) -> Iterator[Batch]:
-    """Yield this worker's batches of the validation images; they are the same at every epoch."""
-    size = config.recipe.batch_size // config.workers
-    if config.archive is None:
-        pixels, sums = validation_images(config)
-        context = ray.train.get_context()
-        share = slice(context.get_world_rank(), None, context.get_world_size())
-        yield from _batches_of(pixels[share], sums[share], size, device)
-        return
-    for batch in ray.train.get_dataset_shard("validation").iter_torch_batches(batch_size=size):
-        yield Batch(batch["image"], batch["digit_sum"])
+def train_batches(source: Source, progress: EpochProgress, epoch: int) -> Iterator[Batch]:
+    """Yield a worker's batches of an epoch, from 1, shuffled and distorted.
+
+    They follow from the run's seed, the epoch and the rank.
+    """
+    seed = (source.config.seed, epoch, source.rank)
+    if source.train is None:
+        return _batches(source, progress.waiting(_composed(source, progress, seed)))
+    return _archive_batches(source, source.train, progress, seed)
+
+
+def validation_batches(source: Source) -> Iterator[Batch]:
+    """Yield a worker's batches of the validation images; they are the same at every epoch."""
+    if source.validation is None:
+        pixels, sums = validation_images(source.config)
+        share = slice(source.rank, None, source.config.workers)
+        return _batches(source, [(pixels[share], sums[share])])
+    pieces = validation_share(source.validation, source.config, source.rank)
+    return _batches(
+        source, read_pieces(source.validation, pieces, source.config, source.read_threads)
+    )
 
 
 def _archive_batches(
-    config: TrainConfig, progress: EpochProgress, seed: tuple[int, ...], device: torch.device
+    source: Source, images: LabelledChunks, progress: EpochProgress, seed: tuple[int, ...]
 ) -> Iterator[Batch]:
-    generator = torch.Generator(device).manual_seed(torch.initial_seed())
-    batches = ray.train.get_dataset_shard("train").iter_torch_batches(
-        batch_size=config.recipe.batch_size // config.workers,
-        local_shuffle_buffer_size=config.shuffle_buffer_images,
-        local_shuffle_seed=config.seed + seed[1],
-    )
-    for batch in progress.waiting(batches):
+    config = source.config
+    pieces = train_share(images, config, seed[1], source.rank)
+    blocks = filled_up(read_pieces(images, pieces, config, source.read_threads), pieces)
+    mixed = shuffled(blocks, config.shuffle_buffer_images, default_rng(seed))
+    generator = torch.Generator(source.device).manual_seed(torch.initial_seed())
+    for batch in _batches(source, progress.waiting(prefetched(mixed))):
         strength = config.recipe.distortion_at(progress.fraction)
-        yield Batch(distort_images(batch["image"], strength, generator), batch["digit_sum"])
+        yield Batch(distort_images(batch.pixels, strength, generator), batch.sums)
 
 
-def _composed_batches(
-    config: TrainConfig, progress: EpochProgress, seed: tuple[int, ...], device: torch.device
-) -> Iterator[Batch]:
-    recipe = config.recipe
+def _composed(
+    source: Source, progress: EpochProgress, seed: tuple[int, ...]
+) -> Iterator[LabelledImages]:
+    config, recipe = source.config, source.config.recipe
     blocks = composed_images(
         load_glyphs(config.glyphs, "train"),
         config.shape,
@@ -79,16 +106,15 @@ def _composed_batches(
         lambda num_images: recipe.distortion_at(progress.fraction_after(num_images)),
         seed,
     )
-    ahead = prefetched(blocks, partial(torch.set_num_threads, 1))
-    for pixels, sums in progress.waiting(ahead):
-        yield from _batches_of(pixels, sums, recipe.batch_size // config.workers, device)
+    return prefetched(blocks, partial(torch.set_num_threads, 1))
 
 
-def _batches_of(
-    pixels: Uint8Array, sums: npt.NDArray[np.int64], size: int, device: torch.device
-) -> Iterator[Batch]:
-    for start in range(0, len(sums), size):
-        batch = slice(start, start + size)
-        yield Batch(
-            torch.from_numpy(pixels[batch]).to(device), torch.from_numpy(sums[batch]).to(device)
-        )
+def _batches(source: Source, blocks: Iterable[LabelledImages]) -> Iterator[Batch]:
+    for pixels, sums in batches_of(blocks, source.batch_size):
+        yield Batch(_moved(pixels, source.device), _moved(sums, source.device))
+
+
+def _moved(array: npt.NDArray[Any], device: torch.device) -> Tensor:
+    tensor = torch.from_numpy(array)
+    # From pinned memory a copy goes on beside what the GPU computes.
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor

@@ -83,7 +83,7 @@ class TrainConfig:
     use_gpu: bool = False
     """One GPU for each worker."""
     cpus_per_worker: float | None = None
-    """CPUs to reserve for each worker; by default 1, or less where none would be left to read."""
+    """CPUs to reserve for each worker; by default 1, or less where there are more workers."""
     max_failures: int = 3
     """Lost workers after which the run gives up; each time it resumes from its last checkpoint."""
     name: str | None = None

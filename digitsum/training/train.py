@@ -5,39 +5,43 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
-from ray.data import Dataset
 from ray.train import CheckpointConfig, FailureConfig, Result, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from safetensors.torch import load_file
 
 from digitsum.archive.glyphs import load_glyphs
-from digitsum.archive.images import Uint8Array
 from digitsum.archive.location import Location, locate
 from digitsum.archive.publish import publish_bytes
 from digitsum.archive.schema import ImageShape
 from digitsum.cluster import connected, num_cluster
 from digitsum.errors import InputError
-from digitsum.model.bundle import save_bundle
+from digitsum.model.bundle import Bundle, save_bundle
 from digitsum.model.counter import CounterNetwork
 from digitsum.model.counter_config import CounterConfig
+from digitsum.model.distributions import Distributions
 from digitsum.model.networks import build_network, network_sizes
+from digitsum.model.predictor import make_predictor
 from digitsum.model.sum_network import SumNetwork
 from digitsum.runs import RUNS_DIRECTORY, new_run_id, write_manifest
 from digitsum.training.archives import TrainingArchives, open_training_archives
-from digitsum.training.calibration import calibrate
+from digitsum.training.calibration import Calibration, calibrate
 from digitsum.training.card import model_card
 from digitsum.training.checkpoint import HISTORY_FILE, WEIGHTS_FILE
-from digitsum.training.composing import calibration_images
+from digitsum.training.composing import calibration_images, validation_images
 from digitsum.training.config import TrainConfig
-from digitsum.training.data import READ_CPUS, SplitDataConfig, labelled_dataset
+from digitsum.training.data import (
+    LabelledChunks,
+    LabelledImages,
+    batches_of,
+    read_pieces,
+    validation_share,
+)
 from digitsum.training.history import Epoch, best_epoch, history_from_json, history_to_json
 from digitsum.training.placing import place_digits
 from digitsum.training.worker import train_worker
@@ -79,6 +83,7 @@ def train(config: TrainConfig) -> Trained:
     """
     started = datetime.now(UTC)
     archives = open_training_archives(config)
+    to_train, to_validate = _labelled(archives)
     network = _build_network(config, archives.shape if archives else config.shape)
     run = _run_location(config, started)
     for directory in (run, locate(config.bundle)):
@@ -88,17 +93,19 @@ def train(config: TrainConfig) -> Trained:
     with connected():
         resources = _resources(config)
         publish_bytes(_json(config.learned_from()), run.join(CONFIG_FILE))
-        datasets = _datasets(config, archives) if archives else {}
         settings = {
             "config": config,
+            "train": to_train,
+            "validation": to_validate,
             "sizes": network_sizes(network),
             "epoch_images": _epoch_images(config, archives),
         }
-        result = _fit(config, settings, datasets, run, resources)
+        result = _fit(config, settings, run, resources)
         history = _read_history(result)
         best, weights = _best_checkpoint(result)
         network.load_state_dict(weights)
-        calibration = calibrate(network.eval(), *_calibration_images(config, datasets), config)
+        calibration = calibrate(network.eval(), *_calibration_images(config, to_validate), config)
+        reference = _reference(network, calibration, config, to_validate)
     if archives is None and isinstance(network, CounterNetwork):
         glyphs = load_glyphs(config.glyphs, "val")
         place_digits(network, glyphs, config.shape, config.recipe.pixel_scale)
@@ -107,7 +114,11 @@ def train(config: TrainConfig) -> Trained:
         config.bundle,
         config.model,
         network,
-        metrics={"best": asdict(best), "calibration": asdict(calibration)},
+        metrics={
+            "best": asdict(best),
+            "calibration": asdict(calibration),
+            "reference": reference.to_json(),
+        },
         card=model_card(config, history, best, calibration, network, run.uri),
         pixel_scale=config.recipe.pixel_scale,
         temperature=calibration.temperature,
@@ -124,19 +135,16 @@ def _build_network(config: TrainConfig, shape: ImageShape) -> SumNetwork:
     return build_network(config.model, {**sizes, **config.recipe.sizes})
 
 
-def _datasets(config: TrainConfig, archives: TrainingArchives) -> dict[str, Dataset]:
-    held_out = archives.validation is None
-    return {
-        "train": labelled_dataset(
-            archives.train, "train" if held_out else "all", config, shuffled=True
-        ),
-        "validation": labelled_dataset(
-            archives.validation or archives.train,
-            "validation" if held_out else "all",
-            config,
-            shuffled=False,
-        ),
-    }
+def _labelled(
+    archives: TrainingArchives | None,
+) -> tuple[LabelledChunks, LabelledChunks] | tuple[None, None]:
+    """Return what is trained on and what is validated on; None where images are composed."""
+    if archives is None:
+        return None, None
+    if archives.validation is None:
+        train = LabelledChunks.of(archives.train, "train")
+        return train, LabelledChunks.of(archives.train, "validation")
+    return LabelledChunks.of(archives.train, "all"), LabelledChunks.of(archives.validation, "all")
 
 
 def _epoch_images(config: TrainConfig, archives: TrainingArchives | None) -> int:
@@ -147,34 +155,49 @@ def _epoch_images(config: TrainConfig, archives: TrainingArchives | None) -> int
     return max(1, round(archives.train.num_images * left))
 
 
-def _calibration_images(
-    config: TrainConfig, datasets: dict[str, Dataset]
-) -> tuple[Uint8Array, npt.NDArray[np.int64]]:
-    if not datasets:
+def _calibration_images(config: TrainConfig, validation: LabelledChunks | None) -> LabelledImages:
+    if validation is None:
         return calibration_images(config)
-    dataset = datasets["validation"]
-    # The first images, not the first to be read: the same seed gives the same temperature.
-    dataset.context.execution_options.preserve_order = True
-    batch = dataset.take_batch(CALIBRATION_IMAGES)
-    return batch["image"], batch["digit_sum"]
+    pieces = validation_share(validation, replace(config, workers=1), rank=0)
+    blocks = read_pieces(validation, pieces, config, num_threads=1)
+    first = next(batches_of(blocks, CALIBRATION_IMAGES), None)
+    if first is None:
+        raise InputError(
+            f"{validation.root_uri}: no image to validate on can be decoded; replace the shards."
+        )
+    return first
+
+
+def _reference(
+    network: SumNetwork,
+    calibration: Calibration,
+    config: TrainConfig,
+    validation: LabelledChunks | None,
+) -> Distributions:
+    """Return how the network's predictions of the images it was validated on are distributed."""
+    bundle = Bundle(
+        config.model, network, config.recipe.pixel_scale, calibration.temperature, "", ""
+    )
+    predictor = make_predictor(bundle)
+    if validation is None:
+        return Distributions.of(predictor.predict(validation_images(config)[0]))
+    pixels, _ = _calibration_images(config, validation)
+    return Distributions.of(predictor.predict(pixels))
 
 
 def worker_cpus(config: TrainConfig, cluster_cpus: float) -> float:
-    """Return the CPUs to reserve for each worker, so that a task that reads finds room.
+    """Return the CPUs to reserve for each worker: 1, or its share where there are fewer.
 
-    Workers that reserved all CPUs would wait for ever for images that no task may read: raises
-    InputError where the options ask for that, or where there are too many workers. The reservation
-    bounds no threads: workers compute on all cores of their node.
+    The reservation bounds no threads: workers compute on all cores of their node. Raises InputError
+    where the cluster has not what the options ask for.
     """
-    left = cluster_cpus - READ_CPUS
     share = config.cpus_per_worker
     if share is None:
-        share = min(math.floor(100 * left / config.workers) / 100, 1.0)
-    if not 0 < config.workers * share <= left + _CPU_ROUNDING:
+        share = min(math.floor(100 * cluster_cpus / config.workers) / 100, 1.0)
+    if not 0 < config.workers * share <= cluster_cpus + _CPU_ROUNDING:
         raise InputError(
-            f"{config.workers} workers of {share:g} CPUs leave less than the {READ_CPUS:g} of the "
-            f"cluster's {cluster_cpus:g} that reading the archive takes; lower --cpus-per-worker "
-            "or --workers."
+            f"{config.workers} workers of {share:g} CPUs do not fit on the cluster, which has "
+            f"{cluster_cpus:g}; lower --cpus-per-worker or --workers."
         )
     return share
 
@@ -202,15 +225,12 @@ def _check_resumable(run: Location, config: TrainConfig) -> None:
 def _fit(
     config: TrainConfig,
     settings: dict[str, Any],
-    datasets: dict[str, Dataset],
     run: Location,
     resources: dict[str, float],
 ) -> Result:
     trainer = TorchTrainer(
         train_worker,
         train_loop_config=settings,
-        datasets=datasets,
-        dataset_config=SplitDataConfig(),
         scaling_config=ScalingConfig(
             num_workers=config.workers,
             use_gpu=config.use_gpu,

@@ -23,29 +23,42 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from digitsum.errors import InputError
 from digitsum.model.networks import build_network, to_input
-from digitsum.training.batches import Batch, train_batches, validation_batches
+from digitsum.training.batches import Batch, Source, train_batches, validation_batches
 from digitsum.training.checkpoint import TrainingState, load_checkpoint, save_checkpoint
 from digitsum.training.config import TrainConfig
 from digitsum.training.history import Epoch
 from digitsum.training.progress import EpochProgress
 from digitsum.training.totals import Totals
 
+MAX_READ_THREADS = 8
+"""Of a worker that computes on a GPU; one that does on CPUs has none to spare."""
+
 
 def train_worker(settings: dict[str, Any]) -> None:
     """Train from the run's last checkpoint, if it has one, to the last epoch.
 
-    `settings` holds the TrainConfig as `config`, the network's sizes as `sizes`, and the images of
-    an epoch, of all workers together, as `epoch_images`. Reports each epoch's figures, of all
+    `settings` holds the TrainConfig as `config`, the network's sizes as `sizes`, the images of an
+    epoch, of all workers together, as `epoch_images`, and, where they are not composed, the
+    LabelledChunks as `train` and `validation`. Reports each epoch's figures, of all
     workers together, with a checkpoint that rank 0 writes.
     """
     config: TrainConfig = settings["config"]
     recipe = config.recipe
     context = ray.train.get_context()
     device = get_device()
-    if device.type == "cpu":
-        # Ray gives a worker one thread; the cores of a node are shared by the workers on it.
-        cores = len(os.sched_getaffinity(0))
-        torch.set_num_threads(max(1, cores // context.get_local_world_size()))
+    # Ray gives a worker one thread; the cores of a node are shared by the workers on it.
+    cores = max(1, len(os.sched_getaffinity(0)) // context.get_local_world_size())
+    on_cpu = device.type == "cpu"
+    if on_cpu:
+        torch.set_num_threads(cores)
+    source = Source(
+        config,
+        settings["train"],
+        settings["validation"],
+        context.get_world_rank(),
+        device,
+        read_threads=1 if on_cpu else min(cores, MAX_READ_THREADS),
+    )
     torch.manual_seed(config.seed)
     bare_network = build_network(config.model, settings["sizes"])
     bare_network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -58,12 +71,11 @@ def train_worker(settings: dict[str, Any]) -> None:
 
     for epoch in range(len(history) + 1, recipe.epochs + 1):
         started = time.perf_counter()
-        # Seeded by epoch: dropout and the shuffle buffer of a resumed run are an undisturbed one's,
-        # though Ray begins its orders of the row groups anew.
-        seed = (config.seed, epoch, context.get_world_rank())
+        # Seeded by epoch: a resumed run draws what an undisturbed one would.
+        seed = (config.seed, epoch, source.rank)
         torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
         progress = EpochProgress(epoch, recipe.epochs, settings["epoch_images"], config.workers)
-        batches = train_batches(config, progress, seed, device)
+        batches = train_batches(source, progress, epoch)
         train = _train_epoch(config, network, state, batches, progress, autocast)
         trained = time.perf_counter()
         if not math.isfinite(train.mean_loss):
@@ -71,7 +83,7 @@ def train_worker(settings: dict[str, Any]) -> None:
                 f"the loss is {train.mean_loss} in epoch {epoch}: the training diverged; give a "
                 f"--learning-rate below {recipe.learning_rate:g}, or another --seed."
             )
-        validation = _validate(config, state, validation_batches(config, device), autocast)
+        validation = _validate(config, state, validation_batches(source), autocast)
         history.append(
             Epoch(
                 epoch=epoch,

@@ -133,7 +133,7 @@ def test_run_leaves_a_manifest_a_sample_and_the_pointer(scores, reader):
     assert (outcome["images"], outcome["rejected"]) == (500, 0)
     assert outcome["complete"] is True
     assert outcome["model_digest"] == digest
-    assert sum(outcome["sums"].values()) == 500
+    assert sum(outcome["predicted"]["sums"]) == 500
     assert [(c["shard"], c["num_rows"]) for c in outcome["chunks"]] == [
         ("shard-00000.parquet", 167),
         ("shard-00001.parquet", 167),

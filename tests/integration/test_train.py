@@ -2,16 +2,10 @@ import json
 import shutil
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
-from digitsum.archive.schema import ImageShape
-from digitsum.archive.shards import open_archive
 from digitsum.cli import main
 from digitsum.model.bundle import load_bundle
-from digitsum.training.config import TrainConfig
-from digitsum.training.data import labelled_dataset
 from digitsum.training.history import history_from_json
 
 pytestmark = pytest.mark.usefixtures("one_ray")
@@ -146,13 +140,3 @@ def test_shard_damaged_in_the_middle_ends_the_run_with_its_sentence(
     [said] = [line for line in lines if line.startswith("digitsum: ")]
     assert "shard-00001.parquet: cannot be read" in said
     assert not (tmp_path / "bundle").exists()
-
-
-def test_images_that_cannot_be_read_are_left_out_of_training(tmp_path):
-    raw = [bytes([row]) * (40 * 48) for row in range(5)]
-    images = [*raw[:2], b"no image", None, raw[4]]
-    pq.write_table(pa.table({"image": images, "digit_sum": range(5)}), tmp_path / "a.parquet")
-    config = TrainConfig(archive=str(tmp_path), bundle="unused", digits=1)
-    archive = open_archive(str(tmp_path), config.read, ImageShape(40, 48))
-    rows = labelled_dataset(archive, "all", config, shuffled=False).take_all()
-    assert [(row["digit_sum"], int(row["image"][0, 0])) for row in rows] == [(0, 0), (1, 1), (4, 4)]

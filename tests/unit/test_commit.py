@@ -19,7 +19,7 @@ from digitsum.archive.scores import (
 )
 from digitsum.archive.shards import list_parquet
 from digitsum.errors import InputError
-from digitsum.model.predictor import Predictions
+from digitsum.model.predictions import Predictions
 from digitsum.runs import RUNS_DIRECTORY
 from digitsum.scoring import commit
 from digitsum.scoring.commit import (

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from digitsum.archive.reading import Rows
-from digitsum.model.predictor import Predictions, Readings
+from digitsum.model.predictions import Predictions, Readings
 from digitsum.scoring.evaluate import _Totals
 from digitsum.scoring.examples import NUM_EXAMPLES
 from digitsum.scoring.metrics import Evaluation, wilson_interval

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from digitsum.archive.reading import Rows
-from digitsum.model.predictor import Predictions
+from digitsum.model.predictions import Predictions
 from digitsum.scoring.examples import NUM_EXAMPLES, Example, hits, merge_examples, worst_misses
 
 

@@ -13,7 +13,7 @@ from digitsum.archive.reading import read_chunk
 from digitsum.archive.schema import ReadOptions
 from digitsum.archive.scores import part_source
 from digitsum.archive.shards import open_archive, plan_chunks
-from digitsum.model.predictor import Predictions
+from digitsum.model.predictions import Predictions
 from digitsum.report.confusion import draw_confusion
 from digitsum.report.contact_sheet import NUM_IMAGES, draw_contact_sheet
 from digitsum.report.curves import draw_curves

@@ -9,6 +9,7 @@ from digitsum.archive.schema import ImageShape
 from digitsum.archive.scores import Part, part_path, part_source
 from digitsum.archive.shards import Archive, Chunk, ListedFile, Shard
 from digitsum.errors import TooManyRejectedError
+from digitsum.model.distributions import Distributions
 from digitsum.scoring.outcome import Outcome, ScoredChunk, rejected_of
 from digitsum.scoring.plan import RejectedShard, ScorePlan, Survey, plan_scores
 
@@ -51,7 +52,7 @@ def said(chunk: Chunk, num_rejected: int, reason: str = "") -> ScoredChunk:
         3,
         1,
         "n",
-        counts,
+        Distributions(counts, counts, ()),
     )
 
 
@@ -81,12 +82,12 @@ def test_where_no_row_is_lost_or_doubled_the_counts_agree(outcome):
     assert totals["images"] == outcome.plan.num_images
     assert totals["scored"] + totals["rejected"] == totals["images"]
     assert outcome.num_images == sum(chunk.num_rows for chunk in outcome.plan.to_score)
-    assert sum(outcome.sum_counts) == outcome.num_images - outcome.num_rejected
+    assert outcome.predicted.num_images == outcome.num_images - outcome.num_rejected
     assert outcome.images_per_s == outcome.num_images / 2
     before = outcome.plan.num_images - outcome.num_images
     done_before = sum(decision.num_rejected for decision in outcome.plan.decisions)
     assert totals["rejected"] == done_before + outcome.num_rejected
-    assert totals["scored"] == before - done_before + sum(outcome.sum_counts)
+    assert totals["scored"] == before - done_before + outcome.predicted.num_images
 
 
 @given(outcomes(), st.data())
@@ -103,11 +104,10 @@ def test_a_chunk_that_is_lost_or_doubled_is_found(outcome, data):
 def test_a_row_that_is_lost_or_doubled_within_a_chunk_is_found(outcome, data, change):
     assume(outcome.chunks)
     which = data.draw(st.sampled_from(outcome.chunks))
-    counts = (*which.sum_counts, change) if which.sum_counts else (change,)
     wrong = [
         replace(which, num_rows=which.num_rows + change),
         replace(which, num_rejected=which.num_rejected + change),
-        replace(which, sum_counts=counts),
+        replace(which, predicted=which.predicted + Distributions((change,))),
     ]
     for chunk in wrong:
         chunks = tuple(chunk if one is which else one for one in outcome.chunks)
@@ -227,7 +227,7 @@ def test_the_figures_hold_the_sums_that_occur_and_the_chunks_in_the_archives_ord
     rejected = dict.fromkeys(plan.to_score, 0)
     outcome = Outcome(plan, plan_of(survey, rejected), chunks, 4.0)
     figures = outcome.to_json()
-    assert figures["sums"] == {"0": 5, "2": 6}
+    assert figures["predicted"]["sums"] == [5, 0, 6]
     assert (figures["images"], figures["rejected"], figures["images_per_s"]) == (11, 0, 11 / 4)
     assert figures["totals"] == outcome.totals
     assert figures["plan"] == plan.summary()
@@ -237,19 +237,19 @@ def test_the_figures_hold_the_sums_that_occur_and_the_chunks_in_the_archives_ord
         ("0.parquet", 4),
         ("1.parquet", 0),
     ]
-    assert "sum_counts" not in told[0]
+    assert "predicted" not in told[0]
     assert (told[0]["read_s"], told[0]["forward_s"], told[0]["write_s"]) == (1, 2, 3)
 
 
 def test_a_run_that_scored_nothing_has_no_rate_and_no_sums():
     plan = plan_of(survey_of([[4]]), {})
     outcome = Outcome(plan, plan, (), 0.0)
-    assert (outcome.images_per_s, outcome.sum_counts) == (0.0, [])
+    assert (outcome.images_per_s, outcome.predicted.num_images) == (0.0, 0)
 
 
 def test_what_an_actor_says_is_the_same_after_a_round_trip_as_a_row():
     chunk = said(plan_of(survey_of([[4]]), {}).to_score[0], 1)
-    assert ScoredChunk.from_row({**vars(chunk), "sum_counts": list(chunk.sum_counts)}) == chunk
+    assert ScoredChunk.from_row(chunk.to_row()) == chunk
 
 
 def spent(read_s: float, forward_s: float, write_s: float) -> Outcome:

@@ -9,7 +9,7 @@ from digitsum.model.bundle import Bundle
 from digitsum.model.counter import CounterNetwork
 from digitsum.model.counter_config import CounterConfig
 from digitsum.model.explain import explain
-from digitsum.model.predictor import Predictions
+from digitsum.model.predictions import Predictions
 from digitsum.model.torch_predictor import TorchPredictor
 
 CONFIG = CounterConfig(

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from digitsum.prefetch import prefetched
+from digitsum.prefetch import mapped_ahead, prefetched
 
 
 @given(st.lists(st.integers() | st.none()))
@@ -49,4 +49,29 @@ def test_an_error_comes_after_what_came_before_it():
     found = prefetched(items())
     assert [next(found), next(found)] == [1, 2]
     with pytest.raises(OSError, match="gone"):
+        next(found)
+
+
+@given(st.lists(st.integers()), st.integers(1, 4))
+def test_what_is_mapped_ahead_comes_in_order(items, num_threads):
+    assert list(mapped_ahead(str, items, num_threads)) == [str(item) for item in items]
+
+
+def test_each_thread_is_one_item_ahead_and_no_more():
+    made = []
+    found = mapped_ahead(made.append, range(10), 2)
+    next(found)
+    found.close()
+    assert len(made) <= 3
+
+
+def test_what_is_mapped_ahead_is_made_at_once():
+    both = threading.Barrier(2)
+    assert list(mapped_ahead(lambda _: both.wait(10) >= 0, range(2), 2)) == [True, True]
+
+
+def test_an_error_comes_after_what_was_mapped_before_it():
+    found = mapped_ahead(lambda item: 1 // item, [1, 0, 1], 2)
+    assert next(found) == 1
+    with pytest.raises(ZeroDivisionError):
         next(found)

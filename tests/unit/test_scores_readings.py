@@ -16,7 +16,7 @@ from digitsum.archive.scores import (
     part_path,
     told_digest,
 )
-from digitsum.model.predictor import Predictions, Readings
+from digitsum.model.predictions import Predictions, Readings
 from digitsum.scoring.commit import commit_part, committed_parts, complete, scored_rows
 
 DIGEST = "0123456789abcdef" * 4
