@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: install demo test test-fast faults lint results package-bundle bench lock clean
+.PHONY: install demo test test-fast faults lint browser results package-bundle bench lock clean
 
 install: $(INSTALLED)
 
@@ -14,11 +14,17 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: $(INSTALLED)
 	$(BIN)/python jobs/demo.py
 
-test: lint
+test: lint browser
 	$(BIN)/pytest -m "not bench" --durations=10
 
 test-fast: lint
 	$(BIN)/pytest -m "not slow and not faults and not gpu and not bench"
+
+# The reports are tested in a real browser, Debian's.
+browser:
+	command -v chromium chromedriver > /dev/null || (apt-get update -qq && \
+		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+		chromium chromium-driver fonts-dejavu-core > /dev/null)
 
 # The long form, some half an hour: 215 kills and 500 damaged shards.
 faults: $(INSTALLED)

@@ -5,24 +5,28 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Sequence
-from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import tyro
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, PositionalMetavarFromFieldName
 
 from digitsum.archive.import_images import ImportImagesConfig, import_images
 from digitsum.archive.import_npy import ImportNpyConfig, import_npy
+from digitsum.archive.location import locate
 from digitsum.archive.synth import SynthConfig, synth
 from digitsum.archive.writing import WrittenArchive
 from digitsum.errors import DigitsumError, InputError
 from digitsum.model.import_model import ImportModelConfig, import_model
-from digitsum.scoring.config import EvaluateConfig, ScoreConfig, StatusConfig, VerifyConfig
+from digitsum.report.config import InspectConfig, ReportConfig
+from digitsum.scoring.config import (
+    CompareConfig,
+    EvaluateConfig,
+    ScoreConfig,
+    StatusConfig,
+    VerifyConfig,
+)
 from digitsum.scoring.plan import ScorePlan
 from digitsum.training.config import TrainConfig
-
-if TYPE_CHECKING:
-    from digitsum.scoring.score import Scored
 
 _DESCRIPTION = "Adds up the handwritten digits in images: trains networks, scores archives, on Ray."
 
@@ -37,11 +41,14 @@ Command = (
     | Annotated[
         ImportCommand, _subcommand("import", description="Import images or a model from elsewhere.")
     ]
+    | Annotated[InspectConfig, _subcommand("inspect")]
     | Annotated[TrainConfig, _subcommand("train")]
+    | Annotated[EvaluateConfig, _subcommand("evaluate")]
     | Annotated[ScoreConfig, _subcommand("score")]
     | Annotated[StatusConfig, _subcommand("status")]
     | Annotated[VerifyConfig, _subcommand("verify")]
-    | Annotated[EvaluateConfig, _subcommand("evaluate")]
+    | Annotated[CompareConfig, _subcommand("compare")]
+    | Annotated[ReportConfig, _subcommand("report")]
 )
 
 
@@ -83,15 +90,12 @@ def _import_model(config: ImportModelConfig) -> None:
 
 
 def _train(config: TrainConfig) -> None:
-    from digitsum.report.curves import draw_curves
-    from digitsum.report.figures import publish_figure
+    from digitsum.report.make_report import report_of
     from digitsum.training.train import train  # Ray takes a second to import: only where needed
 
     trained = train(config)
-    curves = trained.run.join("curves.png")
-    publish_figure(draw_curves(trained.history, f"{config.model}, run {trained.run.name}"), curves)
     best = trained.best
-    print(f"{trained.run.uri}: run, with curves.png and curves.json")
+    print(f"{trained.run.uri}: run, with {' and '.join(['curves.json', *report_of(trained.run)])}")
     print(
         f"{trained.bundle_uri}: bundle of epoch {best.epoch} of {len(trained.history)}, validation "
         f"accuracy {best.validation_accuracy:.2%} on {best.validation_images:,} images"
@@ -99,6 +103,7 @@ def _train(config: TrainConfig) -> None:
 
 
 def _score(config: ScoreConfig) -> None:
+    from digitsum.report.make_report import report_of
     from digitsum.scoring.drift import drift_sentence
     from digitsum.scoring.score import expected_time, plan, score
 
@@ -114,7 +119,7 @@ def _score(config: ScoreConfig) -> None:
             say_plan(planned)
         return
     scored = score(config, announce=None if config.json else say_plan)
-    leaves = ["manifest.json", *_draw_sample(config, scored)]
+    leaves = ["manifest.json", *report_of(scored.run)]
     outcome = scored.outcome
     if config.json:
         print(json.dumps(scored.to_json()))
@@ -129,28 +134,6 @@ def _score(config: ScoreConfig) -> None:
     scored.check_rejected()
     if config.fail_on_drift:
         scored.check_drift()
-
-
-def _draw_sample(config: ScoreConfig, scored: Scored) -> list[str]:
-    """Draw a few images with their sums; return the picture's name, or none.
-
-    A run that is complete does not fail for want of a picture.
-    """
-    from digitsum.report.contact_sheet import NUM_IMAGES, draw_contact_sheet
-    from digitsum.report.figures import publish_figure
-    from digitsum.scoring.sample import first_scored
-
-    chunk = scored.first_committed()
-    if chunk is None:
-        return []
-    try:
-        digest = scored.plan.model_digest
-        sample = first_scored(scored.archive, scored.scores, chunk, digest, config.read, NUM_IMAGES)
-        publish_figure(draw_contact_sheet(sample), scored.run.join("sample.png"))
-    except DigitsumError as error:
-        sys.stderr.write(f"no sample was drawn: {error}\n")
-        return []
-    return ["sample.png"]
 
 
 def _status(config: StatusConfig) -> None:
@@ -183,27 +166,49 @@ def _verify(config: VerifyConfig) -> None:
     )
 
 
-def _evaluate(config: EvaluateConfig) -> None:
-    from digitsum.archive.location import locate
-    from digitsum.archive.publish import publish_bytes
-    from digitsum.model.explain import explain
-    from digitsum.model.torch_predictor import TorchPredictor
-    from digitsum.report.certainty import draw_certainty
-    from digitsum.report.confusion import draw_confusion
+def _report(config: ReportConfig) -> None:
+    from digitsum.report.make_report import make_report
+
+    print(make_report(locate(config.run)).uri)
+
+
+def _compare(config: CompareConfig) -> None:
+    from digitsum.report.comparison_page import comparison_page
+    from digitsum.report.page import REPORT_FILE, publish_page
+    from digitsum.scoring.compare import compare
+
+    directory = locate(config.report)
+    directory.check_directory()
+    found = compare(config)
+    publish_page(comparison_page(found, config.archive), directory.join(REPORT_FILE))
+    print(
+        f"{found.num_images:,} images scored by {' and '.join(found.models)}: the same sum of "
+        f"{found.agreement:.2%}, another of {found.num_images - found.num_same:,}"
+    )
+    print(f"{config.report}: {REPORT_FILE}")
+    print(json.dumps(found.to_json()))
+
+
+def _inspect(config: InspectConfig) -> None:
+    from digitsum.report.contact_sheet import NUM_IMAGES, draw_contact_sheet
     from digitsum.report.figures import publish_figure
-    from digitsum.report.gallery import draw_gallery
+    from digitsum.report.inspection import inspect
+
+    found = inspect(config.path, config.read)
+    if config.sheet is not None:
+        if not found.images:
+            raise InputError(f"{config.path}: a {found.kind} has no images; leave --sheet out.")
+        publish_figure(draw_contact_sheet(found.images[:NUM_IMAGES]), locate(config.sheet))
+    print(json.dumps(found.to_json()) if config.json else "\n".join(found.lines()))
+
+
+def _evaluate(config: EvaluateConfig) -> None:
+    from digitsum.report.evaluation_page import publish_evaluation
     from digitsum.scoring.evaluate import evaluate
 
     evaluated = evaluate(config)
     evaluation = evaluated.evaluation
-    report = locate(config.report)
-    predictor = TorchPredictor(evaluated.bundle, batch_size=1, num_digits=config.digits)
-    gallery = draw_gallery(evaluated.hits, evaluated.worst_misses, partial(explain, predictor))
-    publish_figure(draw_confusion(evaluation, config.archive), report.join("confusion.png"))
-    publish_figure(draw_certainty(evaluation.certainty), report.join("certainty.png"))
-    publish_figure(gallery, report.join("gallery.png"))
-    figures = json.dumps(evaluated.to_json())
-    publish_bytes(f"{figures}\n".encode(), report.join("evaluation.json"))
+    leaves = publish_evaluation(evaluated, locate(config.report))
     print(
         f"{evaluation.num_images:,} images: {evaluation.accuracy:.2%} right, "
         f"{evaluation.accuracy_within_1:.2%} within 1, mean absolute error "
@@ -215,8 +220,8 @@ def _evaluate(config: EvaluateConfig) -> None:
     )
     if evaluation.num_strings:
         print(f"all digits right, in order: {evaluation.digits_accuracy:.2%}")
-    print(f"{report.uri}: confusion.png, certainty.png, gallery.png, evaluation.json")
-    print(figures)
+    print(f"{config.report}: {' and '.join(leaves)}")
+    print(json.dumps(evaluated.to_json()))
 
 
 def _say_written(written: WrittenArchive) -> None:
@@ -250,4 +255,7 @@ _COMMANDS: dict[type, Callable[[Any], None]] = {
     StatusConfig: _status,
     VerifyConfig: _verify,
     EvaluateConfig: _evaluate,
+    CompareConfig: _compare,
+    ReportConfig: _report,
+    InspectConfig: _inspect,
 }

@@ -13,6 +13,14 @@ from ray.data import DataContext
 
 from digitsum.errors import find_digitsum_error
 
+# What these say at every run is no news: that tokens are used, that there are no progress bars, and
+# how Ray Data plans. Of warnings only those go that are said at every run.
+_CHATTER = {
+    "ray._private.authentication.authentication_token_setup": logging.ERROR,
+    "ray.data._internal.progress": logging.ERROR,
+    "ray.data._internal.execution.streaming_executor": logging.WARNING,
+}
+
 
 @contextmanager
 def connected() -> Iterator[None]:
@@ -22,6 +30,8 @@ def connected() -> Iterator[None]:
     this machine alone, and ends it again. A process that is connected already stays so.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    for chatter, level in _CHATTER.items():
+        logging.getLogger(chatter).setLevel(level)
     starts = not ray.is_initialized()
     if starts:
         address = os.environ.get("RAY_ADDRESS", "local")

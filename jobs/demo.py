@@ -55,12 +55,10 @@ start, {scored["rejected"]} rejected
 It learned from sums alone, in minutes; README.md has what the full recipe reaches.
 
   demo/bundle                       the model
-  demo/_runs/demo/curves.png        how it was learned
-  demo/evaluation/gallery.png       what it saw on a few images, column by column
-  demo/evaluation/certainty.png     what its confidence is worth
-  demo/evaluation/confusion.png     what it confuses
+  demo/_runs/demo/report.html       how it was learned
+  demo/evaluation/report.html       what it is worth, what it saw and what it confuses
   demo/scores                       the predicted sums, Parquet
-  {manifest.parent}/sample.png      some of them, with their images"""
+  {manifest.parent}/report.html     how the scoring went, and some of the images"""
     )
 
 

@@ -89,12 +89,19 @@ class Location:
 
     def directories(self) -> list[str]:
         """Return the names of the directories right below this one; [] where it is absent."""
+        return self._below(pafs.FileType.Directory)
+
+    def files(self) -> list[str]:
+        """Return the names of the files right below this directory; [] where it is absent."""
+        return self._below(pafs.FileType.File)
+
+    def _below(self, kind: pafs.FileType) -> list[str]:
         selector = pafs.FileSelector(self.path, allow_not_found=True)
         try:
             found = self.filesystem.get_file_info(selector)
         except OSError as error:
             raise storage_error(f"{self.uri}: cannot be listed", error) from error
-        return sorted(info.base_name for info in found if info.type == pafs.FileType.Directory)
+        return sorted(info.base_name for info in found if info.type == kind)
 
     def check_directory(self) -> None:
         """Raise InputError where a file stands in the way of writing into a directory here."""

@@ -11,7 +11,8 @@ import torch
 from digitsum.archive.images import Uint8Array
 from digitsum.model.bundle import Bundle
 from digitsum.model.networks import to_input
-from digitsum.model.predictor import BatchPredictor
+from digitsum.model.predictions import Predictions
+from digitsum.model.predictor import BatchPredictor, join_predictions, to_predictions
 from digitsum.model.sum_network import Posterior, SumNetwork
 
 
@@ -43,6 +44,16 @@ class TorchPredictor(BatchPredictor):
         self._temperature = bundle.temperature
 
     @torch.inference_mode()
+    def predict(self, pixels: Uint8Array) -> Predictions:
+        """Return the predictions for images uint8 (n, height, width), `batch_size` at a time."""
+        if self._device.type == "cpu":
+            return super().predict(pixels)
+        # All batches are enqueued before the first result is waited for: copying and launching go
+        # on beside what the GPU computes.
+        posteriors = [self._posterior(batch) for batch in self._batches(pixels)]
+        return join_predictions([to_predictions(posterior) for posterior in posteriors])
+
+    @torch.inference_mode()
     def column_probs(self, pixels: Uint8Array) -> npt.NDArray[np.float32] | None:
         """Return what each column emits, float32 (n, columns, 11), blank first.
 
@@ -54,8 +65,7 @@ class TorchPredictor(BatchPredictor):
     @torch.inference_mode()
     def sum_probs(self, pixels: Uint8Array) -> npt.NDArray[np.float32]:
         """Return the probability of each sum from 0 up, float32 (n, sums)."""
-        starts = range(0, max(len(pixels), 1), self._batch_size)
-        batches = [self._posterior(pixels[i : i + self._batch_size]) for i in starts]
+        batches = [self._posterior(batch) for batch in self._batches(pixels)]
         return torch.cat([batch.sum_log_probs for batch in batches]).exp().float().cpu().numpy()
 
     def _posterior(self, pixels: Uint8Array) -> Posterior:
@@ -66,6 +76,8 @@ class TorchPredictor(BatchPredictor):
         # Pixels that come straight from Parquet are read-only, which torch does not know; copying
         # a batch takes a thousandth of what the network does.
         writable = pixels if pixels.flags.writeable else pixels.copy()
-        images = torch.from_numpy(writable).to(self._device)
+        images = torch.from_numpy(writable)
+        if self._device.type == "cuda":
+            images = images.pin_memory().to(self._device, non_blocking=True)
         logits: torch.Tensor = self._network(to_input(images, self._pixel_scale))
         return logits.float().div_(self._temperature)

@@ -127,5 +127,6 @@ class ChunkScorer:
             self._node,
             predicted,
             self._predictor.backend,
+            time.time(),
         )
         return said.to_row()

@@ -16,6 +16,8 @@ Engine = Literal["auto", "ray", "threads"]
 
 CHUNK_IMAGES = 50_000
 MAX_GPUS_PER_NODE = 64
+CPU_BATCH_SIZE = 64
+GPU_BATCH_SIZE = 2048
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +32,8 @@ class ActorOptions:
     """Actors to keep however little there is to do."""
     max_actors: int | None = None
     """Actors to grow to; by default as many as the cluster has room for."""
-    batch_size: int = 64
-    """Images in one pass of the network."""
+    batch_size: int | None = None
+    """Images in one pass of the network; by default 64 on CPUs, 2048 on a GPU."""
     engine: Engine = "auto"
     """Where they live: on Ray, or as threads of this process; `auto` takes threads for at most
     100,000 images where no cluster is connected or named and the last run did not die."""
@@ -40,9 +42,10 @@ class ActorOptions:
 
     def __post_init__(self) -> None:
         for option in ("cpus_per_actor", "min_actors", "batch_size"):
-            if getattr(self, option) < 1:
+            given = getattr(self, option)
+            if given is not None and given < 1:
                 flag = option.replace("_", "-")
-                raise InputError(f"--{flag} {getattr(self, option)}: give at least 1.")
+                raise InputError(f"--{flag} {given}: give at least 1.")
         if self.max_actors is not None and self.max_actors < self.min_actors:
             raise InputError(
                 f"--max-actors {self.max_actors} is below --min-actors {self.min_actors}; "
@@ -63,6 +66,11 @@ class ActorOptions:
         """What torch calls the device of each actor."""
         return "cuda" if self.gpus_per_actor else "cpu"
 
+    @property
+    def images_per_batch(self) -> int:
+        """Images in one pass of the network, as asked for or by default."""
+        return self.batch_size or (GPU_BATCH_SIZE if self.gpus_per_actor else CPU_BATCH_SIZE)
+
     def predictor(self, bundle: Bundle, num_digits: int | None) -> Predictor:
         """Return the predictor of an actor, on the GPU or the CPUs that were reserved for it.
 
@@ -71,7 +79,7 @@ class ActorOptions:
         return make_predictor(
             bundle,
             backend=self.backend,
-            batch_size=self.batch_size,
+            batch_size=self.images_per_batch,
             device=self.device,
             num_threads=self.cpus_per_actor,
             num_digits=num_digits,
@@ -162,6 +170,27 @@ class VerifyConfig:
         _check_chunk_images(self.chunk_images)
         if self.sample < 0:
             raise InputError(f"--sample {self.sample}: give at least 0.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareConfig:
+    """Compare what two models said of one archive, from scores that hold both."""
+
+    archive: str
+    """Archive that was scored: a directory or URI."""
+    scores: str
+    """Its scores by both models: a directory or URI."""
+    models: tuple[str, str] | None = None
+    """The two model=... directories, or how their digests begin; needed where there are more."""
+    report: str = "comparison"
+    """Where the report goes: a directory or URI."""
+    chunk_images: int = CHUNK_IMAGES
+    """Images in a chunk, as when it was scored."""
+    read: ReadOptions = field(default_factory=ReadOptions)
+    """How to read the archive, as when it was scored."""
+
+    def __post_init__(self) -> None:
+        _check_chunk_images(self.chunk_images)
 
 
 @dataclass(frozen=True, kw_only=True)

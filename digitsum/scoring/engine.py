@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from digitsum.scoring.config import ActorOptions
+from digitsum.scoring.outcome import ScoredChunk
 from digitsum.scoring.threads import map_chunks_in_threads
 
 FEW_IMAGES = 100_000
@@ -36,6 +37,15 @@ def chunk_engine(
         yield map_chunks
 
 
+def chunk_recorder(run: str, options: ActorOptions) -> Callable[[ScoredChunk], None]:
+    """Return what is to be told of each chunk: Ray's metrics, where Ray is connected."""
+    if not _is_connected():
+        return lambda chunk: None
+    from digitsum.scoring.ray_metrics import RunMetrics
+
+    return RunMetrics(run, options.images_per_batch).record
+
+
 def uses_ray(options: ActorOptions, num_images: int, *, after_death: bool = False) -> bool:
     """Return whether so many images are scored on Ray.
 
@@ -43,8 +53,12 @@ def uses_ray(options: ActorOptions, num_images: int, *, after_death: bool = Fals
     """
     if options.engine != "auto":
         return options.engine == "ray"
-    ray = sys.modules.get("ray")
-    is_connected = ray is not None and ray.is_initialized()
+    is_connected = _is_connected()
     is_named = "RAY_ADDRESS" in os.environ
     is_small = num_images <= FEW_IMAGES and not options.gpus_per_actor and not after_death
     return not is_small or is_connected or is_named
+
+
+def _is_connected() -> bool:
+    ray = sys.modules.get("ray")
+    return ray is not None and bool(ray.is_initialized())

@@ -46,6 +46,8 @@ class ScoredChunk:
     """How what was predicted of its images is distributed."""
     backend: str = ""
     """What ran the network; empty where it was not run."""
+    ended: float = 0.0
+    """When, in seconds of Unix time by its node's clock; 0 where it was lost."""
     cannot_write: bool = False
     """Whether it was not the chunk's fault: its part could not be written."""
 

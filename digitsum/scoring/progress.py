@@ -1,34 +1,75 @@
-"""How far a run is, a line now and then."""
+"""How far a run is: one live line for a person at a terminal, a line now and then for a log."""
 
 from __future__ import annotations
 
 import sys
 import time
+from types import TracebackType
+from typing import Self
 
-INTERVAL_S = 10.0
+from rich.console import Console
+from rich.progress import BarColumn, TaskProgressColumn, TextColumn
+from rich.progress import Progress as Bar
+
+from digitsum.duration import duration
+
+FIRST_LINE_S = 10.0
+MOST_S_BETWEEN = 300.0
+# So a night's log has some tens of lines, and those of the first minutes are close together.
+_GROWTH = 1.2
 
 
 class Progress:
-    """Writes to stderr, at most every INTERVAL_S seconds, how much is done and how long it takes.
+    """Writes to stderr how much is done, how fast, how much was rejected, and how long it takes.
 
     The rate is that since the start, so that the first chunks' start-up fades as the run goes on.
+    A context: the live line is gone when it ends.
     """
 
-    def __init__(self, num_images: int) -> None:
-        self._num_images = num_images
-        self._num_done = 0
+    def __init__(self, num_images: int, num_chunks: int, *, quiet: bool = False) -> None:
+        self._num_images, self._num_chunks = num_images, num_chunks
+        self._num_done = self._num_rejected = self._chunks_done = 0
         self._started = self._written = time.monotonic()
+        self._interval_s = FIRST_LINE_S
+        console = Console(stderr=True)
+        self._bar = None
+        if console.is_terminal and not quiet:
+            columns = (BarColumn(), TaskProgressColumn(), TextColumn("{task.description}"))
+            self._bar = Bar(*columns, console=console, transient=True)
+            self._task = self._bar.add_task("starting", total=num_images)
 
-    def advance(self, num_images: int) -> None:
-        """Count images as done."""
+    def __enter__(self) -> Self:
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def advance(self, num_images: int, num_rejected: int = 0) -> None:
+        """Count a chunk as done: its images, and how many of them were rejected."""
         self._num_done += num_images
+        self._num_rejected += num_rejected
+        self._chunks_done += 1
         now = time.monotonic()
-        if now - self._written < INTERVAL_S:
-            return
-        self._written = now
-        rate = self._num_done / (now - self._started)
-        left_s = (self._num_images - self._num_done) / rate
-        sys.stderr.write(
+        if self._bar is not None:
+            self._bar.update(self._task, completed=self._num_done, description=self._said(now))
+        elif now - self._written >= self._interval_s:
+            self._written = now
+            self._interval_s = min(MOST_S_BETWEEN, _GROWTH * self._interval_s)
+            sys.stderr.write(f"{self._said(now)}\n")
+
+    def _said(self, now: float) -> str:
+        rate = self._num_done / max(now - self._started, 1e-9)
+        left_s = (self._num_images - self._num_done) / rate if rate else 0.0
+        return (
             f"{self._num_done:,} of {self._num_images:,} images, {rate:,.0f} images/s, "
-            f"about {left_s:,.0f} s left\n"
+            f"{self._num_rejected:,} rejected, {self._chunks_done:,} of {self._num_chunks:,} "
+            f"chunks, about {duration(left_s)} left"
         )

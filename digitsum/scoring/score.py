@@ -26,7 +26,7 @@ from digitsum.scoring.commit import (
 )
 from digitsum.scoring.config import ScoreConfig
 from digitsum.scoring.drift import Shift, drift_sentence, find_shifts
-from digitsum.scoring.engine import chunk_engine
+from digitsum.scoring.engine import chunk_engine, chunk_recorder
 from digitsum.scoring.hold import check_same_archive, held
 from digitsum.scoring.ledger import read_ledger, write_ledger
 from digitsum.scoring.outcome import Outcome, ScoredChunk, failed_chunk, rejected_of
@@ -171,6 +171,7 @@ def score(config: ScoreConfig, announce: Callable[[ScorePlan], None] | None = No
             "complete": too_many is None,
             "why_incomplete": too_many,
             "rejected_shards": {shard.path: shard.reason for shard in plan.rejected},
+            "reference": reference.to_json() if reference else None,
             "chunks": outcome.chunks_to_json(),
         }
         retried(lambda: write_manifest(run, "score", config, started, manifest))
@@ -225,9 +226,10 @@ def _score_chunks(
         "num_digits": config.digits,
     }
     num_images = sum(chunk.num_rows for chunk in plan.to_score)
-    with chunk_engine(config.actors, num_images, after_death=after_death) as map_chunks:
+    engine = chunk_engine(config.actors, num_images, after_death=after_death)
+    with engine as map_chunks, Progress(num_images, len(plan.to_score)) as progress:
         started = time.perf_counter()
-        progress = Progress(num_images)
+        record = chunk_recorder(run.name, config.actors)
         scored: dict[tuple[str, int], ScoredChunk] = {}
         to_score: Sequence[Chunk] = plan.to_score
         # Once more, for the fault may have been that of the node, or of the hour.
@@ -239,7 +241,9 @@ def _score_chunks(
                 if result.cannot_write:
                     raise InputError(result.reason)
                 scored[result.key] = result
-                progress.advance(result.num_rows if attempt == 0 else 0)
+                record(result)
+                if attempt == 0:
+                    progress.advance(result.num_rows, result.num_rejected)
             failed = [chunk for chunk in to_score if chunk.key not in scored]
             for chunk in failed:
                 scored[chunk.key] = failed_chunk(chunk, ACTOR_FAILED)

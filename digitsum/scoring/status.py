@@ -73,7 +73,7 @@ def status(config: StatusConfig) -> Status:
     scores = locate(config.scores)
     pointer = scores.join(CURRENT_FILE)
     current = pointer.read_bytes().decode(errors="replace").strip() if pointer.is_file() else None
-    runs = tuple(_last_runs(scores, NUM_RUNS))
+    runs = tuple(last_runs(scores, NUM_RUNS))
     if current is None and not runs:
         raise InputError(f"{scores.uri}: holds no scores and no runs; give what `score` wrote to.")
     return Status(scores.uri, current, runs)
@@ -85,7 +85,7 @@ def measured_rate(scores: Location, model_digest: str) -> tuple[float, str] | No
     Of another model's runs where that one has none; None where there was no run.
     """
     of_another = None
-    for run in _last_runs(scores, _MOST_RUNS_LOOKED_AT):
+    for run in last_runs(scores):
         rate = run.outcome.get("images_per_s")
         if rate and run.outcome.get("model_digest") == model_digest:
             return float(rate), run.name
@@ -96,10 +96,11 @@ def measured_rate(scores: Location, model_digest: str) -> tuple[float, str] | No
 
 def last_run_died(scores: Location) -> bool:
     """Return whether the last run left a plan and no manifest."""
-    return any(run.manifest is None for run in _last_runs(scores, 1))
+    return any(run.manifest is None for run in last_runs(scores, 1))
 
 
-def _last_runs(scores: Location, num_runs: int) -> Iterator[RunStatus]:
+def last_runs(scores: Location, num_runs: int = _MOST_RUNS_LOOKED_AT) -> Iterator[RunStatus]:
+    """Yield the last scoring runs of a scores directory, latest first."""
     names = scores.join(RUNS_DIRECTORY).directories()
     runs = [name for name in names if name.startswith(_RUN_PREFIX)]
     for name in runs[: -num_runs - 1 : -1]:

@@ -75,7 +75,7 @@ def validation_batches(source: Source) -> Iterator[Batch]:
         pixels, sums = validation_images(source.config)
         share = slice(source.rank, None, source.config.workers)
         return _batches(source, [(pixels[share], sums[share])])
-    pieces = validation_share(source.validation, source.config, source.rank)
+    pieces = validation_share(source.validation, source.config, source.rank, source.config.workers)
     return _batches(
         source, read_pieces(source.validation, pieces, source.config, source.read_threads)
     )

@@ -22,6 +22,7 @@ from digitsum.archive.reading import Rows, read_chunk
 from digitsum.archive.shards import Archive, Chunk, check_unchanged, plan_chunks
 from digitsum.errors import InputError
 from digitsum.prefetch import mapped_ahead
+from digitsum.training.archives import TrainingArchives
 from digitsum.training.config import TrainConfig
 from digitsum.training.holdout import held_out
 
@@ -48,6 +49,14 @@ class LabelledChunks:
         """Return those of an archive."""
         chunks = (chunk for shard in archive.shards for chunk in plan_chunks(shard, READ_IMAGES))
         return LabelledChunks(archive.root.uri, tuple(chunks), part)
+
+
+def labelled_parts(archives: TrainingArchives) -> tuple[LabelledChunks, LabelledChunks]:
+    """Return what is trained on and what is validated on."""
+    if archives.validation is None:
+        train = LabelledChunks.of(archives.train, "train")
+        return train, LabelledChunks.of(archives.train, "validation")
+    return LabelledChunks.of(archives.train, "all"), LabelledChunks.of(archives.validation, "all")
 
 
 @dataclass(frozen=True)
@@ -88,9 +97,11 @@ def train_share(images: LabelledChunks, config: TrainConfig, epoch: int, rank: i
     return share_out([counted[i] for i in order], rank, config.workers, equal=True)
 
 
-def validation_share(images: LabelledChunks, config: TrainConfig, rank: int) -> list[Piece]:
+def validation_share(
+    images: LabelledChunks, config: TrainConfig, rank: int, workers: int
+) -> list[Piece]:
     """Return a worker's share of the images to validate on."""
-    return share_out(_counted(images, config), rank, config.workers, equal=False)
+    return share_out(_counted(images, config), rank, workers, equal=False)
 
 
 def read_pieces(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ from digitsum.training.data import (
     LabelledChunks,
     LabelledImages,
     batches_of,
+    labelled_parts,
     read_pieces,
     validation_share,
 )
@@ -83,7 +84,7 @@ def train(config: TrainConfig) -> Trained:
     """
     started = datetime.now(UTC)
     archives = open_training_archives(config)
-    to_train, to_validate = _labelled(archives)
+    to_train, to_validate = labelled_parts(archives) if archives else (None, None)
     network = _build_network(config, archives.shape if archives else config.shape)
     run = _run_location(config, started)
     for directory in (run, locate(config.bundle)):
@@ -95,6 +96,7 @@ def train(config: TrainConfig) -> Trained:
         publish_bytes(_json(config.learned_from()), run.join(CONFIG_FILE))
         settings = {
             "config": config,
+            "run": run.uri,
             "train": to_train,
             "validation": to_validate,
             "sizes": network_sizes(network),
@@ -135,18 +137,6 @@ def _build_network(config: TrainConfig, shape: ImageShape) -> SumNetwork:
     return build_network(config.model, {**sizes, **config.recipe.sizes})
 
 
-def _labelled(
-    archives: TrainingArchives | None,
-) -> tuple[LabelledChunks, LabelledChunks] | tuple[None, None]:
-    """Return what is trained on and what is validated on; None where images are composed."""
-    if archives is None:
-        return None, None
-    if archives.validation is None:
-        train = LabelledChunks.of(archives.train, "train")
-        return train, LabelledChunks.of(archives.train, "validation")
-    return LabelledChunks.of(archives.train, "all"), LabelledChunks.of(archives.validation, "all")
-
-
 def _epoch_images(config: TrainConfig, archives: TrainingArchives | None) -> int:
     """Return the images of an epoch, those that are held out taken at their fraction."""
     if archives is None:
@@ -158,7 +148,7 @@ def _epoch_images(config: TrainConfig, archives: TrainingArchives | None) -> int
 def _calibration_images(config: TrainConfig, validation: LabelledChunks | None) -> LabelledImages:
     if validation is None:
         return calibration_images(config)
-    pieces = validation_share(validation, replace(config, workers=1), rank=0)
+    pieces = validation_share(validation, config, rank=0, workers=1)
     blocks = read_pieces(validation, pieces, config, num_threads=1)
     first = next(batches_of(blocks, CALIBRATION_IMAGES), None)
     if first is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import sys
@@ -21,11 +22,14 @@ from ray.train.torch import get_device, prepare_model
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from digitsum.archive.location import Location, locate
+from digitsum.duration import duration
 from digitsum.errors import InputError
 from digitsum.model.networks import build_network, to_input
 from digitsum.training.batches import Batch, Source, train_batches, validation_batches
 from digitsum.training.checkpoint import TrainingState, load_checkpoint, save_checkpoint
 from digitsum.training.config import TrainConfig
+from digitsum.training.event_files import write_event_file
 from digitsum.training.history import Epoch
 from digitsum.training.progress import EpochProgress
 from digitsum.training.totals import Totals
@@ -38,13 +42,15 @@ def train_worker(settings: dict[str, Any]) -> None:
     """Train from the run's last checkpoint, if it has one, to the last epoch.
 
     `settings` holds the TrainConfig as `config`, the network's sizes as `sizes`, the images of an
-    epoch, of all workers together, as `epoch_images`, and, where they are not composed, the
-    LabelledChunks as `train` and `validation`. Reports each epoch's figures, of all
-    workers together, with a checkpoint that rank 0 writes.
+    epoch, of all workers together, as `epoch_images`, the run's URI as `run`, and, where images are
+    not composed, the LabelledChunks as `train` and `validation`. Reports each epoch's figures, of
+    all workers together, with a checkpoint that rank 0 writes.
     """
     config: TrainConfig = settings["config"]
     recipe = config.recipe
     context = ray.train.get_context()
+    # Ray Train repeats what each worker reports, several lines an epoch.
+    logging.getLogger("ray.train").setLevel(logging.WARNING)
     device = get_device()
     # Ray gives a worker one thread; the cores of a node are shared by the workers on it.
     cores = max(1, len(os.sched_getaffinity(0)) // context.get_local_world_size())
@@ -98,7 +104,7 @@ def train_worker(settings: dict[str, Any]) -> None:
                 data_wait=progress.waited_s / (trained - started),
             )
         )
-        _report(history, config, state)
+        _report(history, config, state, locate(settings["run"]))
 
 
 def _averaged(network: nn.Module, config: TrainConfig) -> AveragedModel:
@@ -185,7 +191,7 @@ def _autocast(config: TrainConfig, device: torch.device) -> AbstractContextManag
     return torch.autocast(device.type, dtype=torch.bfloat16) if bf16 else nullcontext()
 
 
-def _report(history: list[Epoch], config: TrainConfig, state: TrainingState) -> None:
+def _report(history: list[Epoch], config: TrainConfig, state: TrainingState, run: Location) -> None:
     latest = history[-1]
     if ray.train.get_context().get_world_rank() != 0:
         ray.train.report(asdict(latest))
@@ -194,12 +200,14 @@ def _report(history: list[Epoch], config: TrainConfig, state: TrainingState) -> 
         save_checkpoint(Path(directory), state, history)
         checkpoint = ray.train.Checkpoint.from_directory(directory)
         ray.train.report(asdict(latest), checkpoint=checkpoint)
+    write_event_file(run, latest)
+    left_s = latest.seconds * (config.recipe.epochs - latest.epoch)
     # Not print(): Ray Train wraps it, and each line would come twice.
     sys.stdout.write(
         f"epoch {latest.epoch} of {config.recipe.epochs}: "
         f"loss {latest.train_loss:.3f}, accuracy {latest.train_accuracy:.1%}; "
         f"validation loss {latest.validation_loss:.3f}, accuracy "
         f"{latest.validation_accuracy:.1%}; {latest.train_images_per_s:,.0f} images/s, "
-        f"{latest.data_wait:.1%} of the time waiting for them\n"
+        f"{latest.data_wait:.1%} of the time waiting for them; about {duration(left_s)} left\n"
     )
     sys.stdout.flush()

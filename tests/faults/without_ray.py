@@ -1,6 +1,6 @@
 """Scoring in one thread, chunk after chunk, for the tests in which Ray has nothing to add.
 
-All but the sample's picture is the real thing. Processes are forked from
+All but the report is the real thing. Processes are forked from
 one that has everything imported, so that a kill and the run after it take a second, and not half a
 minute.
 """
@@ -15,7 +15,7 @@ import pytest
 
 from digitsum import faults
 from digitsum.cli import main
-from digitsum.report import figures
+from digitsum.report import make_report
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["without_ray"])
@@ -46,7 +46,7 @@ def run_here(command: str) -> int:
         # By torch, for OpenVINO compiles the network first, which takes as long as all else.
         command = f"{command} --engine threads --max-actors 1 --backend torch"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(figures, "publish_figure", lambda figure, target: None)
+        patch.setattr(make_report, "report_of", lambda run: [])
         return main(command.split())
 
 

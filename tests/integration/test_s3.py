@@ -32,7 +32,7 @@ def test_archive_training_bundle_and_scores_all_lie_on_s3(s3, s3_files):
     files = s3_files
     selector = pafs.FileSelector("images/models/_runs/remote", recursive=True)
     names = {info.base_name for info in files.get_file_info(selector)}
-    assert {"curves.json", "curves.png", "manifest.json", "optimized.safetensors"} <= names
+    assert {"curves.json", "report.html", "manifest.json", "optimized.safetensors"} <= names
     with files.open_input_file("images/scores/CURRENT") as pointer:
         current = pointer.read().decode().strip()
     scores = ds.dataset(f"images/scores/{current}", filesystem=files).to_table()

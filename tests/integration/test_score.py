@@ -141,7 +141,7 @@ def test_run_leaves_a_manifest_a_sample_and_the_pointer(scores, reader):
     ]
     assert all(c["forward_s"] > 0 and c["attempts"] == 1 for c in outcome["chunks"])
     assert json.loads((run / "plan.json").read_text())["new"]["images"] == 500
-    assert (run / "sample.png").read_bytes().startswith(b"\x89PNG")
+    assert (run / "report.html").read_bytes().startswith(b"<!doctype html>")
     assert (scores / "CURRENT").read_text() == f"model={digest[:16]}\n"
 
 

@@ -27,7 +27,7 @@ def test_two_workers_train_and_validate_on_every_image(request, model):
 
 def test_run_leaves_bundle_curves_and_manifest(trained):
     run = trained / "_runs/pair"
-    assert (run / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert (run / "report.html").read_bytes().startswith(b"<!doctype html>")
     manifest = json.loads((run / "manifest.json").read_text())
     bundle = load_bundle(f"{trained}/bundle")
     assert manifest["outcome"]["model_digest"] == bundle.digest

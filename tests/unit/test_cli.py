@@ -24,7 +24,14 @@ from digitsum.model.bundle import load_bundle, save_bundle
 from digitsum.model.counter import CounterNetwork
 from digitsum.model.counter_config import CounterConfig
 from digitsum.model.import_model import ImportModelConfig
-from digitsum.scoring.config import EvaluateConfig, ScoreConfig, StatusConfig, VerifyConfig
+from digitsum.report.config import InspectConfig, ReportConfig
+from digitsum.scoring.config import (
+    CompareConfig,
+    EvaluateConfig,
+    ScoreConfig,
+    StatusConfig,
+    VerifyConfig,
+)
 from digitsum.scoring.hold import held
 from digitsum.scoring.plan import NOT_SCORED, SHARD_GONE
 from digitsum.training.config import TrainConfig
@@ -40,6 +47,9 @@ COMMANDS = {
     "status": StatusConfig,
     "verify": VerifyConfig,
     "evaluate": EvaluateConfig,
+    "compare": CompareConfig,
+    "report": ReportConfig,
+    "inspect": InspectConfig,
 }
 # Each with a good archive IN/ok and a good bundle IN/bundle, and all that is written below OUT.
 WORK = {
@@ -305,7 +315,7 @@ def test_the_help_of_a_command_mentions_each_of_its_options(run, command):
 
 def test_the_help_lists_the_commands(run):
     for line, names in (
-        ("", "synth import train score status verify evaluate"),
+        ("", "synth import inspect train evaluate score status verify compare report"),
         ("import", "npy images model"),
     ):
         code, out, err = run(f"{line} --help")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from digitsum.archive.reading import Rows
 from digitsum.model.predictions import Predictions, Readings
-from digitsum.scoring.evaluate import _Totals
+from digitsum.scoring.evaluation_totals import EvaluationTotals
 from digitsum.scoring.examples import NUM_EXAMPLES
 from digitsum.scoring.metrics import Evaluation, wilson_interval
 
@@ -38,19 +38,19 @@ def predictions_of(sums, *, confidences=None, read=None) -> Predictions:
     )
 
 
-def counted(rows: Rows, predictions: Predictions) -> _Totals:
-    totals = _Totals(NUM_CLASSES)
+def counted(rows: Rows, predictions: Predictions) -> EvaluationTotals:
+    totals = EvaluationTotals(NUM_CLASSES)
     totals.count(rows, predictions)
     return totals
 
 
-def strings(totals: _Totals) -> tuple[int, int]:
+def strings(totals: EvaluationTotals) -> tuple[int, int]:
     evaluation = totals.evaluation()
     return evaluation.num_strings, evaluation.num_strings_right
 
 
 def test_nothing_counted_is_an_evaluation_of_no_images():
-    evaluation = _Totals(NUM_CLASSES).evaluation()
+    evaluation = EvaluationTotals(NUM_CLASSES).evaluation()
     assert evaluation.num_images == evaluation.num_strings == 0
     assert math.isnan(evaluation.accuracy)
 
@@ -152,7 +152,7 @@ images = st.lists(
 )
 
 
-def counted_images(made: list, first: int = 0) -> _Totals:
+def counted_images(made: list, first: int = 0) -> EvaluationTotals:
     true, read = [row[0] for row in made], [row[1] for row in made]
     errors = [number for number, row in enumerate(made) if row[3]]
     return counted(
@@ -163,7 +163,7 @@ def counted_images(made: list, first: int = 0) -> _Totals:
     )
 
 
-def all_of(totals: _Totals) -> tuple:
+def all_of(totals: EvaluationTotals) -> tuple:
     evaluation = totals.evaluation()
     return (
         evaluation.confusion.tolist(),
@@ -180,7 +180,7 @@ def all_of(totals: _Totals) -> tuple:
 def test_adding_two_counts_is_counting_both(made, cut):
     whole = counted_images(made)
     one, other = counted_images(made[:cut]), counted_images(made[cut:], first=len(made[:cut]))
-    together = _Totals(NUM_CLASSES)
+    together = EvaluationTotals(NUM_CLASSES)
     for part in (other, one):
         together.add(part)
     assert all_of(together) == all_of(whole)
@@ -275,7 +275,7 @@ def test_the_figures_are_what_json_holds():
 
 
 def test_figures_that_do_not_exist_are_null():
-    figures = figures_of(_Totals(NUM_CLASSES).evaluation())
+    figures = figures_of(EvaluationTotals(NUM_CLASSES).evaluation())
     assert figures.pop("images") == 0
     assert figures.pop("rejected") == 0
     assert set(figures.values()) == {None}

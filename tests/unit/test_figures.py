@@ -1,7 +1,5 @@
 import io
 from collections.abc import Callable
-from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,23 +7,11 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from digitsum.archive.location import locate
-from digitsum.archive.reading import read_chunk
-from digitsum.archive.schema import ReadOptions
-from digitsum.archive.scores import part_source
-from digitsum.archive.shards import open_archive, plan_chunks
-from digitsum.model.predictions import Predictions
+from digitsum.report.captions import score_caption
 from digitsum.report.confusion import draw_confusion
 from digitsum.report.contact_sheet import NUM_IMAGES, draw_contact_sheet
-from digitsum.report.curves import draw_curves
 from digitsum.report.figures import DOTS_PER_INCH, publish_figure
-from digitsum.scoring.commit import commit_part, scored_rows
 from digitsum.scoring.metrics import Evaluation, count_pairs
-from digitsum.scoring.sample import ScoredSample, first_scored
-from digitsum.training.history import Epoch
-
-MODEL = "a" * 64
-READ = ReadOptions(height=16, width=24)
-EPOCH = Epoch(1, 3.5, 0.1, 3.25, 0.125, 4800, 1200, 12.5, 640.0)
 
 
 @pytest.fixture
@@ -52,41 +38,8 @@ def assert_about(image: Image.Image, width_inches: float, height_inches: float) 
     assert len(np.unique(np.asarray(image.convert("L")))) > 10
 
 
-def sample_of(num_images: int, **score: object) -> ScoredSample:
-    pixels = np.random.default_rng(0).integers(256, size=(num_images, 40, 168), dtype=np.uint8)
-    scores = [
-        {"image_id": f"i-{n}", "predicted_sum": n, "confidence": 0.5, "digits": None, "error": None}
-        | score
-        for n in range(num_images)
-    ]
-    return ScoredSample(pixels, scores)
-
-
 def titles(figure: Figure) -> list[str]:
     return [axes.get_title() for axes in figure.axes]
-
-
-@pytest.mark.parametrize("num_epochs", [1, 2, 30])
-def test_curves_show_loss_and_accuracy_of_every_epoch(published, num_epochs):
-    history = [replace(EPOCH, epoch=n + 1, train_loss=3.5 / (n + 1)) for n in range(num_epochs)]
-    figure = draw_curves(history, "baseline, run one")
-    losses, accuracies = figure.axes
-    drawn = {(line.get_label(), tuple(line.get_ydata())) for line in losses.lines}
-    assert drawn == {
-        ("training", tuple(epoch.train_loss for epoch in history)),
-        ("validation", (3.25,) * num_epochs),
-    }
-    assert {tuple(line.get_ydata()) for line in accuracies.lines} == {
-        (0.1,) * num_epochs,
-        (0.125,) * num_epochs,
-    }
-    assert list(losses.lines[0].get_xdata()) == list(range(1, num_epochs + 1))
-    assert_about(published(figure), 9, 3.6)
-
-
-def test_curves_of_a_loss_that_is_no_number_are_drawn_too(published):
-    history = [replace(EPOCH, train_loss=float("nan"), validation_loss=float("inf"))]
-    assert_about(published(draw_curves(history, "diverged")), 9, 3.6)
 
 
 def test_a_confusion_matrix_shows_fractions_of_each_true_sum_up_to_the_largest(published):
@@ -116,69 +69,37 @@ def test_an_archive_of_any_name_can_be_a_title(published, path):
 
 
 @pytest.mark.parametrize("num_images", [1, 2, 4, NUM_IMAGES])
-def test_a_contact_sheet_shows_each_image_under_its_sum(published, num_images):
-    sample = sample_of(num_images)
-    figure = draw_contact_sheet(sample)
+def test_a_contact_sheet_shows_each_image_under_its_caption(published, num_images):
+    pixels = np.random.default_rng(0).integers(256, size=(num_images, 40, 168), dtype=np.uint8)
+    figure = draw_contact_sheet([(image, f"{n}, 50%") for n, image in enumerate(pixels)])
     shown = [axes for axes in figure.axes if axes.images]
     assert [axes.get_title() for axes in shown] == [f"{n}, 50%" for n in range(num_images)]
-    for axes, pixels in zip(shown, sample.pixels, strict=True):
-        np.testing.assert_array_equal(np.asarray(axes.images[0].get_array()), pixels)
+    for axes, image in zip(shown, pixels, strict=True):
+        np.testing.assert_array_equal(np.asarray(axes.images[0].get_array()), image)
     num_rows = -(-num_images // 3)
-    image = published(figure)
-    assert 2 * DOTS_PER_INCH < image.width <= 9.5 * DOTS_PER_INCH
-    assert 0.5 * num_rows * DOTS_PER_INCH < image.height < 1.5 * num_rows * DOTS_PER_INCH
+    png = published(figure)
+    assert 2 * DOTS_PER_INCH < png.width <= 9.5 * DOTS_PER_INCH
+    assert 0.5 * num_rows * DOTS_PER_INCH < png.height < 1.5 * num_rows * DOTS_PER_INCH
+
+
+@pytest.mark.parametrize("caption", ["image is null", r"not $\foo$, an image", "x" * 300])
+def test_a_caption_may_hold_anything(published, caption):
+    figure = draw_contact_sheet([(np.zeros((40, 168), np.uint8), caption)] * 5)
+    assert [title for title in titles(figure) if title] == [caption] * 5
+    assert published(figure).width > 2 * DOTS_PER_INCH
 
 
 @pytest.mark.parametrize(
-    ("digits", "caption"),
-    [([3, 0, 5], "8 = 3 + 0 + 5, 50%"), ([8], "8 = 8, 50%"), ([], "8, 50%")],
+    ("score", "caption"),
+    [
+        ({"digits": [3, 0, 5]}, "8 = 3 + 0 + 5, 50.0%"),
+        ({"digits": [8]}, "8 = 8, 50.0%"),
+        ({"digits": []}, "8, 50.0%"),
+        ({"digits": None}, "8, 50.0%"),
+        ({"predicted_sum": None, "error": "image is null"}, "rejected: image is null"),
+    ],
     ids=str,
 )
-def test_a_contact_sheet_says_which_digits_were_read(published, digits, caption):
-    figure = draw_contact_sheet(sample_of(1, predicted_sum=8, digits=digits))
-    assert titles(figure)[0] == caption
-    published(figure)
-
-
-@pytest.mark.parametrize("reason", ["image is null", r"not $\foo$, an image", "x" * 300])
-def test_a_contact_sheet_of_rejected_images_says_why(published, reason):
-    sample = sample_of(5, predicted_sum=None, confidence=None, error=reason)
-    figure = draw_contact_sheet(sample)
-    assert [title for title in titles(figure) if title] == [f"rejected: {reason}"] * 5
-    image = published(figure)
-    assert image.width > 2 * DOTS_PER_INCH
-
-
-def test_a_sheet_is_of_the_first_images_of_a_committed_part(tmp_path, write_parquet, published):
-    pixels = np.arange(5 * 16 * 24).reshape(5, 16, 24).astype(np.uint8)
-    images = [image.tobytes() for image in pixels]
-    write_parquet(
-        tmp_path / "archive" / "a.parquet", {"image": [*images[:2], b"no image", *images[3:]]}
-    )
-    sample = scored_sample(tmp_path, num_images=4)
-    np.testing.assert_array_equal(sample.pixels[[0, 1, 3]], pixels[[0, 1, 3]])
-    assert [score["image_id"] for score in sample.scores] == [f"a.parquet#{n}" for n in range(4)]
-    assert [score["predicted_sum"] for score in sample.scores] == [0, 1, None, 3]
-    shown = titles(draw_contact_sheet(sample))
-    assert shown[0] == "0, 25%"
-    assert shown[2].startswith("rejected: image cannot be decoded")
-    published(draw_contact_sheet(sample))
-
-
-def scored_sample(tmp_path: Path, num_images: int) -> ScoredSample:
-    """Commit scores of an archive of one chunk, row n of sum n, and return its first images."""
-    archive = open_archive(str(tmp_path / "archive"), READ)
-    (chunk,) = plan_chunks(archive.shards[0], 100)
-    scores = locate(str(tmp_path / "scores"))
-    tables = [
-        scored_rows(
-            rows,
-            Predictions(
-                np.arange(len(rows.pixels), dtype=np.int16),
-                np.full(len(rows.pixels), 0.25, np.float32),
-            ),
-        )
-        for rows in read_chunk(archive.root, chunk, READ)
-    ]
-    commit_part(scores, tables, part_source(chunk, MODEL))
-    return first_scored(archive.root, scores, chunk, MODEL, READ, num_images)
+def test_a_caption_says_what_was_read(score, caption):
+    of = {"predicted_sum": 8, "confidence": 0.5, "digits": None, "error": None}
+    assert score_caption({**of, **score}) == caption

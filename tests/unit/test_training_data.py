@@ -151,7 +151,8 @@ def test_workers_read_every_image_of_both_parts_once(archive, workers, monkeypat
     train, validation = opened(archive, "train"), opened(archive, "validation")
     ranks = range(workers)
     trained = [read(train, train_share(train, of, 1, rank), of) for rank in ranks]
-    validated = [read(validation, validation_share(validation, of, rank), of) for rank in ranks]
+    shares = [validation_share(validation, of, rank, workers) for rank in ranks]
+    validated = [read(validation, share, of) for share in shares]
     assert len({len(share) for share in trained}) == 1
     together = [number for share in trained + validated for number in share]
     assert len(set(together)) == len(together) > NUM_SHARDS * SHARD_IMAGES - workers

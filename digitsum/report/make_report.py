@@ -1,0 +1,91 @@
+"""Making the report of a run from what it left: `digitsum report`, and at the end of every run."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+import pyarrow as pa
+
+from digitsum.archive.location import Location
+from digitsum.archive.reading import Rows
+from digitsum.archive.schema import ReadOptions, max_sum
+from digitsum.errors import DigitsumError, InputError
+from digitsum.model.bundle import Bundle, load_bundle
+from digitsum.model.predictor import make_predictor
+from digitsum.report.page import REPORT_FILE, Page, publish_page
+from digitsum.report.score_page import score_page
+from digitsum.report.train_page import train_page
+from digitsum.scoring.evaluation_totals import EvaluationTotals
+from digitsum.scoring.review import read_manifest, review_scoring
+from digitsum.training.config import TrainConfig
+from digitsum.training.history import history_from_json
+from digitsum.training.validated import validated_images
+
+CURVES_FILE = "curves.json"
+
+
+def make_report(run: Location) -> Location:
+    """Write a run's report beside its manifest, and return where it is.
+
+    Raises InputError where the run left nothing that can be read.
+    """
+    manifest = read_manifest(run)
+    try:
+        page = _page(run, manifest)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise InputError(
+            f"{run.uri}: its manifest is of another version of digitsum, or was changed "
+            f"({type(error).__name__}: {error}); make the report with the version that it names."
+        ) from error
+    report = run.join(REPORT_FILE)
+    publish_page(page, report)
+    return report
+
+
+def report_of(run: Location) -> list[str]:
+    """Write the report of a run that has just ended; return the file's name, or none.
+
+    A run that is complete does not fail for want of a report.
+    """
+    try:
+        return [make_report(run).name]
+    except (DigitsumError, OSError) as error:
+        sys.stderr.write(f"no report was made: {error}\n")
+        return []
+
+
+def _page(run: Location, manifest: Mapping[str, Any]) -> Page:
+    if manifest["kind"] == "score":
+        return score_page(review_scoring(run))
+    history = history_from_json(run.join(CURVES_FILE).read_bytes())
+    validated, bundle = _validated(manifest)
+    return train_page(manifest, history, validated, bundle)
+
+
+def _validated(manifest: Mapping[str, Any]) -> tuple[EvaluationTotals | None, Bundle | None]:
+    """Return how a run's model does on what it was validated on; None where either is gone."""
+    try:
+        bundle = load_bundle(manifest["outcome"]["bundle"])
+        if bundle.digest != manifest["outcome"]["model_digest"]:
+            return None, None
+        config = _train_config(manifest["config"])
+        totals = EvaluationTotals(max_sum(bundle.network.config.max_digits) + 1)
+        predictor = make_predictor(bundle)
+        first_row = 0
+        for pixels, sums in validated_images(config):
+            names = pa.array([f"validation {first_row + i}" for i in range(len(sums))])
+            rows = Rows(first_row, names, pixels, {}, sums)
+            totals.count(rows, predictor.predict(pixels))
+            first_row += len(sums)
+    except DigitsumError:
+        return None, None
+    return totals, bundle
+
+
+def _train_config(found: Mapping[str, Any]) -> TrainConfig:
+    known = {f.name for f in fields(TrainConfig)}
+    given = {name: value for name, value in found.items() if name in known}
+    return TrainConfig(**{**given, "read": ReadOptions(**found["read"])})

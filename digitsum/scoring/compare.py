@@ -1,0 +1,207 @@
+"""Comparing what two models said of the same images: `digitsum compare`."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from digitsum.archive.images import Uint8Array
+from digitsum.archive.location import Location, locate
+from digitsum.archive.reading import read_chunk
+from digitsum.archive.scores import MODEL_KEY, Part, read_part
+from digitsum.archive.shards import Chunk, list_parquet, open_archive, plan_chunks
+from digitsum.errors import InputError
+from digitsum.scoring.config import CompareConfig
+
+NUM_EXAMPLES = 24
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """An image of which two models said something else."""
+
+    pixels: Uint8Array
+    """uint8 (height, width)."""
+    first: Mapping[str, Any]
+    """Its row of the one's scores."""
+    second: Mapping[str, Any]
+
+
+@dataclass
+class Comparison:
+    """How the scores of two models compare."""
+
+    models: tuple[str, str]
+    """Their directories below the scores."""
+    num_images: int = 0
+    """Images that both have scored."""
+    num_same: int = 0
+    num_within_1: int = 0
+    """Those of them whose sums differ by at most 1."""
+    num_rejected: int = 0
+    """Images that either rejected, of the chunks that both have."""
+    surer: list[int] = field(default_factory=lambda: [0, 0])
+    """Of the images on which they differ, those on which the one is surer, and the other."""
+    mean_confidence: list[float] = field(default_factory=lambda: [0.0, 0.0])
+    only_one: list[int] = field(default_factory=lambda: [0, 0])
+    """Parts that only one has, or of other bytes: they are not compared."""
+    examples: tuple[Disagreement, ...] = ()
+    """Those on which the less sure of the two is surest."""
+
+    @property
+    def agreement(self) -> float:
+        """Fraction, 0..1, of the images on which they agree; NaN where they share none."""
+        return self.num_same / self.num_images if self.num_images else float("nan")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the figures as one object."""
+        return {
+            "models": self.models,
+            "images": self.num_images,
+            "same": self.num_same,
+            "within_1": self.num_within_1,
+            "rejected": self.num_rejected,
+            "surer": self.surer,
+            "mean_confidence": self.mean_confidence,
+            "parts_of_one_only": self.only_one,
+            "agreement": self.agreement if self.num_images else None,
+        }
+
+
+def compare(config: CompareConfig) -> Comparison:
+    """Compare the scores of two models on one archive, part by part.
+
+    Holds one part of each at a time. Raises InputError where there are not two models, or where
+    they share no image.
+    """
+    scores = locate(config.scores)
+    found = Comparison(_models(scores, config))
+    parts = [_parts(scores, model) for model in found.models]
+    both = {
+        path: part
+        for path, part in parts[0].items()
+        if path in parts[1] and _same_bytes(part, parts[1][path])
+    }
+    found.only_one = [len(of) - len(both) for of in parts]
+    worst: list[tuple[float, int, str, int]] = []
+    summed = np.zeros(2)
+    for number, path in enumerate(sorted(both)):
+        tables = [_read(scores.join(f"{model}/{path}")) for model in found.models]
+        for least, row in _count(found, summed, *tables):
+            entry = (least, -number, path, row)
+            (heapq.heappush if len(worst) < NUM_EXAMPLES else heapq.heappushpop)(worst, entry)
+    if not found.num_images:
+        raise InputError(
+            f"{scores.uri}: {' and '.join(found.models)} have scored no image in common; score one "
+            "archive by both."
+        )
+    found.mean_confidence = (summed / found.num_images).tolist()
+    shown = [(path, row) for _, _, path, row in sorted(worst, reverse=True)]
+    found.examples = tuple(_examples(config, scores, found.models, both, shown))
+    return found
+
+
+def _models(scores: Location, config: CompareConfig) -> tuple[str, str]:
+    there = [name for name in scores.directories() if name.startswith(f"{MODEL_KEY}=")]
+    if config.models is None:
+        if len(there) != 2:
+            raise InputError(
+                f"{scores.uri}: holds scores of {len(there)} models, {', '.join(there) or 'none'}; "
+                "name two with --models."
+            )
+        return there[0], there[1]
+    chosen = []
+    for given in config.models:
+        name = given if given.startswith(f"{MODEL_KEY}=") else f"{MODEL_KEY}={given}"
+        fitting = [one for one in there if one == name] or [
+            one for one in there if one.startswith(name)
+        ]
+        if len(fitting) != 1:
+            raise InputError(
+                f"--models {given}: fits {len(fitting)} of {', '.join(there) or 'none'} below "
+                f"{scores.uri}; give one's name, or its beginning."
+            )
+        chosen += fitting
+    if chosen[0] == chosen[1]:
+        raise InputError(f"--models {' '.join(config.models)}: are the same; give two.")
+    return chosen[0], chosen[1]
+
+
+def _parts(scores: Location, model: str) -> dict[str, Part]:
+    files = list_parquet(scores, model)
+    read = {file.path.partition("/")[2]: read_part(scores.join(file.path)) for file in files}
+    return {path: part for path, part in read.items() if part is not None}
+
+
+def _same_bytes(one: Part, other: Part) -> bool:
+    return (one.source.fingerprint, one.source.num_rows) == (
+        other.source.fingerprint,
+        other.source.num_rows,
+    )
+
+
+def _read(part: Location) -> pa.Table:
+    columns = ["image_id", "predicted_sum", "confidence", "digits", "error"]
+    return pq.read_table(pa.BufferReader(part.read_bytes()), columns=columns)
+
+
+def _count(
+    found: Comparison, summed: np.ndarray[Any, Any], first: pa.Table, second: pa.Table
+) -> Iterator[tuple[float, int]]:
+    """Count two parts of the same rows; yield the lesser confidence and row where they differ."""
+    sums = [table["predicted_sum"].fill_null(-1).to_numpy() for table in (first, second)]
+    confidences = [table["confidence"].fill_null(0).to_numpy() for table in (first, second)]
+    known = (sums[0] >= 0) & (sums[1] >= 0)
+    difference = np.abs(sums[0].astype(np.int64) - sums[1])
+    differ = known & (difference > 0)
+    found.num_images += int(known.sum())
+    found.num_rejected += int((~known).sum())
+    found.num_same += int((known & (difference == 0)).sum())
+    found.num_within_1 += int((known & (difference <= 1)).sum())
+    found.surer[0] += int((differ & (confidences[0] > confidences[1])).sum())
+    found.surer[1] += int((differ & (confidences[1] > confidences[0])).sum())
+    summed += [float(of[known].sum()) for of in confidences]
+    least = np.minimum(*confidences)
+    rows = np.flatnonzero(differ)
+    for row in rows[np.argsort(-least[rows], kind="stable")][:NUM_EXAMPLES].tolist():
+        yield float(least[row]), row
+
+
+def _examples(
+    config: CompareConfig,
+    scores: Location,
+    models: tuple[str, str],
+    parts: Mapping[str, Part],
+    wanted: list[tuple[str, int]],
+) -> Iterator[Disagreement]:
+    if not wanted:
+        return
+    archive = open_archive(config.archive, config.read)
+    chunks = {
+        (chunk.shard, chunk.first_row): chunk
+        for shard in archive.shards
+        for chunk in plan_chunks(shard, config.chunk_images)
+    }
+    for path, row in wanted:
+        source = parts[path].source
+        chunk = chunks.get((source.shard, source.first_row))
+        if chunk is None or chunk.fingerprint != source.fingerprint:
+            continue
+        tables = [_read(scores.join(f"{model}/{path}")) for model in models]
+        said = [table.slice(row, 1).to_pylist()[0] for table in tables]
+        yield Disagreement(_pixels(archive.root, chunk, config, row), said[0], said[1])
+
+
+def _pixels(root: Location, chunk: Chunk, config: CompareConfig, row: int) -> Uint8Array:
+    for rows in read_chunk(root, chunk, config.read):
+        within = chunk.first_row + row - rows.first_row
+        if within < len(rows.pixels):
+            pixels: Uint8Array = rows.pixels[within]
+            return pixels
+    raise InputError(f"{chunk.shard}: has no row {chunk.first_row + row} any more; run again.")

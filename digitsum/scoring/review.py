@@ -1,0 +1,175 @@
+"""Looking back at a scoring run: what its manifest says, what it rejected, and some of its images.
+
+All is read from what the run left, so that a report can be made again at any time.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from digitsum.archive.images import Uint8Array
+from digitsum.archive.location import Location, locate
+from digitsum.archive.reading import read_chunk
+from digitsum.archive.schema import DEFAULT_SHAPE, ImageShape, ReadOptions
+from digitsum.archive.scores import PartSource, part_path
+from digitsum.archive.shards import Chunk, ListedFile, plan_chunks, read_shard
+from digitsum.errors import DigitsumError, InputError
+from digitsum.model.distributions import Distributions
+from digitsum.runs import MANIFEST_FILE
+from digitsum.scoring.quarantine import DIRECTORY
+from digitsum.scoring.status import last_runs
+
+SAMPLE_IMAGES = 24
+_SAMPLE_CHUNKS = 6
+MOST_REJECTED = 200
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """An image that a run scored."""
+
+    pixels: Uint8Array
+    """uint8 (height, width)."""
+    score: Mapping[str, Any]
+    """Its row of the scores."""
+    shard: str
+
+
+@dataclass(frozen=True)
+class ScoreReview:
+    """What there is to see of a scoring run."""
+
+    run: Location
+    manifest: Mapping[str, Any]
+    last: Mapping[str, Any] | None
+    """The manifest of the last run before it that scored anything."""
+    rejected: tuple[Mapping[str, Any], ...]
+    """What was rejected, at most MOST_REJECTED of it: shard, row, image_id, stage, reason."""
+    reasons: Mapping[tuple[str, str], int]
+    """How much was rejected by stage and reason."""
+    sample: tuple[Sampled, ...]
+    """Random images that it scored."""
+    no_sample: str | None = None
+    """Why there are none."""
+
+    @property
+    def outcome(self) -> Mapping[str, Any]:
+        """What came of the run."""
+        outcome: Mapping[str, Any] = self.manifest["outcome"]
+        return outcome
+
+    def distributions(self) -> dict[str, Distributions]:
+        """Return what was predicted, by whose it is, as far as it is known."""
+        found = {
+            "this run": self.outcome.get("predicted"),
+            "validation images": self.outcome.get("reference"),
+            "the run before": (self.last or {}).get("outcome", {}).get("predicted"),
+        }
+        known = {name: Distributions.from_json(counts) for name, counts in found.items()}
+        return {name: counts for name, counts in known.items() if counts and counts.num_images}
+
+
+def review_scoring(run: Location) -> ScoreReview:
+    """Return what there is to see of a run; raises InputError where it left no manifest."""
+    manifest = read_manifest(run)
+    if manifest.get("kind") != "score" or not isinstance(manifest.get("outcome"), dict):
+        raise InputError(f"{run.uri}: is no scoring run; give one of a scores directory's _runs/.")
+    scores = run.parent.parent
+    earlier = (found for found in last_runs(scores) if found.name < run.name)
+    last = next((found.manifest for found in earlier if found.outcome.get("images")), None)
+    rejected, reasons = _rejected(run)
+    try:
+        sample, no_sample = _sample(scores, manifest), None
+    except (DigitsumError, OSError, pa.ArrowException) as error:
+        sample, no_sample = (), str(error)
+    return ScoreReview(run, manifest, last, rejected, reasons, sample, no_sample)
+
+
+def read_manifest(run: Location) -> dict[str, Any]:
+    """Return a run's manifest; raises InputError where there is none that can be read."""
+    file = run.join(MANIFEST_FILE)
+    if not file.is_file():
+        raise InputError(
+            f"{run.uri}: holds no {MANIFEST_FILE}: give the directory of a run that was completed."
+        )
+    try:
+        manifest = json.loads(file.read_bytes())
+    except ValueError as error:
+        raise InputError(f"{file.uri}: not JSON: {error}") from error
+    if not isinstance(manifest, dict):
+        raise InputError(f"{file.uri}: not a manifest; give the directory of a run.")
+    return manifest
+
+
+def _rejected(
+    run: Location,
+) -> tuple[tuple[Mapping[str, Any], ...], dict[tuple[str, str], int]]:
+    rows: list[Mapping[str, Any]] = []
+    reasons: Counter[tuple[str, str]] = Counter()
+    for name in run.join(DIRECTORY).files():
+        table = pq.read_table(pa.BufferReader(run.join(f"{DIRECTORY}/{name}").read_bytes()))
+        pairs = table.select(["stage", "reason"]).to_pylist()
+        reasons.update((pair["stage"], pair["reason"]) for pair in pairs)
+        rows += table.slice(0, max(0, MOST_REJECTED - len(rows))).to_pylist()
+    return tuple(rows), dict(reasons)
+
+
+def _sample(scores: Location, manifest: Mapping[str, Any]) -> tuple[Sampled, ...]:
+    outcome = manifest["outcome"]
+    scored = [chunk for chunk in outcome.get("chunks", []) if not chunk["reason"]]
+    if not scored:
+        return ()
+    rng = np.random.default_rng(zlib.crc32(str(manifest["run"]).encode()))
+    chosen = rng.choice(len(scored), min(_SAMPLE_CHUNKS, len(scored)), replace=False)
+    each = -(-SAMPLE_IMAGES // len(chosen))
+    archive = locate(outcome["archive"])
+    config = manifest["config"]
+    read = ReadOptions(**config["read"])
+    found: list[Sampled] = []
+    for number in sorted(chosen.tolist()):
+        said = scored[number]
+        chunk = _chunk_of(archive, said, read, config["chunk_images"], scores)
+        rows = next(read_chunk(archive, chunk, read))
+        source = PartSource(
+            outcome["model_digest"],
+            said["shard"],
+            said["fingerprint"],
+            said["first_row"],
+            said["num_rows"],
+        )
+        part = scores.join(part_path(source)).read_bytes()
+        table = pq.read_table(pa.BufferReader(part))
+        picked = rng.choice(len(rows.pixels), min(each, len(rows.pixels)), replace=False)
+        for row in sorted(picked.tolist()):
+            [score] = table.slice(row, 1).to_pylist()
+            found.append(Sampled(rows.pixels[row], score, chunk.shard))
+    return tuple(found[:SAMPLE_IMAGES])
+
+
+def _chunk_of(
+    archive: Location,
+    said: Mapping[str, Any],
+    read: ReadOptions,
+    chunk_images: int,
+    scores: Location,
+) -> Chunk:
+    """Return the chunk that a manifest names; raises InputError where its shard has changed."""
+    info = archive.join(said["shard"]).info()
+    file = ListedFile(said["shard"], info.size or 0, info.mtime_ns or 0)
+    shard = read_shard(archive, file, read, DEFAULT_SHAPE)
+    height, _, width = said["fingerprint"].rpartition("shape=")[2].partition("x")
+    if shard.shape != ImageShape(int(height), int(width)):
+        shard = read_shard(archive, file, read, ImageShape(int(height), int(width)))
+    for chunk in plan_chunks(shard, chunk_images):
+        if (chunk.first_row, chunk.fingerprint) == (said["first_row"], said["fingerprint"]):
+            return chunk
+    raise InputError(f"{said['shard']}: was changed since it was scored into {scores.uri}")

@@ -1,0 +1,156 @@
+"""What README and docs tell users to type is run, or where it needs what is not here, parsed."""
+
+import re
+import shlex
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import kubernetes_validate
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from digitsum import cli
+from digitsum.archive.synth import SynthConfig, synth
+from digitsum.cli import main
+from digitsum.model.bundle import packaged_bundle
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+KUBERNETES = "1.33"
+# A command, and the options after it, up to what a shell or a comment would end it with.
+_COMMAND = re.compile(r"(?:digitsum |-m digitsum |jobs/(?:train|score|evaluate)\.py )[^\n#>\"&]*")
+
+
+@dataclass(frozen=True)
+class Block:
+    page: str
+    line: int
+    language: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.page}:{self.line}"
+
+
+def blocks() -> Iterator[Block]:
+    for page in PAGES:
+        text = page.read_text()
+        for found in re.finditer(r"^```([^\n]*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+            line = text.count("\n", 0, found.start()) + 1
+            yield Block(page.name, line, found[1], found[2])
+
+
+def commands(text: str) -> list[list[str]]:
+    """Return the arguments of every digitsum command in a text."""
+    joined = text.replace("\\\n", " ")
+    joined = re.sub(r"command: \[([^\]]*)\]", lambda m: m[1].replace(", ", " "), joined)
+    found = []
+    for match in _COMMAND.findall(joined):
+        words = shlex.split(match)
+        if words[0] == "-m":
+            words = words[1:]
+        script = re.fullmatch(r"jobs/(\w+)\.py", words[0])
+        words = [script[1], *words[1:]] if script else words[1:]
+        if words and not words[0].isupper():
+            found.append(words)
+    return found
+
+
+ALL = list(blocks())
+COMMANDS = [(str(block), command) for block in ALL for command in commands(block.text)]
+
+
+def test_there_is_something_to_test():
+    assert len(ALL) > 15
+    assert len(COMMANDS) > 15
+
+
+@pytest.mark.parametrize(("place", "arguments"), COMMANDS, ids=lambda x: " ".join(x)[:60])
+def test_commands_are_understood(place, arguments, monkeypatch):
+    if "--tyro-print-completion" in arguments:
+        pytest.skip("parsed by test_completions_are_printed")
+    given = []
+    for config in cli._COMMANDS:
+        monkeypatch.setitem(cli._COMMANDS, config, given.append)
+    assert main(arguments) == 0, place
+    assert len(given) == 1
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_completions_are_printed(shell, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["--tyro-print-completion", shell])
+    assert ended.value.code == 0
+    assert "evaluate" in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("scored")
+    synth(SynthConfig(out=str(out / "archive"), images=60, shards=2, split="test"))
+    command = f"score --archive {out}/archive --scores {out}/scores --engine threads"
+    assert main([*command.split(), "--backend", "torch"]) == 0
+    return out
+
+
+@pytest.mark.parametrize("block", [b for b in ALL if b.language == "python"], ids=str)
+def test_python_runs(block, scored, monkeypatch, capsys):
+    monkeypatch.chdir(scored)
+    exec(compile(block.text, str(block), "exec"), {})
+
+
+@pytest.mark.parametrize("block", [b for b in ALL if b.language.startswith("python t")], ids=str)
+def test_python_that_needs_more_than_is_here_is_python(block):
+    compile(block.text, str(block), "exec")
+
+
+@pytest.mark.parametrize("block", [b for b in ALL if b.language == "yaml"], ids=str)
+def test_kubernetes_would_take_it(block):
+    found = yaml.safe_load(block.text)
+    if found["kind"] != "RayJob":
+        kubernetes_validate.validate(found, KUBERNETES, strict=True)
+        return
+    # KubeRay's own schema is in no registry; what of it is Kubernetes' is checked.
+    cluster = found["spec"]["rayClusterSpec"]
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pod"}}
+        kubernetes_validate.validate({**pod, "spec": group["template"]["spec"]}, KUBERNETES)
+
+
+def test_readme_leads_from_own_files_to_scores(tmp_path, monkeypatch, capsys):
+    """All of "Use it on your own images", but for the training, whose bundle is put there."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    for number in range(2):
+        np.save(f"data{number}.npy", rng.integers(256, size=(20, 40, 168), dtype=np.uint8))
+        np.save(f"lab{number}.npy", rng.integers(37, size=20))
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    names = [f"{number}.png" for number in range(10)]
+    for name in names:
+        pixels = rng.integers(256, size=(40, 168), dtype=np.uint8)
+        Image.fromarray(pixels, mode="L").save(folder / name)
+    lines = ["image_id,digit_sum", *(f"{name},7" for name in names)]
+    Path("sums.csv").write_text("\n".join(lines))
+    shutil.make_archive("scans", "tar", folder)
+    shutil.copytree(packaged_bundle(), "models/first")
+    used = ROOT.joinpath("README.md").read_text()
+    used = used[used.index("## Use it") : used.index("- The network")]
+    own = [
+        command
+        for text in re.findall(r"```sh\n(.*?)```", used, re.DOTALL)
+        for command in commands(text)
+    ]
+    assert [command[0] for command in own].count("score") == 3
+    for command in own:
+        if command[0] == "train":
+            continue
+        if command[0] == "synth":
+            command = [*command, "--images", "300"]
+        assert main(command) == 0, command
+    assert Path("evaluation/report.html").exists()
+    assert Path("scores/CURRENT").exists()

@@ -1,0 +1,249 @@
+"""Reports in a real browser: they open without complaint, show what they promise, and sort."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from selenium import webdriver
+from selenium.webdriver.chrome.options import Options
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+
+from digitsum.archive.synth import SynthConfig, synth
+from digitsum.cli import main
+from digitsum.model.bundle import save_bundle
+from digitsum.model.counter import CounterNetwork
+from digitsum.model.counter_config import CounterConfig
+
+PHONE = 390
+HOSTILE_ID = "<script>window.hacked = 1</script>"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[webdriver.Chrome]:
+    options = Options()
+    options.binary_location = shutil.which("chromium") or "chromium"
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1000,1200"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    service = Service(shutil.which("chromedriver") or "chromedriver")
+    driver = webdriver.Chrome(options=options, service=service)
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture(scope="module")
+def nights(tmp_path_factory) -> Path:
+    """Score an archive with a hostile id, a bad image and a bad shard, on two nights."""
+    out = tmp_path_factory.mktemp("nights")
+    archive = out / "archive"
+    synth(SynthConfig(out=str(archive), images=300, shards=4, width=96, digits=2))
+    odd = archive / "shard-00001.parquet"
+    table = pq.read_table(odd)
+    ids = table["image_id"].to_pylist()
+    images = table["image"].to_pylist()
+    ids[3], images[3] = HOSTILE_ID, images[3][:-1]
+    columns = {"image_id": ids, "image": pa.array(images, pa.binary())}
+    pq.write_table(pa.table(columns).replace_schema_metadata(table.schema.metadata), odd)
+    late = archive / "shard-00003.parquet"
+    late.rename(out / "late")
+    score(out, "first")
+    (out / "late").rename(late)
+    (archive / "broken.parquet").write_text("no Parquet")
+    score(out, "first")
+    score(out, "second")
+    return out
+
+
+def bundle(directory: Path, name: str) -> Path:
+    uri = directory / "bundles" / name
+    if not uri.exists():
+        torch.manual_seed(len(name))
+        sizes = dict.fromkeys(("stem_channels", "body_channels", "row_channels"), 4)
+        network = CounterNetwork(
+            CounterConfig(40, 96, 2, max_digits=3, column_channels=8, num_mixers=1, **sizes)
+        )
+        with torch.no_grad():
+            network.head.weight.mul_(50)  # else it would read the same on all images
+        save_bundle(str(uri), "counter", network, metrics={}, card="", pixel_scale=1 / 255)
+    return uri
+
+
+def score(directory: Path, name: str) -> None:
+    command = (
+        f"score --archive {directory}/archive --scores {directory}/scores "
+        f"--bundle {bundle(directory, name)} --engine threads --backend torch --max-rejected 60%"
+    )
+    assert main(command.split()) == 0
+
+
+def runs(directory: Path) -> list[Path]:
+    return sorted(directory.glob("scores/_runs/score-*"))
+
+
+def shown(browser: webdriver.Chrome, report: Path) -> webdriver.Chrome:
+    """Open a report; whatever the browser complains of fails the test, as does any request."""
+    browser.get_log("performance")
+    browser.get(report.as_uri())
+    assert browser.get_log("browser") == []
+    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    requests = [
+        message["params"]["request"]["url"]
+        for message in messages
+        if message["method"] == "Network.requestWillBeSent"
+    ]
+    assert [url for url in requests if not url.startswith(("file:", "data:"))] == []
+    for picture in browser.find_elements(By.TAG_NAME, "img"):
+        assert picture.get_attribute("alt")
+        assert browser.execute_script("return arguments[0].naturalWidth", picture) > 0
+    for chart in browser.find_elements(By.TAG_NAME, "svg"):
+        assert chart.get_attribute("aria-label")
+        assert chart.size["height"] > 50
+    return browser
+
+
+def table_under(browser: webdriver.Chrome, title: str):
+    return browser.find_element(By.XPATH, f"//section[h2='{title}']//table")
+
+
+def column(table, number: int) -> list[str]:
+    return [
+        row.find_elements(By.TAG_NAME, "td")[number].text
+        for row in table.find_elements(By.CSS_SELECTOR, "tbody tr")
+    ]
+
+
+def test_a_night_is_told_with_what_was_rejected_and_what_was_read(browser, nights):
+    page = shown(browser, runs(nights)[1] / "report.html")
+    titles = [title.text for title in page.find_elements(By.TAG_NAME, "h2")]
+    assert titles == [
+        "Rate",
+        "What was predicted",
+        "A random sample",
+        "Rejected",
+        "Slowest chunks",
+        "Where it comes from",
+    ]
+    assert len(page.find_elements(By.TAG_NAME, "svg")) == 4
+    captions = [caption.text for caption in page.find_elements(By.TAG_NAME, "figcaption")]
+    assert len(captions) == 24
+    assert all(" = " in caption or "%" in caption for caption in captions)
+    assert column(table_under(page, "Rejected"), 0) == ["broken.parquet"]
+    assert (
+        "the run before" in page.find_element(By.XPATH, "//section[h2='What was predicted']").text
+    )
+
+
+def test_what_comes_from_an_archive_is_text_and_never_runs(browser, nights):
+    page = shown(browser, runs(nights)[0] / "report.html")
+    assert HOSTILE_ID in column(table_under(page, "Rejected"), 2)
+    assert page.execute_script("return window.hacked") is None
+
+
+def test_tables_sort_by_number_and_by_name_both_ways(browser, nights):
+    page = shown(browser, runs(nights)[0] / "report.html")
+    table = table_under(page, "Slowest chunks")
+    heads = table.find_elements(By.CSS_SELECTOR, "th button")
+    for number, kind in ((0, str), (3, float)):
+        heads[number].click()
+        rising = list(map(kind, column(table, number)))
+        assert rising == sorted(rising)
+        assert heads[number].find_element(By.XPATH, "..").get_attribute("aria-sort") == "ascending"
+        heads[number].click()
+        assert list(map(kind, column(table, number))) == sorted(rising, reverse=True)
+
+
+def test_a_phone_shows_it_without_scrolling_sideways(browser, nights):
+    metrics = {"width": PHONE, "height": 800, "deviceScaleFactor": 1, "mobile": True}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    try:
+        page = shown(browser, runs(nights)[1] / "report.html")
+        assert page.execute_script("return document.documentElement.scrollWidth") <= PHONE
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def luminance(colour: str) -> float:
+    """Return the relative luminance of a CSS colour (WCAG 2.2)."""
+    channels = [int(part) / 255 for part in colour[colour.index("(") + 1 : -1].split(",")[:3]]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_light_and_dark_text_is_readable(browser, nights, scheme):
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    page = shown(browser, runs(nights)[1] / "report.html")
+    back = luminance(
+        page.find_element(By.TAG_NAME, "body").value_of_css_property("background-color")
+    )
+    assert (back < 0.1) == (scheme == "dark")
+    for selector in ("body", ".soft", "dt", "figcaption", "svg text"):
+        element = page.find_element(By.CSS_SELECTOR, selector)
+        name = "fill" if selector == "svg text" else "color"
+        text = luminance(element.value_of_css_property(name))
+        contrast = (max(text, back) + 0.05) / (min(text, back) + 0.05)
+        assert contrast >= 4.5, selector
+
+
+def test_a_report_can_be_made_again_without_its_archive(browser, nights, tmp_path, capsys):
+    moved = tmp_path / "moved"
+    shutil.copytree(nights, moved)
+    run = runs(moved)[1]
+    manifest = json.loads((run / "manifest.json").read_text())
+    manifest["outcome"]["archive"] = str(tmp_path / "gone")
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    assert main(["report", str(run)]) == 0
+    assert capsys.readouterr().out.strip().endswith("report.html")
+    page = shown(browser, run / "report.html")
+    sample = page.find_element(By.XPATH, "//section[h2='A random sample']")
+    assert "No image can be shown" in sample.text
+
+
+@pytest.mark.parametrize("broken", ["", "[]", '{"kind": "score", "outcome": {}}', '{"kind": 3}'])
+def test_a_broken_manifest_is_a_sentence(nights, tmp_path, capsys, broken):
+    shutil.copytree(runs(nights)[0], tmp_path / "run")
+    (tmp_path / "run/manifest.json").write_text(broken)
+    assert main(["report", str(tmp_path / "run")]) == 2
+    assert capsys.readouterr().err.startswith("digitsum: ")
+
+
+def test_two_models_are_compared_image_by_image(browser, nights, tmp_path, capsys):
+    command = f"compare --archive {nights}/archive --scores {nights}/scores --report {tmp_path}"
+    assert main(command.split()) == 0
+    said = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert said["images"] == 299
+    first, second = (
+        pa.concat_tables(
+            pq.read_table(part, partitioning=None) for part in sorted(model.glob("*/*.parquet"))
+        )
+        for model in sorted(nights.glob("scores/model=*"))
+    )
+    pairs = zip(
+        first["predicted_sum"].to_pylist(), second["predicted_sum"].to_pylist(), strict=True
+    )
+    same = sum(one == other for one, other in pairs if one is not None)
+    assert said["same"] == same
+    assert 0 < same < 299
+    page = shown(browser, tmp_path / "report.html")
+    assert len(page.find_elements(By.TAG_NAME, "img")) == min(24, 299 - same)
+
+
+def test_a_training_is_told_with_curves_and_worst_misses(browser, trained):
+    page = shown(browser, trained / "_runs/pair/report.html")
+    titles = [title.text for title in page.find_elements(By.TAG_NAME, "h2")]
+    assert titles[:4] == [
+        "Curves",
+        "What its confidence is worth",
+        "Hits and worst misses",
+        "Confusion",
+    ]
+    assert len(page.find_elements(By.TAG_NAME, "svg")) == 2
+    assert len(page.find_elements(By.TAG_NAME, "img")) == 3
+    assert column(table_under(page, "Epochs"), 0) == ["1", "2"]

@@ -1,0 +1,105 @@
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from digitsum.archive.schema import ReadOptions
+from digitsum.archive.synth import SynthConfig, synth
+from digitsum.cli import main
+from digitsum.errors import InputError
+from digitsum.model.bundle import packaged_bundle
+from digitsum.report.inspection import histogram, inspect
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory):
+    out = tmp_path_factory.mktemp("scored")
+    synth(SynthConfig(out=str(out / "archive"), images=40, shards=2, split="test"))
+    command = f"score --archive {out}/archive --scores {out}/scores --engine threads"
+    assert main([*command.split(), "--backend", "torch"]) == 0
+    return out
+
+
+def facts(found) -> dict[str, str]:
+    return dict(found.facts)
+
+
+def test_an_archive_is_told_by_its_shards_and_sums(scored):
+    found = inspect(str(scored / "archive"), ReadOptions())
+    assert found.kind == "archive"
+    assert facts(found)["images"] == "40 of 40x168 pixels"
+    assert facts(found)["labelled"] == "yes"
+    labels = pq.read_table(scored / "archive")["digit_sum"].to_numpy()
+    assert found.sums == tuple(np.bincount(labels).tolist())
+    assert len(found.images) == 20  # a shard's, of at most 24
+    assert [caption for _, caption in found.images] == [str(label) for label in labels[:20]]
+
+
+def test_an_archive_without_labels_is_told_too(tmp_path):
+    table = pa.table({"image": [bytes(16 * 24)] * 3})
+    pq.write_table(table, tmp_path / "a.parquet")
+    found = inspect(str(tmp_path), ReadOptions(height=16, width=24))
+    assert found.sums == ()
+    assert facts(found)["labelled"].startswith("no, ")
+    assert [caption for _, caption in found.images] == ["", "", ""]
+
+
+def test_an_empty_archive_is_told_too(tmp_path):
+    synth(SynthConfig(out=str(tmp_path), images=1, shards=1))
+    [shard] = tmp_path.glob("*.parquet")
+    pq.write_table(pq.read_table(shard).slice(1), shard)
+    assert inspect(str(tmp_path), ReadOptions()).images == ()
+
+
+def test_scores_are_told_by_model_and_run(scored):
+    found = inspect(str(scored / "scores"), ReadOptions())
+    assert found.kind == "scores"
+    [model] = [name for name in facts(found) if name.startswith("model=")]
+    assert facts(found)["current"] == model
+    assert facts(found)[model] == "40 images, 0 of them rejected"
+    assert sum(found.sums) == 40
+    assert len(found.images) == 24
+
+
+def test_a_scoring_run_is_told_by_its_manifest(scored):
+    [run] = (scored / "scores/_runs").glob("score-*")
+    found = inspect(str(run), ReadOptions())
+    assert found.kind == "run"
+    assert facts(found)["complete"] == "yes"
+    assert sum(found.sums) == 40
+
+
+def test_a_bundle_is_told_by_its_network_and_figures():
+    found = inspect(packaged_bundle(), ReadOptions())
+    assert found.kind == "bundle"
+    assert facts(found)["network"] == "counter"
+    assert "test accuracy" in facts(found)
+    assert sum(found.sums) == 5000
+
+
+@pytest.mark.parametrize("place", ["nowhere", "scores/_runs"])
+def test_what_is_nothing_of_the_kind_is_refused(scored, place):
+    with pytest.raises(InputError):
+        inspect(str(scored / place), ReadOptions())
+
+
+def test_the_command_draws_a_sheet_and_speaks_json(scored, tmp_path, capsys):
+    assert main(["inspect", str(scored / "scores"), "--json", "--sheet", f"{tmp_path}/s.png"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (said["kind"], sum(said["sums"])) == ("scores", 40)
+    assert (tmp_path / "s.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_sheet_of_a_bundle_is_refused(tmp_path, capsys):
+    assert main(["inspect", packaged_bundle(), "--sheet", f"{tmp_path}/s.png"]) == 2
+    assert "leave --sheet out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("counts", "line"),
+    [([0, 0, 4, 2, 0, 1], "2 █▄ ▂ 5"), ([5], "0 █ 0"), ([10_000, 1], "0 █▁ 1")],
+)
+def test_a_histogram_has_a_bar_for_each_sum_that_occurs(counts, line):
+    assert histogram(counts) == line
