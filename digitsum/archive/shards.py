@@ -131,6 +131,11 @@ def list_shards(archive: Location) -> tuple[Location, list[ListedFile]]:
     return archive, shards
 
 
+def archive_root(archive: Location) -> Location:
+    """Return the directory that shard paths are relative to; an archive may be a single shard."""
+    return archive.parent if archive.is_file() else archive
+
+
 def list_parquet(root: Location, below: str) -> list[ListedFile]:
     """Return the Parquet files below a directory of `root`, by path; [] where it is absent.
 

@@ -15,9 +15,10 @@ from digitsum.archive.images import Uint8Array
 from digitsum.archive.location import Location, locate
 from digitsum.archive.reading import read_chunk
 from digitsum.archive.scores import MODEL_KEY, Part, read_part
-from digitsum.archive.shards import Chunk, list_parquet, open_archive, plan_chunks
+from digitsum.archive.shards import Chunk, archive_root, list_parquet
 from digitsum.errors import InputError
 from digitsum.scoring.config import CompareConfig
+from digitsum.scoring.scored_chunk import find_scored_chunk
 
 NUM_EXAMPLES = 24
 
@@ -180,22 +181,20 @@ def _examples(
     parts: Mapping[str, Part],
     wanted: list[tuple[str, int]],
 ) -> Iterator[Disagreement]:
-    if not wanted:
-        return
-    archive = open_archive(config.archive, config.read)
-    chunks = {
-        (chunk.shard, chunk.first_row): chunk
-        for shard in archive.shards
-        for chunk in plan_chunks(shard, config.chunk_images)
-    }
+    archive = archive_root(locate(config.archive))
     for path, row in wanted:
         source = parts[path].source
-        chunk = chunks.get((source.shard, source.first_row))
-        if chunk is None or chunk.fingerprint != source.fingerprint:
-            continue
+        chunk = find_scored_chunk(
+            archive,
+            source.shard,
+            source.first_row,
+            source.fingerprint,
+            config.read,
+            config.chunk_images,
+        )
         tables = [_read(scores.join(f"{model}/{path}")) for model in models]
         said = [table.slice(row, 1).to_pylist()[0] for table in tables]
-        yield Disagreement(_pixels(archive.root, chunk, config, row), said[0], said[1])
+        yield Disagreement(_pixels(archive, chunk, config, row), said[0], said[1])
 
 
 def _pixels(root: Location, chunk: Chunk, config: CompareConfig, row: int) -> Uint8Array:

@@ -19,13 +19,13 @@ import pyarrow.parquet as pq
 from digitsum.archive.images import Uint8Array
 from digitsum.archive.location import Location, locate
 from digitsum.archive.reading import read_chunk
-from digitsum.archive.schema import DEFAULT_SHAPE, ImageShape, ReadOptions
+from digitsum.archive.schema import ReadOptions
 from digitsum.archive.scores import PartSource, part_path
-from digitsum.archive.shards import Chunk, ListedFile, plan_chunks, read_shard
 from digitsum.errors import DigitsumError, InputError
 from digitsum.model.distributions import Distributions
 from digitsum.runs import MANIFEST_FILE
 from digitsum.scoring.quarantine import DIRECTORY
+from digitsum.scoring.scored_chunk import find_scored_chunk
 from digitsum.scoring.status import last_runs
 
 SAMPLE_IMAGES = 24
@@ -137,7 +137,14 @@ def _sample(scores: Location, manifest: Mapping[str, Any]) -> tuple[Sampled, ...
     found: list[Sampled] = []
     for number in sorted(chosen.tolist()):
         said = scored[number]
-        chunk = _chunk_of(archive, said, read, config["chunk_images"], scores)
+        chunk = find_scored_chunk(
+            archive,
+            said["shard"],
+            said["first_row"],
+            said["fingerprint"],
+            read,
+            config["chunk_images"],
+        )
         rows = next(read_chunk(archive, chunk, read))
         source = PartSource(
             outcome["model_digest"],
@@ -153,23 +160,3 @@ def _sample(scores: Location, manifest: Mapping[str, Any]) -> tuple[Sampled, ...
             [score] = table.slice(row, 1).to_pylist()
             found.append(Sampled(rows.pixels[row], score, chunk.shard))
     return tuple(found[:SAMPLE_IMAGES])
-
-
-def _chunk_of(
-    archive: Location,
-    said: Mapping[str, Any],
-    read: ReadOptions,
-    chunk_images: int,
-    scores: Location,
-) -> Chunk:
-    """Return the chunk that a manifest names; raises InputError where its shard has changed."""
-    info = archive.join(said["shard"]).info()
-    file = ListedFile(said["shard"], info.size or 0, info.mtime_ns or 0)
-    shard = read_shard(archive, file, read, DEFAULT_SHAPE)
-    height, _, width = said["fingerprint"].rpartition("shape=")[2].partition("x")
-    if shard.shape != ImageShape(int(height), int(width)):
-        shard = read_shard(archive, file, read, ImageShape(int(height), int(width)))
-    for chunk in plan_chunks(shard, chunk_images):
-        if (chunk.first_row, chunk.fingerprint) == (said["first_row"], said["fingerprint"]):
-            return chunk
-    raise InputError(f"{said['shard']}: was changed since it was scored into {scores.uri}")

@@ -65,8 +65,8 @@ COMMANDS = [(str(block), command) for block in ALL for command in commands(block
 
 
 def test_there_is_something_to_test():
-    assert len(ALL) > 15
-    assert len(COMMANDS) > 15
+    assert len(ALL) > 10
+    assert len(COMMANDS) > 10
 
 
 @pytest.mark.parametrize(("place", "arguments"), COMMANDS, ids=lambda x: " ".join(x)[:60])
@@ -84,8 +84,8 @@ def test_commands_are_understood(place, arguments, monkeypatch):
 def test_completions_are_printed(shell, capsys):
     with pytest.raises(SystemExit) as ended:
         main(["--tyro-print-completion", shell])
-    assert ended.value.code == 0
-    assert "evaluate" in capsys.readouterr().out
+    assert not ended.value.code
+    assert "digitsum" in capsys.readouterr().out
 
 
 @pytest.fixture(scope="module")

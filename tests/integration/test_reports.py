@@ -16,9 +16,7 @@ from selenium.webdriver.common.by import By
 
 from digitsum.archive.synth import SynthConfig, synth
 from digitsum.cli import main
-from digitsum.model.bundle import save_bundle
-from digitsum.model.counter import CounterNetwork
-from digitsum.model.counter_config import CounterConfig
+from digitsum.model.bundle import load_bundle, packaged_bundle, save_bundle
 
 PHONE = 390
 HOSTILE_ID = "<script>window.hacked = 1</script>"
@@ -42,7 +40,7 @@ def nights(tmp_path_factory) -> Path:
     """Score an archive with a hostile id, a bad image and a bad shard, on two nights."""
     out = tmp_path_factory.mktemp("nights")
     archive = out / "archive"
-    synth(SynthConfig(out=str(archive), images=300, shards=4, width=96, digits=2))
+    synth(SynthConfig(out=str(archive), images=300, shards=4))
     odd = archive / "shard-00001.parquet"
     table = pq.read_table(odd)
     ids = table["image_id"].to_pylist()
@@ -60,18 +58,28 @@ def nights(tmp_path_factory) -> Path:
     return out
 
 
-def bundle(directory: Path, name: str) -> Path:
-    uri = directory / "bundles" / name
+def bundle(directory: Path, name: str) -> str:
+    """Give the bundle that comes with digitsum, or one that was made a little worse."""
+    if name == "first":
+        return packaged_bundle()
+    uri = directory / "worse"
     if not uri.exists():
-        torch.manual_seed(len(name))
-        sizes = dict.fromkeys(("stem_channels", "body_channels", "row_channels"), 4)
-        network = CounterNetwork(
-            CounterConfig(40, 96, 2, max_digits=3, column_channels=8, num_mixers=1, **sizes)
-        )
+        packaged = load_bundle(packaged_bundle())
+        torch.manual_seed(0)
         with torch.no_grad():
-            network.head.weight.mul_(50)  # else it would read the same on all images
-        save_bundle(str(uri), "counter", network, metrics={}, card="", pixel_scale=1 / 255)
-    return uri
+            for weights in packaged.network.parameters():
+                weights += (
+                    0.1 * weights.std() * torch.randn_like(weights) if weights.ndim > 1 else 0
+                )
+        save_bundle(
+            str(uri),
+            "counter",
+            packaged.network,
+            metrics={},
+            card="",
+            pixel_scale=packaged.pixel_scale,
+        )
+    return str(uri)
 
 
 def score(directory: Path, name: str) -> None:

@@ -399,6 +399,7 @@ def test_a_run_over_what_is_done_scores_nothing_and_completes(
         "complete": True,
         "why_incomplete": None,
         "rejected_shards": {},
+        "reference": None,
         "chunks": [],
     }
     plan = json.loads((manifest.parent / "plan.json").read_text())
