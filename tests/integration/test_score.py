@@ -1,8 +1,10 @@
 import io
 import json
 import os
+import re
 import shutil
 import time
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import ray
 import torch
 from PIL import Image
 
@@ -23,6 +26,7 @@ from digitsum.scoring import actors
 from digitsum.scoring.actors import map_chunks
 from digitsum.scoring.config import ActorOptions
 
+METRICS_WAIT_S = 60
 pytestmark = pytest.mark.usefixtures("one_ray")
 
 
@@ -329,3 +333,22 @@ class WaitForAnother:
                 return {"met": True}
             time.sleep(0.05)
         return {"met": False}
+
+
+def test_prometheus_is_told_of_the_images_and_of_their_batches(reader, unlabelled, tmp_path):
+    assert score(unlabelled, tmp_path / "scores", reader / "bundle") == 0
+    [run] = (tmp_path / "scores/_runs").glob("score-*")
+    [node] = [node for node in ray.nodes() if node["Alive"]]
+    endpoint = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+    pattern = re.compile(
+        rf"^ray_digitsum_(\w+){{.*run=\"{re.escape(run.name)}\".*}} ([\d.e+]+)$", re.M
+    )
+    ended = time.monotonic() + METRICS_WAIT_S
+    told: dict[str, float] = {}
+    while told.get("images_scored_total") != 500 and time.monotonic() < ended:
+        time.sleep(1)
+        body = urllib.request.urlopen(endpoint, timeout=10).read().decode()
+        told = {name: float(value) for name, value in pattern.findall(body)}
+    assert told["images_scored_total"] == 500
+    assert told["chunks_total"] == told["chunk_seconds_count"] == told["batch_seconds_count"] == 3
+    assert "images_rejected_total" not in told
