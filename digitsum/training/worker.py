@@ -19,6 +19,7 @@ import ray.train
 import torch
 import torch.distributed
 from ray.train.torch import get_device, prepare_model
+from ray.train.v2._internal.execution import context as ray_train_context
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -49,8 +50,10 @@ def train_worker(settings: dict[str, Any]) -> None:
     config: TrainConfig = settings["config"]
     recipe = config.recipe
     context = ray.train.get_context()
-    # Ray Train repeats what each worker reports, several lines an epoch.
-    logging.getLogger("ray.train").setLevel(logging.WARNING)
+    # Ray Train repeats what each worker reports, several lines an epoch; one of its loggers goes by
+    # its file's name.
+    for chatter in ("ray.train", ray_train_context.__file__):
+        logging.getLogger(chatter).setLevel(logging.WARNING)
     device = get_device()
     # Ray gives a worker one thread; the cores of a node are shared by the workers on it.
     cores = max(1, len(os.sched_getaffinity(0)) // context.get_local_world_size())
