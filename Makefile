@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: install demo test test-fast faults lint browser results package-bundle bench lock clean
+.PHONY: install demo test test-fast faults lint browser architecture results package-bundle bench lock clean
 
 install: $(INSTALLED)
 
@@ -50,6 +50,10 @@ bench: $(INSTALLED)
 	$(PYTHON) -m venv build/bench
 	build/bench/bin/pip install --quiet --requirement benchmarks/peers.txt
 	$(BIN)/python benchmarks/scoring.py
+
+# The picture in docs/architecture.md.
+architecture: $(INSTALLED)
+	$(BIN)/python docs/architecture.py
 
 # What `make install` installs, in a fresh environment; the CPU build's mark is left out, so that the
 # same pin takes the CUDA build where pip offers that.
