@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from digitsum.archive.reading import BATCH_ROWS
 from digitsum.model.bundle import load_bundle, packaged_bundle
 from digitsum.model.networks import to_input
 from digitsum.model.torch_predictor import TorchPredictor
@@ -36,7 +37,7 @@ def gpu(bundle_uri: str, device: str, batch_size: int, num_batches: int) -> None
     network = bundle.network.to(device).to(memory_format=torch.channels_last)
     resident = torch.from_numpy(pixels).to(device).split(batch_size)
     staged = torch.from_numpy(pixels)
-    if device == "cuda":
+    if torch.device(device).type == "cuda":
         staged = staged.pin_memory()
 
     @torch.inference_mode()
@@ -45,14 +46,16 @@ def gpu(bundle_uri: str, device: str, batch_size: int, num_batches: int) -> None
             network.posterior(network(to_input(batch, bundle.pixel_scale)).float(), None)
 
     one = torch.ones(MATRIX, MATRIX, device=device)
-    whole = len(pixels) / _seconds(lambda: predictor.predict(pixels), device)
+    # As scoring gives them.
+    blocks = [pixels[i : i + BATCH_ROWS] for i in range(0, len(pixels), BATCH_ROWS)]
+    whole = len(pixels) / _seconds(lambda: [predictor.predict(b) for b in blocks], device)
     alone = len(pixels) / _seconds(forward, device)
     copying = len(pixels) / _seconds(lambda: staged.to(device, non_blocking=True).sum(), device)
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         network(to_input(resident[0][:1], bundle.pixel_scale))
     flop = counter.get_total_flops()
     roof = 2 * MATRIX**3 / _seconds(lambda: one @ one, device)
-    name = torch.cuda.get_device_name() if device == "cuda" else "CPU"
+    name = "CPU" if device == "cpu" else torch.cuda.get_device_name(device)
     print(
         f"{name}, batches of {batch_size:,}: {whole:,.0f} images/s in all, {alone:,.0f} by the "
         f"network alone, {copying:,.0f} copied; {whole / min(alone, copying):.2f} of the slower. "
@@ -66,7 +69,7 @@ def _seconds(work: Callable[[], object], device: str) -> float:
     for _ in range(ROUNDS + 1):
         started = time.perf_counter()
         work()
-        if device == "cuda":
+        if torch.device(device).type == "cuda":
             torch.cuda.synchronize()
         times.append(time.perf_counter() - started)
     return statistics.median(times[1:])  # the first one warms up

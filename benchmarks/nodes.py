@@ -48,7 +48,9 @@ def nodes(counts: list[int], seconds: float) -> None:
         if child == 0:
             _measure(count, seconds)
             os._exit(0)
-        os.waitpid(child, 0)
+        _, status = os.waitpid(child, 0)
+        if status:
+            raise SystemExit(f"{count} nodes: ended with status {status}.")
 
 
 def _measure(num_nodes: int, seconds: float) -> None:

@@ -111,8 +111,8 @@ def plain_loop(uri: str) -> None:
     archive = open_archive(uri, config.read)
     images = LabelledChunks.of(archive, "train")
     blocks = list(read_pieces(images, train_share(images, config, 1, 0), config, num_threads=1))
-    pixels = torch.cat([torch.from_numpy(block) for block, _ in blocks])
-    sums = torch.cat([torch.from_numpy(block) for _, block in blocks])
+    pixels = torch.cat([torch.from_numpy(block.pixels) for block in blocks])
+    sums = torch.cat([torch.from_numpy(block.sums) for block in blocks])
     shape = archive.shards[0].shape
     network = build_network(
         "counter", {"height": shape.height, "width": shape.width, "num_digits": 4, "max_digits": 8}

@@ -60,7 +60,7 @@ class BatchPredictor(ABC):
     def predict(self, pixels: Uint8Array) -> Predictions:
         """Return the predictions for images uint8 (n, height, width), `batch_size` at a time."""
         mapped = self._threads.map if self._threads else map
-        return join_predictions(list(mapped(self._predict, self._batches(pixels))))
+        return _joined(list(mapped(self._predict, self._batches(pixels))))
 
     def _batches(self, pixels: Uint8Array) -> list[Uint8Array]:
         """Return images, `batch_size` at a time; one batch of none where there are none."""
@@ -69,7 +69,7 @@ class BatchPredictor(ABC):
 
     @torch.inference_mode()
     def _predict(self, pixels: Uint8Array) -> Predictions:
-        return to_predictions(self._posterior(pixels))
+        return _predictions(self._posterior(pixels))
 
     @abstractmethod
     def _posterior(self, pixels: Uint8Array) -> Posterior:
@@ -132,7 +132,7 @@ def _has_openvino() -> bool:
     return is_x86 and find_spec("openvino") is not None
 
 
-def to_predictions(posterior: Posterior) -> Predictions:
+def _predictions(posterior: Posterior) -> Predictions:
     """Return, in memory of the CPU, what a network said of b images."""
     most_probable = posterior.sum_log_probs.max(dim=1)
     return Predictions(
@@ -157,7 +157,7 @@ def _numpy(tensor: torch.Tensor, dtype: torch.dtype) -> npt.NDArray[Any]:
     return array
 
 
-def join_predictions(batches: Sequence[Predictions]) -> Predictions:
+def _joined(batches: Sequence[Predictions]) -> Predictions:
     """Return the predictions of consecutive batches as one."""
     readings = [batch.readings for batch in batches if batch.readings is not None]
     return Predictions(

@@ -11,8 +11,7 @@ import torch
 from digitsum.archive.images import Uint8Array
 from digitsum.model.bundle import Bundle
 from digitsum.model.networks import to_input
-from digitsum.model.predictions import Predictions
-from digitsum.model.predictor import BatchPredictor, join_predictions, to_predictions
+from digitsum.model.predictor import BatchPredictor
 from digitsum.model.sum_network import Posterior, SumNetwork
 
 
@@ -44,16 +43,6 @@ class TorchPredictor(BatchPredictor):
         self._temperature = bundle.temperature
 
     @torch.inference_mode()
-    def predict(self, pixels: Uint8Array) -> Predictions:
-        """Return the predictions for images uint8 (n, height, width), `batch_size` at a time."""
-        if self._device.type == "cpu":
-            return super().predict(pixels)
-        # All batches are enqueued before the first result is waited for: copying and launching go
-        # on beside what the GPU computes.
-        posteriors = [self._posterior(batch) for batch in self._batches(pixels)]
-        return join_predictions([to_predictions(posterior) for posterior in posteriors])
-
-    @torch.inference_mode()
     def column_probs(self, pixels: Uint8Array) -> npt.NDArray[np.float32] | None:
         """Return what each column emits, float32 (n, columns, 11), blank first.
 
@@ -78,6 +67,7 @@ class TorchPredictor(BatchPredictor):
         writable = pixels if pixels.flags.writeable else pixels.copy()
         images = torch.from_numpy(writable)
         if self._device.type == "cuda":
+            # Pinned, a copy runs at the bus's full speed, and this thread need not wait for it.
             images = images.pin_memory().to(self._device, non_blocking=True)
         logits: torch.Tensor = self._network(to_input(images, self._pixel_scale))
         return logits.float().div_(self._temperature)

@@ -37,13 +37,15 @@ def comparison_page(found: Comparison, archive_uri: str) -> Page:
         f"Under each image what {first} said, then what {second} said; those first of which both "
         "were sure. What is right only a person can tell."
     ]
+    if found.not_shown:
+        text.append(f"Some cannot be shown: {found.not_shown}")
     return Page(
         title=f"{first} and {second}",
         summary=f"What two models say of the images of {archive_uri}.",
         facts=facts,
         sections=[
             Section("Where they differ", text=text, pictures=pictures)
-            if pictures
+            if differ
             else Section("Where they differ", text=["On no image."])
         ],
     )

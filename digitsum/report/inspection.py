@@ -5,30 +5,38 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.dataset as ds
 
 from digitsum.archive.images import Uint8Array
 from digitsum.archive.location import Location, locate
 from digitsum.archive.reading import read_chunk
 from digitsum.archive.schema import ReadOptions
 from digitsum.archive.scores import CURRENT_FILE, MODEL_KEY
-from digitsum.archive.shards import Archive, open_archive, open_parquet, plan_chunks
-from digitsum.errors import InputError
+from digitsum.archive.shards import (
+    DAMAGED,
+    Archive,
+    list_parquet,
+    open_archive,
+    open_parquet,
+    plan_chunks,
+)
+from digitsum.errors import InputError, one_line
 from digitsum.model.bundle import CONFIG_FILE, METRICS_FILE, load_bundle, num_parameters
+from digitsum.model.distributions import Distributions
 from digitsum.report.captions import score_caption
 from digitsum.report.contact_sheet import NUM_IMAGES
 from digitsum.runs import MANIFEST_FILE, RUNS_DIRECTORY
 from digitsum.scoring.config import StatusConfig
-from digitsum.scoring.review import read_manifest, review_scoring
+from digitsum.scoring.review import read_manifest, sample_of
 from digitsum.scoring.status import status
 
 _BARS = " ▁▂▃▄▅▆▇█"
-_MOST_SHARDS_COUNTED = 1000
+_MOST_FILES_COUNTED = 1000
+_GREATEST_SUM = 10_000
 
 
 @dataclass(frozen=True)
@@ -47,7 +55,12 @@ class Inspected:
 
     def to_json(self) -> dict[str, Any]:
         """Return all but the images as one object."""
-        return {"path": self.uri, "kind": self.kind, **dict(self.facts), "sums": list(self.sums)}
+        return {
+            "path": self.uri,
+            "kind": self.kind,
+            "facts": dict(self.facts),
+            "sums": list(self.sums),
+        }
 
     def lines(self) -> list[str]:
         """Return what a person reads."""
@@ -72,6 +85,18 @@ def histogram(counts: Sequence[int]) -> str:
 def inspect(uri: str, read: ReadOptions) -> Inspected:
     """Return what a place holds; raises InputError where it is nothing that digitsum knows."""
     place = locate(uri)
+    try:
+        return _inspected(place, read)
+    except (*DAMAGED, OSError, LookupError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(
+            f"{place.uri}: cannot be understood ({type(error).__name__}: {one_line(error)}): it is "
+            "damaged, or of another version of digitsum."
+        ) from error
+
+
+def _inspected(place: Location, read: ReadOptions) -> Inspected:
+    if place.is_file():
+        return _archive(place, read)
     if place.join(MANIFEST_FILE).is_file():
         return _run(place)
     if place.join(CONFIG_FILE).is_file():
@@ -101,51 +126,69 @@ def _archive(place: Location, read: ReadOptions) -> Inspected:
         ("columns", ", ".join(f"{field.name} {field.type}" for field in schema)),
         ("labelled", "yes" if is_labelled else f"no, there is no column {read.label_column!r}"),
     ]
-    sums = _label_counts(archive, read) if is_labelled else ()
-    if is_labelled and len(archive.shards) > _MOST_SHARDS_COUNTED:
-        facts.append(("sums are of", f"the first {_MOST_SHARDS_COUNTED:,} shards"))
+    some = archive.shards[:_MOST_FILES_COUNTED]
+    if is_labelled and len(archive.shards) > len(some):
+        facts.append(("sums are of", f"the first {len(some):,} shards"))
+    sums = _Sums()
+    for shard in some if is_labelled else ():
+        sums.count(archive.root.join(shard.file.path), read.label_column)
     images = _first_images(archive, read, is_labelled)
-    return Inspected(place.uri, "archive", tuple(facts), sums, images)
+    return Inspected(place.uri, "archive", tuple(facts), sums.counts, images)
 
 
-def _label_counts(archive: Archive, read: ReadOptions) -> tuple[int, ...]:
-    counts = np.zeros(0, np.int64)
-    for shard in archive.shards[:_MOST_SHARDS_COUNTED]:
-        location = archive.root.join(shard.file.path)
-        try:
-            with open_parquet(location) as parquet:
-                labels = parquet.read([read.label_column]).column(0).drop_null()
-            found = np.bincount(labels.cast(pa.int64()).to_numpy())
-        except (OSError, pa.ArrowException, ValueError, KeyError) as error:
+class _Sums:
+    """Images by their sum, counted file by file."""
+
+    def __init__(self) -> None:
+        self.counts: tuple[int, ...] = ()
+        self.num_rows = self.num_null = 0
+
+    def count(self, location: Location, column: str) -> None:
+        """Count a column of a file; raises InputError where it holds no sums."""
+        with open_parquet(location) as parquet:
+            if column not in parquet.schema_arrow.names:
+                raise InputError(f"{location.uri}: has no column {column!r}; name the sums.")
+            values = parquet.read([column]).column(0)
+        known = values.drop_null().cast(pa.int64()).to_numpy()
+        if len(known) and not 0 <= known.min() <= known.max() <= _GREATEST_SUM:
             raise InputError(
-                f"{location.uri}: column {read.label_column!r} holds no sums ({error}); correct "
-                "--label-column."
-            ) from error
-        longer = np.zeros(max(len(counts), len(found)), np.int64)
-        longer[: len(counts)] += counts
-        longer[: len(found)] += found
-        counts = longer
-    return tuple(map(int, counts))
+                f"{location.uri}: column {column!r} holds {known.min()} to {known.max()}, which "
+                "are no sums of digits; correct --label-column."
+            )
+        self.num_rows += len(values)
+        self.num_null += values.null_count
+        found = np.bincount(known).tolist()
+        added = zip_longest(self.counts, found, fillvalue=0)
+        self.counts = tuple(one + other for one, other in added)
 
 
 def _first_images(
     archive: Archive, read: ReadOptions, is_labelled: bool
 ) -> tuple[tuple[Uint8Array, str], ...]:
-    chunks = [chunk for shard in archive.shards for chunk in plan_chunks(shard, 1)][:1]
-    for chunk in chunks:
-        rows = next(read_chunk(archive.root, chunk, read, labels=is_labelled))
-        found = []
-        for row, pixels in enumerate(rows.pixels[:NUM_IMAGES]):
-            known = "" if rows.digit_sums is None else str(rows.digit_sums[row])
-            found.append((pixels, rows.errors.get(row, known)))
-        return tuple(found)
-    return ()
+    chunks = (chunk for shard in archive.shards for chunk in plan_chunks(shard, 1))
+    chunk = next(chunks, None)
+    if chunk is None:
+        return ()
+    rows = next(read_chunk(archive.root, chunk, read))
+    captions = [""] * len(rows.pixels)
+    if is_labelled:
+        with open_parquet(archive.root.join(chunk.shard)) as parquet:
+            labels = parquet.read_row_group(chunk.row_groups[0], [read.label_column]).column(0)
+        known = labels.slice(0, NUM_IMAGES).to_pylist()
+        captions[: len(known)] = ["" if label is None else str(label) for label in known]
+    return tuple(
+        (pixels, rows.errors.get(row, captions[row]))
+        for row, pixels in enumerate(rows.pixels[:NUM_IMAGES])
+    )
 
 
 def _bundle(place: Location) -> Inspected:
     bundle = load_bundle(place.uri)
     file = place.join(METRICS_FILE)
-    metrics = json.loads(file.read_bytes()) if file.is_file() else {}
+    try:
+        metrics = json.loads(file.read_bytes()) if file.is_file() else {}
+    except ValueError:
+        metrics = {}
     weights = sum(tensor.nbytes for tensor in bundle.network.state_dict().values())
     facts = [
         ("model", bundle.digest),
@@ -166,26 +209,27 @@ def _bundle(place: Location) -> Inspected:
 
 def _run(place: Location) -> Inspected:
     manifest = read_manifest(place)
+    kind, outcome = manifest.get("kind"), manifest["outcome"]
+    if kind not in ("score", "train"):
+        raise InputError(f"{place.uri}: its {MANIFEST_FILE} is not that of a run of digitsum.")
     facts = [
-        ("kind", str(manifest.get("kind"))),
-        ("began", str(manifest.get("started"))),
-        ("ended", str(manifest.get("ended"))),
-        ("command", " ".join(map(str, manifest.get("command", [])))),
+        ("of", kind),
+        ("began", manifest["started"]),
+        ("ended", manifest["ended"]),
+        ("command", " ".join(manifest["command"])),
+        ("model", outcome["model_digest"]),
     ]
-    if manifest.get("kind") != "score":
-        best = manifest.get("outcome", {}).get("best", {})
-        facts += [(name.replace("_", " "), str(value)) for name, value in best.items()]
+    if kind == "train":
+        facts += [(name.replace("_", " "), str(value)) for name, value in outcome["best"].items()]
         return Inspected(place.uri, "run", tuple(facts))
-    review = review_scoring(place)
-    outcome = review.outcome
-    predicted = review.distributions().get("this run")
+    predicted = Distributions.from_json(outcome["predicted"])
     facts += [
-        ("model", str(outcome.get("model_digest"))),
-        ("images", f"{outcome.get('images', 0):,}, {outcome.get('rejected', 0):,} rejected"),
-        ("images/s", f"{outcome.get('images_per_s', 0):,.0f}"),
-        ("complete", "yes" if outcome.get("complete") else str(outcome.get("why_incomplete"))),
+        ("images", f"{outcome['images']:,}, {outcome['rejected']:,} rejected"),
+        ("images/s", f"{outcome['images_per_s']:,.0f}"),
+        ("complete", "yes" if outcome["complete"] else str(outcome["why_incomplete"])),
     ]
-    images = tuple((found.pixels, score_caption(found.score)) for found in review.sample)
+    sample, _ = sample_of(place.parent.parent, manifest)
+    images = tuple((found.pixels, score_caption(found.score)) for found in sample)
     return Inspected(place.uri, "run", tuple(facts), predicted.sums if predicted else (), images)
 
 
@@ -195,9 +239,16 @@ def _scores(place: Location) -> Inspected:
     models = [name for name in place.directories() if name.startswith(f"{MODEL_KEY}=")]
     sums: tuple[int, ...] = ()
     for name in models:
-        number, rejected, counts = _scored(place, name)
-        facts.append((name, f"{number:,} images, {rejected:,} of them rejected"))
-        sums = counts if name == found.current or not sums else sums
+        files = list_parquet(place, name)
+        counted = _Sums()
+        for file in files[:_MOST_FILES_COUNTED]:
+            counted.count(place.join(file.path), "predicted_sum")
+        said = f"{counted.num_rows:,} images, {counted.num_null:,} of them rejected"
+        more = len(files) > _MOST_FILES_COUNTED
+        facts.append(
+            (name, f"{said}, in the first {_MOST_FILES_COUNTED:,} parts" if more else said)
+        )
+        sums = counted.counts if name == found.current or not sums else sums
     facts += [(run.name, run.sentence()) for run in found.runs[:3]]
     images: tuple[tuple[Uint8Array, str], ...] = ()
     scored = [run.name for run in found.runs if run.outcome.get("images")]
@@ -205,18 +256,3 @@ def _scores(place: Location) -> Inspected:
         inspected = _run(place.join(f"{RUNS_DIRECTORY}/{scored[0]}"))
         images = inspected.images
     return replace(Inspected(place.uri, "scores", tuple(facts), sums), images=images)
-
-
-def _scored(place: Location, model: str) -> tuple[int, int, tuple[int, ...]]:
-    """Return the rows of a model's scores, those rejected, and the images by predicted sum."""
-    dataset = ds.dataset(place.join(model).path, filesystem=place.filesystem)
-    table = dataset.to_table(columns=["predicted_sum"])
-    sums = table["predicted_sum"]
-    known = sums.drop_null()
-    counts = pc.value_counts(known).to_pylist() if len(known) else []
-    by_sum = {pair["values"]: pair["counts"] for pair in counts}
-    return (
-        len(sums),
-        sums.null_count,
-        tuple(by_sum.get(number, 0) for number in range(max(by_sum, default=-1) + 1)),
-    )

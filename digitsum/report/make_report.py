@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
@@ -52,36 +53,38 @@ def report_of(run: Location) -> list[str]:
     """
     try:
         return [make_report(run).name]
-    except (DigitsumError, OSError) as error:
+    except DigitsumError as error:
         sys.stderr.write(f"no report was made: {error}\n")
-        return []
+    except Exception:
+        sys.stderr.write(f"no report was made:\n{traceback.format_exc()}")
+    return []
 
 
 def _page(run: Location, manifest: Mapping[str, Any]) -> Page:
     if manifest["kind"] == "score":
-        return score_page(review_scoring(run))
+        return score_page(review_scoring(run, manifest))
     history = history_from_json(run.join(CURVES_FILE).read_bytes())
-    validated, bundle = _validated(manifest)
-    return train_page(manifest, history, validated, bundle)
-
-
-def _validated(manifest: Mapping[str, Any]) -> tuple[EvaluationTotals | None, Bundle | None]:
-    """Return how a run's model does on what it was validated on; None where either is gone."""
     try:
-        bundle = load_bundle(manifest["outcome"]["bundle"])
-        if bundle.digest != manifest["outcome"]["model_digest"]:
-            return None, None
-        config = _train_config(manifest["config"])
-        totals = EvaluationTotals(max_sum(bundle.network.config.max_digits) + 1)
-        predictor = make_predictor(bundle)
-        first_row = 0
-        for pixels, sums in validated_images(config):
-            names = pa.array([f"validation {first_row + i}" for i in range(len(sums))])
-            rows = Rows(first_row, names, pixels, {}, sums)
-            totals.count(rows, predictor.predict(pixels))
-            first_row += len(sums)
-    except DigitsumError:
-        return None, None
+        return train_page(manifest, history, _validated(manifest))
+    except DigitsumError as error:
+        return train_page(manifest, history, str(error))
+
+
+def _validated(manifest: Mapping[str, Any]) -> tuple[EvaluationTotals, Bundle]:
+    """Return how a run's model does on what it was validated on; InputError where it is gone."""
+    outcome = manifest["outcome"]
+    bundle = load_bundle(outcome["bundle"])
+    if bundle.digest != outcome["model_digest"]:
+        raise InputError(f"{bundle.uri}: is another run's by now.")
+    config = _train_config({**manifest["config"], **outcome["learned_from"]})
+    totals = EvaluationTotals(max_sum(bundle.network.config.max_digits) + 1)
+    predictor = make_predictor(bundle)
+    first_row = 0
+    for pixels, sums in validated_images(config):
+        names = pa.array([f"validation {first_row + i}" for i in range(len(sums))])
+        rows = Rows(first_row, names, pixels, {}, sums)
+        totals.count(rows, predictor.predict(pixels))
+        first_row += len(sums)
     return totals, bundle
 
 

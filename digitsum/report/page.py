@@ -1,18 +1,20 @@
 """A report as a page: one HTML file that holds all it shows, and asks nothing of any server.
 
 What a page is made of is plain data; `render` alone knows HTML. Everything that comes from an
-archive, a name or a reason, is escaped by the template. Scripts and requests that are not in the
-file itself are forbidden to the browser by the page's own content security policy.
+archive, a name or a reason, is escaped by the template. Requests, and any script but the one that
+sorts tables, are forbidden to the browser by the page's own content security policy.
 """
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import re
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -28,6 +30,7 @@ from digitsum.archive.publish import publish_bytes
 from digitsum.report.figures import DOTS_PER_INCH
 
 REPORT_FILE = "report.html"
+TEMPLATES = Path(__file__).parent / "templates"
 
 # Drawn in this colour, and then in that of the page's text, light or dark.
 _INK = "#010203"
@@ -116,7 +119,14 @@ def render(page: Page) -> bytes:
         lstrip_blocks=True,
     )
     environment.filters["cell"] = format_cell
-    return environment.get_template("page.html.jinja").render(page=page).encode()
+    script = (TEMPLATES / "sort.js").read_text()
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    template = environment.get_template("page.html.jinja")
+    return template.render(
+        page=page,
+        script=Markup(script),
+        script_hash=f"sha256-{digest}",
+    ).encode()
 
 
 def format_cell(value: Cell) -> str:

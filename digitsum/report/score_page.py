@@ -93,10 +93,10 @@ def _rate(outcome: Mapping[str, Any]) -> Section | None:
     starts, ends, rows = np.array(spans).T
     origin = starts.min()
     edges = np.linspace(0, max(ends.max() - origin, 1e-3), _RATE_BINS + 1)
-    begun, ended = starts - origin, np.maximum(ends - origin, starts - origin + 1e-6)
-    overlap = np.minimum(ended[:, None], edges[1:]) - np.maximum(begun[:, None], edges[:-1])
-    done = (overlap.clip(0) * (rows / (ended - begun))[:, None]).sum(axis=0)
-    rate = done / np.diff(edges)
+    begun = starts - origin
+    taken = np.maximum(ends - starts, 1e-6)
+    done = [float((rows * ((edge - begun) / taken).clip(0, 1)).sum()) for edge in edges]
+    rate = np.diff(done) / np.diff(edges)
     with chart_style():
         figure = new_figure()
         axes = figure.subplots()

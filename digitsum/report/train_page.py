@@ -22,10 +22,9 @@ _COLOURS = {"train": "#2f7ed8", "validation": "#c8741a"}
 def train_page(
     manifest: Mapping[str, Any],
     history: Sequence[Epoch],
-    validated: EvaluationTotals | None,
-    bundle: Bundle | None,
+    validated: tuple[EvaluationTotals, Bundle] | str,
 ) -> Page:
-    """Return the page of a run; without `validated` and `bundle`, of its curves alone."""
+    """Return the page of a run; `validated` is what its bundle does, or why that is not known."""
     best = best_epoch(history)
     config = manifest["config"]
     seconds = sum(epoch.seconds for epoch in history)
@@ -41,14 +40,15 @@ def train_page(
     sections = [
         Section("Curves", charts=[_curve(history, "loss"), _curve(history, "accuracy")]),
     ]
-    if validated is not None and bundle is not None:
-        evaluation = validated.evaluation()
+    if not isinstance(validated, str):
+        totals, bundle = validated
+        evaluation = totals.evaluation()
         facts += evaluation_facts(evaluation)[2:5]
         predictor = TorchPredictor(bundle, batch_size=1)
         sections += evaluation_sections(
             evaluation,
-            validated.hits,
-            validated.worst_misses,
+            totals.hits,
+            totals.worst_misses,
             partial(explain, predictor),
             "images that were validated on",
         )
@@ -56,10 +56,7 @@ def train_page(
         sections.append(
             Section(
                 "What it is worth",
-                text=[
-                    "Its bundle, or what it was validated on, is not where it was any more: only "
-                    "the curves can be shown."
-                ],
+                text=[f"Only the curves can be shown: {validated}"],
             )
         )
     sections += [_epochs(history), _origin(manifest)]

@@ -19,6 +19,7 @@ from digitsum.faults import fault_point
 from digitsum.model.bundle import Bundle
 from digitsum.model.distributions import Distributions
 from digitsum.prefetch import prefetched
+from digitsum.retries import retried
 from digitsum.scoring.commit import commit_part, scored_rows
 from digitsum.scoring.config import ActorOptions
 from digitsum.scoring.outcome import ScoredChunk
@@ -28,7 +29,6 @@ from digitsum.scoring.quarantine import (
     rejected_rows,
     write_quarantine,
 )
-from digitsum.scoring.retries import retried
 
 
 class ChunkScorer:

@@ -59,8 +59,8 @@ from digitsum.archive.shards import FOOTER_THREADS, ListedFile, list_parquet
 from digitsum.faults import fault_point
 from digitsum.model.predictions import Predictions, Readings
 from digitsum.model.reading import NOTHING
+from digitsum.retries import retried
 from digitsum.runs import RUNS_DIRECTORY
-from digitsum.scoring.retries import retried
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,8 +16,9 @@ from digitsum.archive.images import Uint8Array
 from digitsum.archive.location import Location, locate
 from digitsum.archive.reading import read_chunk
 from digitsum.archive.scores import MODEL_KEY, Part, read_part
-from digitsum.archive.shards import Chunk, archive_root, list_parquet
-from digitsum.errors import InputError
+from digitsum.archive.shards import DAMAGED, FOOTER_THREADS, archive_root, list_parquet
+from digitsum.errors import InputError, one_line
+from digitsum.retries import retried
 from digitsum.scoring.config import CompareConfig
 from digitsum.scoring.scored_chunk import find_scored_chunk
 
@@ -54,6 +56,8 @@ class Comparison:
     """Parts that only one has, or of other bytes: they are not compared."""
     examples: tuple[Disagreement, ...] = ()
     """Those on which the less sure of the two is surest."""
+    not_shown: str | None = None
+    """Why some of these cannot be shown."""
 
     @property
     def agreement(self) -> float:
@@ -104,7 +108,13 @@ def compare(config: CompareConfig) -> Comparison:
         )
     found.mean_confidence = (summed / found.num_images).tolist()
     shown = [(path, row) for _, _, path, row in sorted(worst, reverse=True)]
-    found.examples = tuple(_examples(config, scores, found.models, both, shown))
+    examples = []
+    for path, row in shown:
+        try:
+            examples.append(_example(config, scores, found.models, both[path], path, row))
+        except InputError as error:
+            found.not_shown = str(error)
+    found.examples = tuple(examples)
     return found
 
 
@@ -135,9 +145,12 @@ def _models(scores: Location, config: CompareConfig) -> tuple[str, str]:
 
 
 def _parts(scores: Location, model: str) -> dict[str, Part]:
-    files = list_parquet(scores, model)
-    read = {file.path.partition("/")[2]: read_part(scores.join(file.path)) for file in files}
-    return {path: part for path, part in read.items() if part is not None}
+    """Return what every part of a model says of itself, by its path below the model's directory."""
+    paths = [file.path for file in retried(lambda: list_parquet(scores, model))]
+    with ThreadPoolExecutor(FOOTER_THREADS) as threads:
+        parts = threads.map(lambda path: retried(lambda: read_part(scores.join(path))), paths)
+        read = dict(zip(paths, parts, strict=True))
+    return {path.partition("/")[2]: part for path, part in read.items() if part is not None}
 
 
 def _same_bytes(one: Part, other: Part) -> bool:
@@ -149,7 +162,12 @@ def _same_bytes(one: Part, other: Part) -> bool:
 
 def _read(part: Location) -> pa.Table:
     columns = ["image_id", "predicted_sum", "confidence", "digits", "error"]
-    return pq.read_table(pa.BufferReader(part.read_bytes()), columns=columns)
+    try:
+        return pq.read_table(pa.BufferReader(part.read_bytes()), columns=columns)
+    except (*DAMAGED, OSError) as error:
+        raise InputError(
+            f"{part.uri}: cannot be read ({one_line(error)}); remove it, and score again."
+        ) from error
 
 
 def _count(
@@ -174,33 +192,30 @@ def _count(
         yield float(least[row]), row
 
 
-def _examples(
+def _example(
     config: CompareConfig,
     scores: Location,
     models: tuple[str, str],
-    parts: Mapping[str, Part],
-    wanted: list[tuple[str, int]],
-) -> Iterator[Disagreement]:
-    archive = archive_root(locate(config.archive))
-    for path, row in wanted:
-        source = parts[path].source
-        chunk = find_scored_chunk(
-            archive,
-            source.shard,
-            source.first_row,
-            source.fingerprint,
-            config.read,
-            config.chunk_images,
-        )
-        tables = [_read(scores.join(f"{model}/{path}")) for model in models]
-        said = [table.slice(row, 1).to_pylist()[0] for table in tables]
-        yield Disagreement(_pixels(archive, chunk, config, row), said[0], said[1])
-
-
-def _pixels(root: Location, chunk: Chunk, config: CompareConfig, row: int) -> Uint8Array:
-    for rows in read_chunk(root, chunk, config.read):
+    part: Part,
+    path: str,
+    row: int,
+) -> Disagreement:
+    archive, source = archive_root(locate(config.archive)), part.source
+    chunk = find_scored_chunk(
+        archive,
+        source.shard,
+        source.first_row,
+        source.fingerprint,
+        config.read,
+        config.chunk_images,
+    )
+    first, second = (
+        _read(scores.join(f"{model}/{path}")).slice(row, 1).to_pylist()[0] for model in models
+    )
+    for rows in read_chunk(archive, chunk, config.read):
         within = chunk.first_row + row - rows.first_row
         if within < len(rows.pixels):
-            pixels: Uint8Array = rows.pixels[within]
-            return pixels
-    raise InputError(f"{chunk.shard}: has no row {chunk.first_row + row} any more; run again.")
+            return Disagreement(rows.pixels[within], first, second)
+    raise InputError(
+        f"{chunk.shard}: is cut into other chunks; give --chunk-images as when it was scored."
+    )

@@ -21,8 +21,8 @@ from filelock import FileLock, Timeout
 from digitsum.archive.location import Location
 from digitsum.archive.publish import publish_bytes
 from digitsum.errors import InputError, ScoresHeldError, one_line
+from digitsum.retries import retried
 from digitsum.runs import RUNS_DIRECTORY
-from digitsum.scoring.retries import retried
 
 LOCK_FILE = ".lock"
 HOLDER_FILE = ".held-by.json"

@@ -8,13 +8,15 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, TaskProgressColumn, TextColumn
+from rich.progress import BarColumn, ProgressColumn, TextColumn
 from rich.progress import Progress as Bar
 
 from digitsum.duration import duration
 
 FIRST_LINE_S = 10.0
 MOST_S_BETWEEN = 300.0
+# Characters of a line that has room for a bar too.
+_WIDE = 110
 # So a night's log has some tens of lines, and those of the first minutes are close together.
 _GROWTH = 1.2
 
@@ -26,15 +28,17 @@ class Progress:
     A context: the live line is gone when it ends.
     """
 
-    def __init__(self, num_images: int, num_chunks: int, *, quiet: bool = False) -> None:
+    def __init__(self, num_images: int, num_chunks: int) -> None:
         self._num_images, self._num_chunks = num_images, num_chunks
         self._num_done = self._num_rejected = self._chunks_done = 0
         self._started = self._written = time.monotonic()
         self._interval_s = FIRST_LINE_S
         console = Console(stderr=True)
         self._bar = None
-        if console.is_terminal and not quiet:
-            columns = (BarColumn(), TaskProgressColumn(), TextColumn("{task.description}"))
+        if console.is_terminal:
+            columns: list[ProgressColumn] = [TextColumn("{task.description}")]
+            if console.width >= _WIDE:
+                columns = [BarColumn(), *columns]
             self._bar = Bar(*columns, console=console, transient=True)
             self._task = self._bar.add_task("starting", total=num_images)
 
@@ -59,17 +63,30 @@ class Progress:
         self._chunks_done += 1
         now = time.monotonic()
         if self._bar is not None:
-            self._bar.update(self._task, completed=self._num_done, description=self._said(now))
+            self._bar.update(self._task, completed=self._num_done, description=self._briefly(now))
         elif now - self._written >= self._interval_s:
             self._written = now
             self._interval_s = min(MOST_S_BETWEEN, _GROWTH * self._interval_s)
             sys.stderr.write(f"{self._said(now)}\n")
 
-    def _said(self, now: float) -> str:
+    def _pace(self, now: float) -> tuple[float, str]:
+        """Return images/s, and how long the rest takes."""
         rate = self._num_done / max(now - self._started, 1e-9)
         left_s = (self._num_images - self._num_done) / rate if rate else 0.0
+        return rate, duration(left_s)
+
+    def _said(self, now: float) -> str:
+        rate, left = self._pace(now)
         return (
             f"{self._num_done:,} of {self._num_images:,} images, {rate:,.0f} images/s, "
             f"{self._num_rejected:,} rejected, {self._chunks_done:,} of {self._num_chunks:,} "
-            f"chunks, about {duration(left_s)} left"
+            f"chunks, about {left} left"
+        )
+
+    def _briefly(self, now: float) -> str:
+        """Return what fits a narrow terminal."""
+        rate, left = self._pace(now)
+        return (
+            f"{self._num_done / self._num_images:.0%} of {self._num_images:,} images, "
+            f"{rate:,.0f}/s, {self._num_rejected:,} rejected, {left} left"
         )

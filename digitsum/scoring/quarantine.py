@@ -17,10 +17,12 @@ import pyarrow.parquet as pq
 from digitsum.archive.location import Location
 from digitsum.archive.publish import publish_bytes
 from digitsum.archive.shards import Chunk
+from digitsum.retries import retried
 from digitsum.scoring.plan import RejectedShard
-from digitsum.scoring.retries import retried
 
 DIRECTORY = "rejected"
+SHARDS = "shards"
+"""Name of what holds whole shards."""
 SCHEMA = pa.schema(
     [
         pa.field("shard", pa.string(), nullable=False),

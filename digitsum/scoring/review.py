@@ -24,13 +24,14 @@ from digitsum.archive.scores import PartSource, part_path
 from digitsum.errors import DigitsumError, InputError
 from digitsum.model.distributions import Distributions
 from digitsum.runs import MANIFEST_FILE
-from digitsum.scoring.quarantine import DIRECTORY
+from digitsum.scoring.quarantine import DIRECTORY, SHARDS
 from digitsum.scoring.scored_chunk import find_scored_chunk
-from digitsum.scoring.status import last_runs
+from digitsum.scoring.status import last_scored
 
 SAMPLE_IMAGES = 24
 _SAMPLE_CHUNKS = 6
 MOST_REJECTED = 200
+_MOST_OF_ONE = 50
 
 
 @dataclass(frozen=True)
@@ -78,19 +79,17 @@ class ScoreReview:
         return {name: counts for name, counts in known.items() if counts and counts.num_images}
 
 
-def review_scoring(run: Location) -> ScoreReview:
-    """Return what there is to see of a run; raises InputError where it left no manifest."""
-    manifest = read_manifest(run)
+def review_scoring(run: Location, manifest: Mapping[str, Any]) -> ScoreReview:
+    """Return what there is to see of a run, whose manifest it is.
+
+    Raises InputError where it is no scoring run's.
+    """
     if manifest.get("kind") != "score" or not isinstance(manifest.get("outcome"), dict):
         raise InputError(f"{run.uri}: is no scoring run; give one of a scores directory's _runs/.")
     scores = run.parent.parent
-    earlier = (found for found in last_runs(scores) if found.name < run.name)
-    last = next((found.manifest for found in earlier if found.outcome.get("images")), None)
+    last = last_scored(scores, manifest["outcome"]["model_digest"], before=run.name)
     rejected, reasons = _rejected(run)
-    try:
-        sample, no_sample = _sample(scores, manifest), None
-    except (DigitsumError, OSError, pa.ArrowException) as error:
-        sample, no_sample = (), str(error)
+    sample, no_sample = sample_of(scores, manifest)
     return ScoreReview(run, manifest, last, rejected, reasons, sample, no_sample)
 
 
@@ -115,48 +114,68 @@ def _rejected(
 ) -> tuple[tuple[Mapping[str, Any], ...], dict[tuple[str, str], int]]:
     rows: list[Mapping[str, Any]] = []
     reasons: Counter[tuple[str, str]] = Counter()
-    for name in run.join(DIRECTORY).files():
+    # Whole shards first, and not all of what is shown of one chunk.
+    names = sorted(run.join(DIRECTORY).files(), key=lambda name: not name.startswith(SHARDS))
+    for name in names:
         table = pq.read_table(pa.BufferReader(run.join(f"{DIRECTORY}/{name}").read_bytes()))
-        pairs = table.select(["stage", "reason"]).to_pylist()
-        reasons.update((pair["stage"], pair["reason"]) for pair in pairs)
-        rows += table.slice(0, max(0, MOST_REJECTED - len(rows))).to_pylist()
+        counted = table.group_by(["stage", "reason"]).aggregate([([], "count_all")])
+        for pair in counted.to_pylist():
+            reasons[pair["stage"], pair["reason"]] += pair["count_all"]
+        shown = min(MOST_REJECTED - len(rows), _MOST_OF_ONE)
+        rows += table.slice(0, max(0, shown)).to_pylist()
     return tuple(rows), dict(reasons)
 
 
-def _sample(scores: Location, manifest: Mapping[str, Any]) -> tuple[Sampled, ...]:
+def sample_of(
+    scores: Location, manifest: Mapping[str, Any]
+) -> tuple[tuple[Sampled, ...], str | None]:
+    """Return random images that a run scored; where there are none to show, why."""
     outcome = manifest["outcome"]
     scored = [chunk for chunk in outcome.get("chunks", []) if not chunk["reason"]]
     if not scored:
-        return ()
+        return (), None
     rng = np.random.default_rng(zlib.crc32(str(manifest["run"]).encode()))
     chosen = rng.choice(len(scored), min(_SAMPLE_CHUNKS, len(scored)), replace=False)
     each = -(-SAMPLE_IMAGES // len(chosen))
-    archive = locate(outcome["archive"])
-    config = manifest["config"]
-    read = ReadOptions(**config["read"])
     found: list[Sampled] = []
+    why = None
     for number in sorted(chosen.tolist()):
-        said = scored[number]
-        chunk = find_scored_chunk(
-            archive,
-            said["shard"],
-            said["first_row"],
-            said["fingerprint"],
-            read,
-            config["chunk_images"],
-        )
-        rows = next(read_chunk(archive, chunk, read))
-        source = PartSource(
-            outcome["model_digest"],
-            said["shard"],
-            said["fingerprint"],
-            said["first_row"],
-            said["num_rows"],
-        )
-        part = scores.join(part_path(source)).read_bytes()
-        table = pq.read_table(pa.BufferReader(part))
-        picked = rng.choice(len(rows.pixels), min(each, len(rows.pixels)), replace=False)
-        for row in sorted(picked.tolist()):
-            [score] = table.slice(row, 1).to_pylist()
-            found.append(Sampled(rows.pixels[row], score, chunk.shard))
-    return tuple(found[:SAMPLE_IMAGES])
+        try:
+            found += _sample_chunk(scores, manifest, scored[number], each, rng)
+        except (DigitsumError, OSError, pa.ArrowException) as error:
+            why = str(error)
+    return tuple(found[:SAMPLE_IMAGES]), None if found else why
+
+
+def _sample_chunk(
+    scores: Location,
+    manifest: Mapping[str, Any],
+    said: Mapping[str, Any],
+    num_images: int,
+    rng: np.random.Generator,
+) -> list[Sampled]:
+    outcome, config = manifest["outcome"], manifest["config"]
+    archive, read = locate(outcome["archive"]), ReadOptions(**config["read"])
+    chunk = find_scored_chunk(
+        archive,
+        said["shard"],
+        said["first_row"],
+        said["fingerprint"],
+        read,
+        config["chunk_images"],
+    )
+    rows = next(read_chunk(archive, chunk, read))
+    source = PartSource(
+        outcome["model_digest"],
+        said["shard"],
+        said["fingerprint"],
+        said["first_row"],
+        said["num_rows"],
+    )
+    part = scores.join(part_path(source)).read_bytes()
+    table = pq.read_table(pa.BufferReader(part))
+    picked = rng.choice(len(rows.pixels), min(num_images, len(rows.pixels)), replace=False)
+    return [
+        Sampled(rows.pixels[row], table.slice(row, 1).to_pylist()[0], chunk.shard)
+        for row in sorted(picked.tolist())
+    ]

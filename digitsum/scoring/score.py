@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,6 +16,8 @@ from digitsum.archive.scores import part_directory, part_path, part_source
 from digitsum.archive.shards import SHARD_SUFFIX, Chunk, ListedFile, is_listed_so
 from digitsum.errors import DriftError, InputError, TooManyRejectedError
 from digitsum.faults import fault_point
+from digitsum.model.distributions import Distributions
+from digitsum.retries import retried
 from digitsum.runs import RUNS_DIRECTORY, new_run_id, write_manifest
 from digitsum.scoring.chunk_scorer import ChunkScorer
 from digitsum.scoring.commit import (
@@ -34,13 +36,13 @@ from digitsum.scoring.plan import ScorePlan
 from digitsum.scoring.prepare import Prepared, look_through, open_scoring
 from digitsum.scoring.progress import Progress
 from digitsum.scoring.quarantine import (
+    SHARDS,
     chunk_name,
     rejected_chunk,
     rejected_shards,
     write_quarantine,
 )
-from digitsum.scoring.retries import retried
-from digitsum.scoring.status import last_run_died, measured_rate
+from digitsum.scoring.status import last_run_died, last_scored, measured_rate
 
 PLAN_FILE = "plan.json"
 ACTOR_FAILED = (
@@ -67,12 +69,6 @@ class Scored:
     def plan(self) -> ScorePlan:
         """What the run was to do."""
         return self.outcome.plan
-
-    def first_committed(self) -> Chunk | None:
-        """Return a chunk that this run scored; None where it scored none."""
-        rejected = rejected_of(self.outcome.chunks)
-        chunks = self.plan.to_score
-        return next((chunk for chunk in chunks if chunk.key not in rejected), None)
 
     def check_rejected(self) -> None:
         """Raise TooManyRejectedError where more was rejected than is allowed."""
@@ -140,7 +136,7 @@ def score(config: ScoreConfig, announce: Callable[[ScorePlan], None] | None = No
         after_death = last_run_died(scores)
         planned = json.dumps(plan.summary(), indent=2).encode() + b"\n"
         retried(lambda: publish_bytes(planned, run.join(PLAN_FILE)))
-        write_quarantine(run, "shards", rejected_shards(plan.rejected))
+        write_quarantine(run, SHARDS, rejected_shards(plan.rejected))
         chunks, seconds = _score_chunks(config, prepared, plan, run, after_death)
         parts = (part_path(part_source(chunk, plan.model_digest)) for chunk in plan.to_score)
         remove_leftovers_beside(scores, parts, run)
@@ -151,13 +147,20 @@ def score(config: ScoreConfig, announce: Callable[[ScorePlan], None] | None = No
         _check_committed(outcome, scores)
         outcome.check_conserved()
         reference = opened.bundle.reference
+        predicted = outcome.predicted
+        if not predicted.num_images:
+            # Nothing to do, perhaps because a scheduler tried again: drift is still what it was.
+            predicted = _last_predicted(scores, plan.model_digest, run.name)
+        if config.digits is not None:
+            # What the model was told bears on how sure it is, and is how many digits it counts.
+            predicted = replace(predicted, confidences=(), digit_counts=())
         scored = Scored(
             prepared.survey.archive.root,
             scores,
             run,
             outcome,
             config.max_rejected_fraction,
-            find_shifts(outcome.predicted, reference) if reference else (),
+            find_shifts(predicted, reference) if reference else (),
         )
         removed = set(_to_remove(outcome, prepared))
         remove_parts(scores, sorted(removed))
@@ -185,6 +188,12 @@ def score(config: ScoreConfig, announce: Callable[[ScorePlan], None] | None = No
                 listed_ns,
             )
     return scored
+
+
+def _last_predicted(scores: Location, model_digest: str, before: str) -> Distributions:
+    manifest = last_scored(scores, model_digest, before) or {}
+    found = Distributions.from_json(manifest.get("outcome", {}).get("predicted"))
+    return found or Distributions()
 
 
 def _to_remove(outcome: Outcome, prepared: Prepared) -> Iterator[str]:
@@ -241,7 +250,8 @@ def _score_chunks(
                 if result.cannot_write:
                     raise InputError(result.reason)
                 scored[result.key] = result
-                record(result)
+                if not result.reason:  # else it is tried again
+                    record(result)
                 if attempt == 0:
                     progress.advance(result.num_rows, result.num_rejected)
             failed = [chunk for chunk in to_score if chunk.key not in scored]
@@ -254,6 +264,9 @@ def _score_chunks(
             # ends: a second pool might wait for it for ever.
             if failed or not to_score:
                 break
+        for result in scored.values():
+            if result.reason:
+                record(result)
         return tuple(scored.values()), time.perf_counter() - started
 
 

@@ -94,15 +94,26 @@ def measured_rate(scores: Location, model_digest: str) -> tuple[float, str] | No
     return of_another
 
 
+def last_scored(scores: Location, model_digest: str, before: str) -> dict[str, Any] | None:
+    """Return the manifest of the last run before one that scored images by a model; or None."""
+    for run in last_runs(scores, before=before):
+        if run.outcome.get("images") and run.outcome.get("model_digest") == model_digest:
+            return run.manifest
+    return None
+
+
 def last_run_died(scores: Location) -> bool:
     """Return whether the last run left a plan and no manifest."""
     return any(run.manifest is None for run in last_runs(scores, 1))
 
 
-def last_runs(scores: Location, num_runs: int = _MOST_RUNS_LOOKED_AT) -> Iterator[RunStatus]:
-    """Yield the last scoring runs of a scores directory, latest first."""
+def last_runs(
+    scores: Location, num_runs: int = _MOST_RUNS_LOOKED_AT, before: str | None = None
+) -> Iterator[RunStatus]:
+    """Yield the last scoring runs of a scores directory, latest first; those `before` one."""
     names = scores.join(RUNS_DIRECTORY).directories()
     runs = [name for name in names if name.startswith(_RUN_PREFIX)]
+    runs = [name for name in runs if before is None or name < before]
     for name in runs[: -num_runs - 1 : -1]:
         yield RunStatus(name, _manifest(scores.join(f"{RUNS_DIRECTORY}/{name}/{MANIFEST_FILE}")))
 

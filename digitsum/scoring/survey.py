@@ -21,8 +21,8 @@ from digitsum.archive.shards import (
 )
 from digitsum.errors import InputError
 from digitsum.model.bundle import Bundle
+from digitsum.retries import retried
 from digitsum.scoring.plan import RejectedShard, Survey, check_shape
-from digitsum.scoring.retries import retried
 
 
 def survey_archive(

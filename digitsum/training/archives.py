@@ -63,11 +63,12 @@ def _check_both_parts(archive: Archive, config: TrainConfig) -> None:
         )
         for shard in archive.shards
     )
-    if num_held in (0, archive.num_images):
+    least = min(num_held, archive.num_images - num_held)
+    if least < config.workers:
         raise InputError(
             f"{config.archive}: {num_held} of {archive.num_images} images would be held out, which "
-            "leaves nothing to validate or to train on; give more images, another "
-            "--validation-fraction or a --validation archive."
+            f"leaves {least} to validate or to train on for {config.workers} workers; give more "
+            "images, another --validation-fraction, a --validation archive, or fewer --workers."
         )
 
 
@@ -77,7 +78,10 @@ def _open_labelled(uri: str, config: TrainConfig) -> Archive:
     if len(shapes) > 1:
         found = ", ".join(f"{shape} in {path}" for shape, path in shapes.items())
         raise InputError(f"{uri}: images of several shapes: {found}; train on one shape.")
-    if archive.num_images == 0:
-        raise InputError(f"{uri}: holds no images; give an archive with some.")
+    if archive.num_images < config.workers:
+        raise InputError(
+            f"{uri}: holds {archive.num_images} images for {config.workers} workers; give an "
+            "archive with more, or fewer --workers."
+        )
     check_labels(archive, config.read, config.digits)
     return archive

@@ -22,6 +22,7 @@ from digitsum.training.data import (
     batches_of,
     filled_up,
     read_pieces,
+    readable,
     shuffled,
     train_share,
     validation_share,
@@ -76,9 +77,8 @@ def validation_batches(source: Source) -> Iterator[Batch]:
         share = slice(source.rank, None, source.config.workers)
         return _batches(source, [(pixels[share], sums[share])])
     pieces = validation_share(source.validation, source.config, source.rank, source.config.workers)
-    return _batches(
-        source, read_pieces(source.validation, pieces, source.config, source.read_threads)
-    )
+    blocks = read_pieces(source.validation, pieces, source.config, source.read_threads)
+    return _batches(source, readable(blocks))
 
 
 def _archive_batches(
@@ -86,8 +86,9 @@ def _archive_batches(
 ) -> Iterator[Batch]:
     config = source.config
     pieces = train_share(images, config, seed[1], source.rank)
-    blocks = filled_up(read_pieces(images, pieces, config, source.read_threads), pieces)
-    mixed = shuffled(blocks, config.shuffle_buffer_images, default_rng(seed))
+    blocks = filled_up(read_pieces(images, pieces, config, source.read_threads))
+    buffer_images = min(config.shuffle_buffer_images, sum(piece.num_images for piece in pieces))
+    mixed = shuffled(blocks, buffer_images, default_rng(seed))
     generator = torch.Generator(source.device).manual_seed(torch.initial_seed())
     for batch in _batches(source, progress.waiting(prefetched(mixed))):
         strength = config.recipe.distortion_at(progress.fraction)
@@ -116,5 +117,5 @@ def _batches(source: Source, blocks: Iterable[LabelledImages]) -> Iterator[Batch
 
 def _moved(array: npt.NDArray[Any], device: torch.device) -> Tensor:
     tensor = torch.from_numpy(array)
-    # From pinned memory a copy goes on beside what the GPU computes.
+    # From pinned memory a copy is enqueued, and this thread need not wait for it.
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,7 @@ from digitsum.archive.reading import Rows, read_chunk
 from digitsum.archive.shards import Archive, Chunk, check_unchanged, plan_chunks
 from digitsum.errors import InputError
 from digitsum.prefetch import mapped_ahead
+from digitsum.retries import retried
 from digitsum.training.archives import TrainingArchives
 from digitsum.training.config import TrainConfig
 from digitsum.training.holdout import held_out
@@ -30,8 +31,10 @@ Part = Literal["all", "train", "validation"]
 LabelledImages = tuple[Uint8Array, npt.NDArray[np.int64]]
 """Images, uint8 (n, height, width), and their sums, int64 (n,)."""
 
-# A thread reads so many at a time; what a worker holds is some times as much.
+# Chunks are of so many, or of one row group where it has more.
 READ_IMAGES = 8192
+_MOST_ROWS_AT_ONCE = 4 * READ_IMAGES
+_MOST_PIECES = 500
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +60,17 @@ def labelled_parts(archives: TrainingArchives) -> tuple[LabelledChunks, Labelled
         train = LabelledChunks.of(archives.train, "train")
         return train, LabelledChunks.of(archives.train, "validation")
     return LabelledChunks.of(archives.train, "all"), LabelledChunks.of(archives.validation, "all")
+
+
+class Block(NamedTuple):
+    """Images that were read together."""
+
+    pixels: Uint8Array
+    """uint8 (n, height, width)."""
+    sums: npt.NDArray[np.int64]
+    """int64 (n,)."""
+    num_lost: int
+    """Images that belong here and cannot be decoded."""
 
 
 @dataclass(frozen=True)
@@ -105,58 +119,82 @@ def validation_share(
 
 
 def read_pieces(
-    images: LabelledChunks, pieces: Iterable[Piece], config: TrainConfig, num_threads: int
-) -> Iterator[LabelledImages]:
-    """Yield the images of each piece, without those that cannot be decoded, which are warned of.
+    images: LabelledChunks, pieces: Sequence[Piece], config: TrainConfig, num_threads: int
+) -> Iterator[Block]:
+    """Yield the images of the pieces, a few thousand at a time, without those that are damaged.
 
-    Raises InputError where a shard cannot be read, or was changed since the run began.
+    These are warned of. Raises InputError where a shard cannot be read, or was changed since the
+    run began.
     """
 
-    def read(piece: Piece) -> LabelledImages:
-        root = locate(images.root_uri)
-        check_unchanged(root, piece.chunk)
-        pixels, sums, passed = [], [], 0
-        for rows in read_chunk(root, piece.chunk, config.read, labels=True):
-            wanted = np.flatnonzero(
-                _is_of_part(images.part, piece.chunk, rows.first_row, len(rows.pixels), config)
-            )
-            start = max(0, piece.first - passed)
-            end = max(0, piece.first + piece.num_images - passed)
-            passed += len(wanted)
-            chosen = wanted[start:end]
-            if rows.errors:
-                chosen = chosen[~np.isin(chosen, list(rows.errors))]
-                _warn(piece.chunk, rows)
-            assert rows.digit_sums is not None  # asked for
-            pixels.append(rows.pixels[chosen])
-            sums.append(rows.digit_sums[chosen])
-        return np.concatenate(pixels), np.concatenate(sums)
+    def read(piece: Piece) -> list[Block]:
+        return retried(lambda: list(_blocks(images, piece, config)))
 
-    yield from mapped_ahead(read, pieces, num_threads)
+    if all(piece.chunk.num_rows <= _MOST_ROWS_AT_ONCE for piece in pieces):
+        for blocks in mapped_ahead(read, pieces, num_threads):
+            yield from blocks
+        return
+    for piece in pieces:  # of great row groups no two are held at once, nor one as a whole
+        yield from _blocks(images, piece, config)
 
 
-def filled_up(
-    blocks: Iterable[LabelledImages], pieces: Sequence[Piece]
-) -> Iterator[LabelledImages]:
-    """Yield each piece's block, with others of its images in place of those that are missing.
+def _blocks(images: LabelledChunks, piece: Piece, config: TrainConfig) -> Iterator[Block]:
+    root = locate(images.root_uri)
+    check_unchanged(root, piece.chunk)
+    passed, end = 0, piece.first + piece.num_images
+    for rows in read_chunk(root, piece.chunk, config.read, labels=True):
+        of_part = np.flatnonzero(
+            _is_of_part(images.part, piece.chunk, rows.first_row, len(rows.pixels), config)
+        )
+        wanted = of_part[max(0, piece.first - passed) : max(0, end - passed)]
+        passed += len(of_part)
+        lost = np.isin(wanted, list(rows.errors))
+        if lost.any():
+            _warn(piece.chunk, rows, wanted[lost])
+        assert rows.digit_sums is not None  # asked for
+        if len(wanted):
+            kept = wanted[~lost]
+            yield Block(rows.pixels[kept], rows.digit_sums[kept], int(lost.sum()))
+        if passed >= end:
+            return
+
+
+def filled_up(blocks: Iterable[Block]) -> Iterator[LabelledImages]:
+    """Yield the blocks with others of their images in place of those that were lost.
 
     So all workers make as many steps. What a block has too few for, the next one makes up for.
     Raises InputError where no image can be read at all.
     """
     missing, last = 0, None
-    for piece, (pixels, sums) in zip(pieces, blocks, strict=True):
-        missing += piece.num_images - len(sums)
+    for pixels, sums, num_lost in blocks:
+        missing += num_lost
         if len(sums):
             again = np.arange(min(missing, len(sums)))
             missing -= len(again)
             last = np.concatenate([pixels, pixels[again]]), np.concatenate([sums, sums[again]])
             yield last
     if missing and last is None:
-        shards = f"{pieces[0].chunk.shard} to {pieces[-1].chunk.shard}"
-        raise InputError(f"{shards}: none of {missing} images can be decoded; replace the shards.")
+        raise InputError(
+            f"none of the {missing} images that a worker trains on can be decoded; see the "
+            "warnings, and replace the shards."
+        )
     if missing and last is not None:
         again = np.arange(missing) % len(last[1])
         yield last[0][again], last[1][again]
+
+
+def readable(blocks: Iterable[Block]) -> Iterator[LabelledImages]:
+    """Yield what can be read of the blocks."""
+    for pixels, sums, _ in blocks:
+        yield pixels, sums
+
+
+def spread(pieces: Sequence[Piece], num_images: int) -> list[Piece]:
+    """Return about so many of the images of the pieces, from all over them."""
+    step = max(1, len(pieces) // _MOST_PIECES)
+    some = pieces[::step]
+    each = max(1, -(-num_images // max(1, len(some))))
+    return [replace(piece, num_images=min(piece.num_images, each)) for piece in some]
 
 
 def shuffled(
@@ -164,16 +202,14 @@ def shuffled(
 ) -> Iterator[LabelledImages]:
     """Yield the images of the blocks, shuffled: as many as come in are drawn from a buffer.
 
-    The buffer holds `buffer_images`, or all images where they are fewer.
+    The buffer holds `buffer_images`, for which memory is taken at once.
     """
     buffer: LabelledImages | None = None
     num_held = 0
     for pixels, sums in blocks:
         if buffer is None:
-            buffer = (
-                np.empty((buffer_images, *pixels.shape[1:]), np.uint8),
-                np.empty(buffer_images, np.int64),
-            )
+            shape = (buffer_images, *pixels.shape[1:])
+            buffer = np.empty(shape, np.uint8), np.empty(buffer_images, np.int64)
         room = min(buffer_images - num_held, len(sums))
         filled = slice(num_held, num_held + room)
         buffer[0][filled], buffer[1][filled] = pixels[:room], sums[:room]
@@ -186,7 +222,9 @@ def shuffled(
             yield drawn
     if buffer is not None:
         order = rng.permutation(num_held)
-        yield buffer[0][order], buffer[1][order]
+        for start in range(0, num_held, READ_IMAGES):
+            places = order[start : start + READ_IMAGES]
+            yield buffer[0][places], buffer[1][places]
 
 
 def batches_of(blocks: Iterable[LabelledImages], size: int) -> Iterator[LabelledImages]:
@@ -229,12 +267,11 @@ def _is_of_part(
     return held if part == "validation" else ~held
 
 
-def _warn(chunk: Chunk, rows: Rows) -> None:
-    row, reason = min(rows.errors.items())
+def _warn(chunk: Chunk, rows: Rows, lost: npt.NDArray[np.int64]) -> None:
     logger.warning(
         "%s: %d images are left out; row %d: %s",
         chunk.shard,
-        len(rows.errors),
-        rows.first_row + row,
-        reason,
+        len(lost),
+        rows.first_row + int(lost[0]),
+        rows.errors[int(lost[0])],
     )

@@ -10,14 +10,13 @@ from torch import Tensor
 class Totals:
     """Sums over images, kept on the device until they are reduced over all workers."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
         # Loss, right sums, images; float64 counts images exactly up to 2**53.
-        self._sums = torch.zeros(3, dtype=torch.float64)
+        self._sums = torch.zeros(3, dtype=torch.float64, device=device)
 
     def add(self, log_probs: Tensor, sums_b: Tensor, mean_loss: Tensor) -> None:
         """Add a batch: scores of the sums, (b, sums); the true sums, (b,); the batch's loss."""
         right = (log_probs.argmax(dim=1) == sums_b).sum()
-        self._sums = self._sums.to(sums_b.device)
         self._sums[0] += mean_loss * len(sums_b)
         self._sums[1] += right
         self._sums[2] += len(sums_b)

@@ -10,12 +10,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from ray.train import CheckpointConfig, FailureConfig, Result, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from safetensors.torch import load_file
 
-from digitsum.archive.glyphs import load_glyphs
+from digitsum.archive.glyphs import EMBEDDED, load_glyphs
 from digitsum.archive.location import Location, locate
 from digitsum.archive.publish import publish_bytes
 from digitsum.archive.schema import ImageShape
@@ -37,10 +38,10 @@ from digitsum.training.composing import calibration_images, validation_images
 from digitsum.training.config import TrainConfig
 from digitsum.training.data import (
     LabelledChunks,
-    LabelledImages,
-    batches_of,
     labelled_parts,
     read_pieces,
+    readable,
+    spread,
     validation_share,
 )
 from digitsum.training.history import Epoch, best_epoch, history_from_json, history_to_json
@@ -65,6 +66,8 @@ class Trained:
     history: tuple[Epoch, ...]
     best: Epoch
     """The epoch whose weights the bundle holds."""
+    learned_from: dict[str, str | None]
+    """The places, absolute, that it learned from and was validated on, by option."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the figures of the run."""
@@ -73,6 +76,7 @@ class Trained:
             "model_digest": self.model_digest,
             "epochs": len(self.history),
             "best": asdict(self.best),
+            "learned_from": self.learned_from,
         }
 
 
@@ -106,8 +110,7 @@ def train(config: TrainConfig) -> Trained:
         history = _read_history(result)
         best, weights = _best_checkpoint(result)
         network.load_state_dict(weights)
-        calibration = calibrate(network.eval(), *_calibration_images(config, to_validate), config)
-        reference = _reference(network, calibration, config, to_validate)
+        calibration, reference = _calibrated(network.eval(), config, to_validate)
     if archives is None and isinstance(network, CounterNetwork):
         glyphs = load_glyphs(config.glyphs, "val")
         place_digits(network, glyphs, config.shape, config.recipe.pixel_scale)
@@ -125,7 +128,13 @@ def train(config: TrainConfig) -> Trained:
         pixel_scale=config.recipe.pixel_scale,
         temperature=calibration.temperature,
     )
-    trained = Trained(config.bundle, digest, run, tuple(history), best)
+    places = {name: getattr(config, name) for name in ("archive", "validation", "glyphs")}
+    learned_from = {
+        name: locate(place).uri if place and place != EMBEDDED else place
+        for name, place in places.items()
+    }
+    bundle_uri = locate(config.bundle).uri
+    trained = Trained(bundle_uri, digest, run, tuple(history), best, learned_from)
     write_manifest(run, "train", config, started, trained.to_json())
     return trained
 
@@ -145,34 +154,29 @@ def _epoch_images(config: TrainConfig, archives: TrainingArchives | None) -> int
     return max(1, round(archives.train.num_images * left))
 
 
-def _calibration_images(config: TrainConfig, validation: LabelledChunks | None) -> LabelledImages:
-    if validation is None:
-        return calibration_images(config)
-    pieces = validation_share(validation, config, rank=0, workers=1)
-    blocks = read_pieces(validation, pieces, config, num_threads=1)
-    first = next(batches_of(blocks, CALIBRATION_IMAGES), None)
-    if first is None:
-        raise InputError(
-            f"{validation.root_uri}: no image to validate on can be decoded; replace the shards."
-        )
-    return first
+def _calibrated(
+    network: SumNetwork, config: TrainConfig, validation: LabelledChunks | None
+) -> tuple[Calibration, Distributions]:
+    """Return a network's calibration, and how what it predicts of validation images is distributed.
 
-
-def _reference(
-    network: SumNetwork,
-    calibration: Calibration,
-    config: TrainConfig,
-    validation: LabelledChunks | None,
-) -> Distributions:
-    """Return how the network's predictions of the images it was validated on are distributed."""
-    bundle = Bundle(
-        config.model, network, config.recipe.pixel_scale, calibration.temperature, "", ""
-    )
-    predictor = make_predictor(bundle)
+    Both of images from all over the archive.
+    """
     if validation is None:
-        return Distributions.of(predictor.predict(validation_images(config)[0]))
-    pixels, _ = _calibration_images(config, validation)
-    return Distributions.of(predictor.predict(pixels))
+        calibration = calibrate(network, *calibration_images(config), config)
+        pixels, _ = validation_images(config)
+    else:
+        pieces = spread(validation_share(validation, config, rank=0, workers=1), CALIBRATION_IMAGES)
+        blocks = list(readable(read_pieces(validation, pieces, config, num_threads=1)))
+        if not sum(len(sums) for _, sums in blocks):
+            raise InputError(
+                f"{validation.root_uri}: no image to validate on can be decoded; replace the "
+                "shards."
+            )
+        pixels = np.concatenate([block for block, _ in blocks])
+        calibration = calibrate(network, pixels, np.concatenate([b for _, b in blocks]), config)
+    scale = config.recipe.pixel_scale
+    bundle = Bundle(config.model, network, scale, calibration.temperature, uri="", digest="")
+    return calibration, Distributions.of(make_predictor(bundle).predict(pixels))
 
 
 def worker_cpus(config: TrainConfig, cluster_cpus: float) -> float:

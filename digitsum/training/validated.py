@@ -12,6 +12,7 @@ from digitsum.training.data import (
     batches_of,
     labelled_parts,
     read_pieces,
+    readable,
     validation_share,
 )
 
@@ -30,7 +31,7 @@ def validated_images(config: TrainConfig) -> Iterator[LabelledImages]:
         return
     _, chunks = labelled_parts(archives)
     pieces = validation_share(chunks, config, rank=0, workers=1)
-    blocks = read_pieces(chunks, pieces, config, num_threads=1)
+    blocks = readable(read_pieces(chunks, pieces, config, num_threads=1))
     for number, block in enumerate(batches_of(blocks, _AT_ONCE)):
         if number * _AT_ONCE >= _MOST_IMAGES:
             return

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import sys
 import tempfile
 import time
@@ -14,12 +13,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import joblib
 import numpy as np
 import ray.train
 import torch
 import torch.distributed
 from ray.train.torch import get_device, prepare_model
-from ray.train.v2._internal.execution import context as ray_train_context
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -27,6 +26,7 @@ from digitsum.archive.location import Location, locate
 from digitsum.duration import duration
 from digitsum.errors import InputError
 from digitsum.model.networks import build_network, to_input
+from digitsum.retries import retried
 from digitsum.training.batches import Batch, Source, train_batches, validation_batches
 from digitsum.training.checkpoint import TrainingState, load_checkpoint, save_checkpoint
 from digitsum.training.config import TrainConfig
@@ -35,8 +35,11 @@ from digitsum.training.history import Epoch
 from digitsum.training.progress import EpochProgress
 from digitsum.training.totals import Totals
 
+_REPORTING = "v2/_internal/execution/context.py"
 MAX_READ_THREADS = 8
 """Of a worker that computes on a GPU; one that does on CPUs has none to spare."""
+
+logger = logging.getLogger(__name__)
 
 
 def train_worker(settings: dict[str, Any]) -> None:
@@ -52,11 +55,11 @@ def train_worker(settings: dict[str, Any]) -> None:
     context = ray.train.get_context()
     # Ray Train repeats what each worker reports, several lines an epoch; one of its loggers goes by
     # its file's name.
-    for chatter in ("ray.train", ray_train_context.__file__):
+    for chatter in ("ray.train", str(Path(ray.train.__file__).parent / _REPORTING)):
         logging.getLogger(chatter).setLevel(logging.WARNING)
     device = get_device()
     # Ray gives a worker one thread; the cores of a node are shared by the workers on it.
-    cores = max(1, len(os.sched_getaffinity(0)) // context.get_local_world_size())
+    cores = max(1, joblib.cpu_count() // context.get_local_world_size())
     on_cpu = device.type == "cpu"
     if on_cpu:
         torch.set_num_threads(cores)
@@ -137,7 +140,7 @@ def _train_epoch(
     network.train()
     recipe = config.recipe
     counts = config.digit_counts
-    totals = Totals()
+    totals = Totals(next(network.parameters()).device)
     for batch in batches:
         for group in state.optimizer.param_groups:
             group["lr"] = recipe.learning_rate_at(progress.fraction)
@@ -178,7 +181,7 @@ def _validate(
         for tensor in averaged.state_dict().values():
             torch.distributed.broadcast(tensor, src=0)
     averaged.eval()
-    totals = Totals()
+    totals = Totals(next(averaged.parameters()).device)
     for batch in batches:
         with autocast:
             logits = averaged(to_input(batch.pixels, config.recipe.pixel_scale))
@@ -203,7 +206,10 @@ def _report(history: list[Epoch], config: TrainConfig, state: TrainingState, run
         save_checkpoint(Path(directory), state, history)
         checkpoint = ray.train.Checkpoint.from_directory(directory)
         ray.train.report(asdict(latest), checkpoint=checkpoint)
-    write_event_file(run, latest)
+    try:
+        retried(lambda: write_event_file(run, latest))
+    except InputError as error:  # the checkpoint is safe, and is what counts
+        logger.warning("no event file was written: %s", error)
     left_s = latest.seconds * (config.recipe.epochs - latest.epoch)
     # Not print(): Ray Train wraps it, and each line would come twice.
     sys.stdout.write(

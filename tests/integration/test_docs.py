@@ -1,4 +1,4 @@
-"""What README and docs tell users to type is run, or where it needs what is not here, parsed."""
+"""The blocks of README and docs are run, or where they need what is not here, parsed."""
 
 import re
 import shlex
@@ -69,7 +69,9 @@ def test_there_is_something_to_test():
     assert len(COMMANDS) > 10
 
 
-@pytest.mark.parametrize(("place", "arguments"), COMMANDS, ids=lambda x: " ".join(x)[:60])
+@pytest.mark.parametrize(
+    ("place", "arguments"), COMMANDS, ids=lambda x: x if isinstance(x, str) else " ".join(x)[:60]
+)
 def test_commands_are_understood(place, arguments, monkeypatch):
     if "--tyro-print-completion" in arguments:
         pytest.skip("parsed by test_completions_are_printed")

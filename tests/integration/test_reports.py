@@ -14,9 +14,11 @@ from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 
+from digitsum.archive.scores import model_directory
 from digitsum.archive.synth import SynthConfig, synth
 from digitsum.cli import main
 from digitsum.model.bundle import load_bundle, packaged_bundle, save_bundle
+from digitsum.report.captions import score_caption
 
 PHONE = 390
 HOSTILE_ID = "<script>window.hacked = 1</script>"
@@ -140,7 +142,11 @@ def test_a_night_is_told_with_what_was_rejected_and_what_was_read(browser, night
     assert len(page.find_elements(By.TAG_NAME, "svg")) == 4
     captions = [caption.text for caption in page.find_elements(By.TAG_NAME, "figcaption")]
     assert len(captions) == 24
-    assert all(" = " in caption or "%" in caption for caption in captions)
+    of_first = model_directory(load_bundle(packaged_bundle()).digest)
+    [part] = nights.glob(f"scores/{of_first}/shard-00003/*.parquet")
+    rows = pq.read_table(part, partitioning=None).to_pylist()
+    expected = {f"{score_caption(row)} · {row['image_id']}" for row in rows}
+    assert set(captions) <= expected
     assert column(table_under(page, "Rejected"), 0) == ["broken.parquet"]
     assert (
         "the run before" in page.find_element(By.XPATH, "//section[h2='What was predicted']").text
@@ -241,6 +247,40 @@ def test_two_models_are_compared_image_by_image(browser, nights, tmp_path, capsy
     assert 0 < same < 299
     page = shown(browser, tmp_path / "report.html")
     assert len(page.find_elements(By.TAG_NAME, "img")) == min(24, 299 - same)
+
+
+def test_models_are_compared_without_the_archive_but_not_shown(browser, nights, tmp_path, capsys):
+    command = f"compare --archive {tmp_path}/gone --scores {nights}/scores --report {tmp_path}"
+    assert main(command.split()) == 0
+    page = shown(browser, tmp_path / "report.html")
+    assert "Some cannot be shown" in page.find_element(By.TAG_NAME, "main").text
+    assert page.find_elements(By.TAG_NAME, "img") == []
+
+
+@pytest.mark.parametrize("models", ["a b", "model= model=", "{first} {first}"])
+def test_models_that_are_not_two_are_refused(nights, capsys, models):
+    first = sorted(nights.glob("scores/model=*"))[0].name
+    command = f"compare --archive {nights}/archive --scores {nights}/scores --models"
+    assert main([*command.split(), *models.format(first=first).split()]) == 2
+    assert capsys.readouterr().err.startswith("digitsum: --models ")
+
+
+def test_drift_ends_with_its_exit_code_also_when_it_is_tried_again(tmp_path, capsys):
+    synth(SynthConfig(out=str(tmp_path / "archive"), images=200, shards=1, unlabelled=True))
+    [shard] = (tmp_path / "archive").glob("*.parquet")
+    table = pq.read_table(shard)
+    images = [bytes(255 - byte for byte in image) for image in table["image"].to_pylist()]
+    images = pa.array(images, table.schema.field("image").type)
+    pq.write_table(table.set_column(1, table.schema.field("image"), images), shard)
+    command = f"score --archive {tmp_path}/archive --scores {tmp_path}/scores --engine threads"
+    for _ in range(2):
+        assert main([*command.split(), "--backend", "torch", "--fail-on-drift"]) == 5
+        said = capsys.readouterr()
+        assert said.err.splitlines()[-1].startswith("digitsum: drift: ")
+    assert (tmp_path / "scores/CURRENT").exists()
+    assert main([*command.split(), "--backend", "torch"]) == 0
+    reports = sorted((tmp_path / "scores/_runs").glob("score-*/report.html"))
+    assert 'role="alert">Drift: ' in reports[0].read_text()
 
 
 def test_a_training_is_told_with_curves_and_worst_misses(browser, trained):

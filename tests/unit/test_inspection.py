@@ -79,6 +79,61 @@ def test_a_bundle_is_told_by_its_network_and_figures():
     assert sum(found.sums) == 5000
 
 
+def test_a_single_shard_is_an_archive(scored):
+    found = inspect(str(scored / "archive/shard-00001.parquet"), ReadOptions())
+    assert facts(found)["images"] == "20 of 40x168 pixels"
+
+
+def test_a_run_is_a_run_in_json_too(scored, capsys):
+    [run] = (scored / "scores/_runs").glob("score-*")
+    assert main(["inspect", str(run), "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (said["kind"], said["facts"]["of"]) == ("run", "score")
+
+
+def test_scores_without_a_part_yet_are_told_too(tmp_path):
+    (tmp_path / "model=a/shard").mkdir(parents=True)
+    (tmp_path / "_runs/score-1").mkdir(parents=True)
+    assert facts(inspect(str(tmp_path), ReadOptions()))["model=a"].startswith("0 images")
+
+
+def test_labels_that_are_null_have_no_caption(tmp_path):
+    table = pa.table({"image": [bytes(16 * 24)] * 3, "digit_sum": [1, None, 3]})
+    pq.write_table(table, tmp_path / "a.parquet")
+    found = inspect(str(tmp_path), ReadOptions(height=16, width=24))
+    assert [caption for _, caption in found.images] == ["1", "", "3"]
+    assert found.sums == (0, 1, 0, 1)
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [{"digit_sum": [1, 2, 10**15]}, {"digit_sum": ["a", "b", "c"]}, {"digit_sum": [-1, 2, 3]}],
+    ids=str,
+)
+def test_labels_that_are_no_sums_are_a_sentence(tmp_path, columns):
+    pq.write_table(pa.table({"image": [bytes(16 * 24)] * 3, **columns}), tmp_path / "a.parquet")
+    with pytest.raises(InputError):
+        inspect(str(tmp_path), ReadOptions(height=16, width=24))
+
+
+def test_a_later_shard_without_labels_is_a_sentence(tmp_path):
+    images = {"image": [bytes(16 * 24)] * 3}
+    pq.write_table(pa.table({**images, "digit_sum": [1, 2, 3]}), tmp_path / "a.parquet")
+    pq.write_table(pa.table(images), tmp_path / "b.parquet")
+    with pytest.raises(InputError, match=r"b\.parquet: has no column 'digit_sum'"):
+        inspect(str(tmp_path), ReadOptions(height=16, width=24))
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    ["", "[]", "{}", '{"kind": "other", "outcome": {}}', '{"kind": "score", "outcome": null}'],
+)
+def test_a_manifest_of_something_else_is_a_sentence(tmp_path, manifest):
+    (tmp_path / "manifest.json").write_text(manifest)
+    with pytest.raises(InputError):
+        inspect(str(tmp_path), ReadOptions())
+
+
 @pytest.mark.parametrize("place", ["nowhere", "scores/_runs"])
 def test_what_is_nothing_of_the_kind_is_refused(scored, place):
     with pytest.raises(InputError):

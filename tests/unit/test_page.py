@@ -41,6 +41,7 @@ def test_a_page_asks_for_nothing():
     found = html(sections=[Section("s", pictures=[Picture(b"x", "d")])])
     assert re.findall(r'(?:src|href)="(?!data:)', found) == []
     assert "default-src 'none'" in found
+    assert "script-src 'sha256-" in found
 
 
 def test_a_chart_takes_the_pages_colours_and_width_and_is_described():

@@ -49,13 +49,13 @@ def test_a_person_sees_one_live_line_that_goes_away(clock, monkeypatch):
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setenv("TERM", "xterm-256color")
-    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.setenv("COLUMNS", "80")
     with Progress(1000, 4) as shown:
         clock[0] += 2
         shown.advance(250, 3)
         shown._bar.refresh()
     written = terminal.getvalue()
-    assert "250 of 1,000 images, 125 images/s, 3 rejected, 1 of 4 chunks, about 6 s left" in written
+    assert "25% of 1,000 images, 125/s, 3 rejected, 6 s left" in written
     assert written.rstrip("\n").endswith("\x1b[2K")  # the line is cleared
 
 

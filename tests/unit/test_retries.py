@@ -1,7 +1,7 @@
 import pytest
 
 from digitsum.errors import InputError, StorageError
-from digitsum.scoring.retries import ATTEMPTS, retried
+from digitsum.retries import ATTEMPTS, retried
 
 
 @pytest.fixture

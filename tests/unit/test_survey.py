@@ -9,9 +9,9 @@ from digitsum.archive.shards import ListedFile, Shard, list_shards
 from digitsum.errors import InputError, StorageError
 from digitsum.model.baseline import PIXEL_SCALE, BaselineConfig, BaselineNetwork
 from digitsum.model.bundle import Bundle
+from digitsum.retries import ATTEMPTS
 from digitsum.scoring import survey as module
 from digitsum.scoring.plan import Survey
-from digitsum.scoring.retries import ATTEMPTS
 from digitsum.scoring.survey import survey_archive
 
 OPTIONS = ReadOptions()

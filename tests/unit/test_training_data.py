@@ -5,11 +5,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from digitsum.archive.reading import read_chunk
 from digitsum.archive.schema import ImageShape
 from digitsum.archive.shards import Chunk, open_archive
-from digitsum.errors import InputError
+from digitsum.errors import InputError, StorageError
 from digitsum.training.config import TrainConfig
 from digitsum.training.data import (
+    Block,
     LabelledChunks,
     Piece,
     batches_of,
@@ -17,6 +19,7 @@ from digitsum.training.data import (
     read_pieces,
     share_out,
     shuffled,
+    spread,
     train_share,
     validation_share,
 )
@@ -96,20 +99,18 @@ def test_batches_are_whole_but_for_the_last(blocks, size):
     assert all(1 <= len(batch) <= size for batch in found)
 
 
-@given(
-    st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=8),
-)
+@given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=8))
 def test_blocks_are_filled_up_by_images_that_were_read(numbers):
-    sizes = [(min(pair), max(pair)) for pair in numbers]  # read, promised
-    pieces = [Piece(chunk_of(i, promised), 0, promised) for i, (_, promised) in enumerate(sizes)]
-    blocks = [range(10 * i, 10 * i + read) for i, (read, _) in enumerate(sizes)]
-    every = {number for block in blocks for number in block}
-    total = sum(promised for _, promised in sizes)
+    blocks = [
+        Block(*images(range(10 * i, 10 * i + read)), lost) for i, (read, lost) in enumerate(numbers)
+    ]
+    every = {number for block in blocks for number in block.sums.tolist()}
+    total = sum(read + lost for read, lost in numbers)
     if total and not every:
         with pytest.raises(InputError, match="none of"):
-            list(filled_up(map(images, blocks), pieces))
+            list(filled_up(blocks))
         return
-    found = [n for block in numbers_of(filled_up(map(images, blocks), pieces)) for n in block]
+    found = [n for block in numbers_of(filled_up(blocks)) for n in block]
     assert len(found) == total
     assert set(found) == every
 
@@ -137,7 +138,8 @@ def opened(archive, part, **options):
 
 def read(chunks: LabelledChunks, pieces, of: TrainConfig, num_threads=2) -> list[int]:
     found = []
-    for pixels, sums in read_pieces(chunks, pieces, of, num_threads):
+    for pixels, sums, lost in read_pieces(chunks, pieces, of, num_threads):
+        assert lost == 0
         numbers = pixels[:, 0, :2].copy().view("<u2")[:, 0].tolist()
         assert [number % 10 for number in numbers] == sums.tolist()
         found += numbers
@@ -181,8 +183,8 @@ def test_images_that_cannot_be_decoded_are_left_out_with_a_warning(tmp_path, cap
     pq.write_table(table, tmp_path / "a.parquet")
     of = config(tmp_path)
     chunks = LabelledChunks.of(open_archive(str(tmp_path), of.read, ImageShape(40, 48)), "all")
-    [(pixels, sums)] = read_pieces(chunks, train_share(chunks, of, 1, 0), of, 1)
-    assert (sums.tolist(), pixels[:, 0, 0].tolist()) == ([0, 1, 4], [0, 1, 4])
+    [(pixels, sums, lost)] = read_pieces(chunks, train_share(chunks, of, 1, 0), of, 1)
+    assert (sums.tolist(), pixels[:, 0, 0].tolist(), lost) == ([0, 1, 4], [0, 1, 4], 2)
     assert "2 images are left out; row 2: " in caplog.text
 
 
@@ -193,3 +195,57 @@ def test_a_shard_that_was_replaced_meanwhile_is_refused(archive):
     pq.write_table(pq.read_table(shard).slice(1), shard)
     with pytest.raises(InputError, match=r"1\.parquet: was replaced"):
         read(chunks, pieces, of)
+
+
+def test_of_a_great_row_group_each_worker_reads_no_more_than_it_must(archive, monkeypatch):
+    """Nor does it hold more than a few thousand rows of it at once."""
+    monkeypatch.setattr("digitsum.training.data._MOST_ROWS_AT_ONCE", GROUP - 1)
+    monkeypatch.setattr("digitsum.archive.reading.BATCH_ROWS", 5)
+    for shard in archive.glob("*.parquet"):
+        pq.write_table(pq.read_table(shard), shard)
+    decoded = []
+    monkeypatch.setattr(
+        "digitsum.training.data.read_chunk", lambda *a, **k: counting(decoded, *a, **k)
+    )
+    of, chunks = config(archive, workers=3, batch_size=3), opened(archive, "all")
+    assert {chunk.num_rows for chunk in chunks.chunks} == {SHARD_IMAGES}
+    shares = [read(chunks, train_share(chunks, of, 1, rank), of) for rank in range(3)]
+    together = [number for share in shares for number in share]
+    assert sorted(together) == list(range(NUM_SHARDS * SHARD_IMAGES))
+    assert max(decoded) <= 5
+    first = Piece(chunks.chunks[0], 0, 7)
+    decoded.clear()
+    assert len(read(chunks, [first], of)) == 7
+    assert sum(decoded) == 10
+
+
+def counting(decoded: list[int], *arguments, **options):
+    for rows in read_chunk(*arguments, **options):
+        decoded.append(len(rows.pixels))
+        yield rows
+
+
+def test_a_sample_is_spread_over_all_pieces(archive, monkeypatch):
+    monkeypatch.setattr("digitsum.training.data.READ_IMAGES", GROUP)
+    chunks, of = opened(archive, "all"), config(archive)
+    pieces = validation_share(chunks, of, 0, 1)
+    found = read(chunks, spread(pieces, 30), of)
+    assert 30 <= len(found) <= 30 + len(pieces)
+    assert {number // SHARD_IMAGES for number in found} == set(range(NUM_SHARDS))
+    assert spread(pieces, 10**6) == pieces
+
+
+def test_a_refusal_of_the_file_system_is_asked_again(archive, monkeypatch):
+    refusals = iter([StorageError("slow down"), None, StorageError("slow down"), None])
+
+    def read_once(*arguments, **options):
+        refusal = next(refusals, None)
+        if refusal:
+            raise refusal
+        yield from read_chunk(*arguments, **options)
+
+    monkeypatch.setattr("digitsum.training.data.read_chunk", read_once)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    of, chunks = config(archive), opened(archive, "all")
+    found = read(chunks, train_share(chunks, of, 1, 0), of, num_threads=1)
+    assert sorted(found) == list(range(NUM_SHARDS * SHARD_IMAGES))

@@ -11,7 +11,7 @@ from digitsum.training.totals import Totals
 
 def totals_of(*batches: tuple[list[int], list[int], float]) -> Totals:
     """Add batches, each of predicted sums, true sums and the mean loss."""
-    totals = Totals()
+    totals = Totals(torch.device("cpu"))
     for predicted, true, mean_loss in batches:
         log_probs = torch.nn.functional.one_hot(torch.tensor(predicted), 10).float()
         totals.add(log_probs, torch.tensor(true), torch.tensor(mean_loss))
@@ -42,9 +42,9 @@ def test_figures_are_those_of_a_loop_over_the_images(made):
 
 
 def test_nothing_added_has_no_images_and_no_loss():
-    assert Totals().num_images == 0
-    assert Totals().mean_loss == 0
-    assert Totals().accuracy == 0
+    assert Totals(torch.device("cpu")).num_images == 0
+    assert Totals(torch.device("cpu")).mean_loss == 0
+    assert Totals(torch.device("cpu")).accuracy == 0
 
 
 def test_without_other_workers_nothing_is_added_by_reducing():
@@ -59,7 +59,7 @@ def test_a_loss_that_is_no_number_is_seen_in_the_mean():
 
 
 def test_many_images_are_counted_exactly():
-    totals = Totals()
+    totals = Totals(torch.device("cpu"))
     log_probs, sums = torch.eye(10)[[3]].expand(1000, 10), torch.full((1000,), 3)
     for _ in range(50):
         totals.add(log_probs, sums, torch.tensor(0.1, dtype=torch.bfloat16))
