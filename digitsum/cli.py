@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
@@ -13,6 +14,7 @@ from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, PositionalMetavarFrom
 from digitsum.archive.import_images import ImportImagesConfig, import_images
 from digitsum.archive.import_npy import ImportNpyConfig, import_npy
 from digitsum.archive.location import locate
+from digitsum.archive.publish import publish_bytes
 from digitsum.archive.synth import SynthConfig, synth
 from digitsum.archive.writing import WrittenArchive
 from digitsum.errors import DigitsumError, InputError
@@ -200,15 +202,23 @@ def _compare(config: CompareConfig) -> None:
 
 def _inspect(config: InspectConfig) -> None:
     from digitsum.report.contact_sheet import NUM_IMAGES, draw_contact_sheet
-    from digitsum.report.figures import publish_figure
+    from digitsum.report.figures import to_png
     from digitsum.report.inspection import inspect
+    from digitsum.report.terminal import inline_picture
 
     found = inspect(config.path, config.read)
-    if config.sheet is not None:
-        if not found.images:
-            raise InputError(f"{config.path}: a {found.kind} has no images; leave --sheet out.")
-        publish_figure(draw_contact_sheet(found.images[:NUM_IMAGES]), locate(config.sheet))
     print(json.dumps(found.to_json()) if config.json else "\n".join(found.lines()))
+    shown = sys.stdout.isatty() and not config.json
+    if not found.images:
+        if config.sheet is not None:
+            raise InputError(f"{config.path}: a {found.kind} has no images; leave --sheet out.")
+        return
+    if config.sheet is not None or shown:
+        png = to_png(draw_contact_sheet(found.images[:NUM_IMAGES]))
+        if config.sheet is not None:
+            publish_bytes(png, locate(config.sheet))
+        if shown:
+            print(inline_picture(png, os.environ) or "")
 
 
 def _evaluate(config: EvaluateConfig) -> None:

@@ -26,6 +26,7 @@ class InspectConfig:
     json: bool = False
     """Say it as one JSON object."""
     sheet: str | None = None
-    """Where to write a contact sheet, PNG: some of its images with their sums."""
+    """Where to write a contact sheet, PNG: some of its images with their sums. Terminals that show
+    pictures (iTerm2, WezTerm, kitty) show it anyway."""
     read: ReadOptions = field(default_factory=ReadOptions)
     """How to read an archive."""

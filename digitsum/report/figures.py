@@ -16,8 +16,13 @@ from digitsum.archive.publish import publish_bytes
 DOTS_PER_INCH = 120
 
 
-def publish_figure(figure: Figure, target: Location) -> None:
-    """Make a figure appear at `target` as a PNG."""
+def to_png(figure: Figure) -> bytes:
+    """Return a figure as a PNG."""
     png = io.BytesIO()
     figure.savefig(png, format="png", dpi=DOTS_PER_INCH, bbox_inches="tight")
-    publish_bytes(png.getvalue(), target)
+    return png.getvalue()
+
+
+def publish_figure(figure: Figure, target: Location) -> None:
+    """Make a figure appear at `target` as a PNG."""
+    publish_bytes(to_png(figure), target)

@@ -27,7 +27,7 @@ from PIL import Image
 from digitsum.archive.images import Uint8Array
 from digitsum.archive.location import Location
 from digitsum.archive.publish import publish_bytes
-from digitsum.report.figures import DOTS_PER_INCH
+from digitsum.report.figures import to_png
 
 REPORT_FILE = "report.html"
 TEMPLATES = Path(__file__).parent / "templates"
@@ -166,9 +166,7 @@ def to_chart(figure: Figure, description: str) -> Chart:
 
 def to_picture(figure: Figure, description: str, caption: str = "") -> Picture:
     """Return a figure as a picture."""
-    png = io.BytesIO()
-    figure.savefig(png, format="png", dpi=DOTS_PER_INCH, bbox_inches="tight")
-    return Picture(png.getvalue(), description, caption)
+    return Picture(to_png(figure), description, caption)
 
 
 def image_picture(pixels: Uint8Array, description: str, caption: str) -> Picture:
