@@ -6,6 +6,10 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
+from digitsum.duration import duration
+
+SAY_EVERY_S = 60.0
+
 Item = TypeVar("Item")
 
 
@@ -17,10 +21,12 @@ class EpochProgress:
     """
 
     def __init__(self, epoch: int, epochs: int, epoch_images: int, workers: int) -> None:
+        self._epoch, self._epochs = epoch, epochs
         self._before = (epoch - 1) * epoch_images
         self._all = epochs * epoch_images
         self._workers = workers
         self._seen = 0
+        self._started = self._said = time.monotonic()
         self.waited_s = 0.0
         """Seconds that this worker waited for batches."""
 
@@ -38,6 +44,20 @@ class EpochProgress:
     def advance(self, num_images: int) -> None:
         """Count a worker's images as seen."""
         self._seen += num_images
+
+    def due(self) -> str | None:
+        """Return, once a minute, how far the training is and how long it takes; None else."""
+        now = time.monotonic()
+        if now - self._said < SAY_EVERY_S:
+            return None
+        self._said = now
+        seen = self._seen * self._workers
+        rate = seen / (now - self._started)
+        left = self._all - self._before - seen
+        return (
+            f"epoch {self._epoch} of {self._epochs}, {self.fraction:.0%} of the training: "
+            f"{rate:,.0f} images/s, about {duration(left / rate)} left"
+        )
 
     @property
     def num_seen(self) -> int:

@@ -88,7 +88,9 @@ def train_worker(settings: dict[str, Any]) -> None:
         torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
         progress = EpochProgress(epoch, recipe.epochs, settings["epoch_images"], config.workers)
         batches = train_batches(source, progress, epoch)
-        train = _train_epoch(config, network, state, batches, progress, autocast)
+        train = _train_epoch(
+            config, network, state, batches, progress, autocast, says=source.rank == 0
+        )
         trained = time.perf_counter()
         if not math.isfinite(train.mean_loss):
             raise InputError(
@@ -136,6 +138,8 @@ def _train_epoch(
     batches: Iterable[Batch],
     progress: EpochProgress,
     autocast: AbstractContextManager[Any],
+    *,
+    says: bool,
 ) -> Totals:
     network.train()
     recipe = config.recipe
@@ -161,6 +165,9 @@ def _train_epoch(
         state.averaged.update_parameters(state.network)
         totals.add(log_probs.detach(), batch.sums, nll.detach())
         progress.advance(len(batch.sums))
+        if says and (line := progress.due()) is not None:
+            # Of this worker's images alone: asking the others would make them wait.
+            _say(f"{line}; loss {totals.mean_loss:.3f}, accuracy {totals.accuracy:.1%}")
     return totals.reduce()
 
 
@@ -211,12 +218,16 @@ def _report(history: list[Epoch], config: TrainConfig, state: TrainingState, run
     except InputError as error:  # the checkpoint is safe, and is what counts
         logger.warning("no event file was written: %s", error)
     left_s = latest.seconds * (config.recipe.epochs - latest.epoch)
-    # Not print(): Ray Train wraps it, and each line would come twice.
-    sys.stdout.write(
+    _say(
         f"epoch {latest.epoch} of {config.recipe.epochs}: "
         f"loss {latest.train_loss:.3f}, accuracy {latest.train_accuracy:.1%}; "
         f"validation loss {latest.validation_loss:.3f}, accuracy "
         f"{latest.validation_accuracy:.1%}; {latest.train_images_per_s:,.0f} images/s, "
-        f"{latest.data_wait:.1%} of the time waiting for them; about {duration(left_s)} left\n"
+        f"{latest.data_wait:.1%} of the time waiting for them; about {duration(left_s)} left"
     )
+
+
+def _say(line: str) -> None:
+    # Not print(): Ray Train wraps it, and each line would come twice.
+    sys.stdout.write(f"{line}\n")
     sys.stdout.flush()

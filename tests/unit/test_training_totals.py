@@ -135,3 +135,16 @@ def test_only_the_waiting_for_items_is_counted(monkeypatch):
         clock[0] += 100
         found.append(item)
     assert (found, progress.waited_s) == ([0, 1, 2], 15)
+
+
+def test_a_line_is_due_once_a_minute(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    progress = EpochProgress(2, 3, 12_000, 2)
+    said = []
+    for _ in range(130):
+        clock[0] += 1
+        progress.advance(50)
+        said.append(progress.due())
+    assert [number + 1 for number, line in enumerate(said) if line] == [60, 120]
+    assert said[59] == ("epoch 2 of 3, 50% of the training: 100 images/s, about 3 min 00 s left")
