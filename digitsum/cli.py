@@ -136,8 +136,9 @@ def _score(config: ScoreConfig) -> None:
         print(json.dumps(scored.to_json()))
     else:
         print(
-            f"{scored.scores.uri}: {outcome.num_images:,} images scored in {outcome.seconds:.1f} s,"
-            f" {outcome.images_per_s:,.0f} images/s; {outcome.num_rejected:,} of them rejected"
+            f"{scored.scores.uri}: {outcome.num_images - outcome.num_rejected:,} images scored and "
+            f"{outcome.num_rejected:,} rejected in {outcome.seconds:.1f} s, "
+            f"{outcome.images_per_s:,.0f} images/s with the start"
         )
         print(f"{scored.run.uri}: run, with {' and '.join(leaves)}")
         print(outcome.bottleneck)

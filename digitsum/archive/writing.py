@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from pyarrow import fs as pafs
 
 from digitsum.archive.images import Uint8Array
-from digitsum.archive.location import Location, locate
+from digitsum.archive.location import Location, locate, storage_error
 from digitsum.archive.publish import published
 from digitsum.archive.schema import DIGIT_SUM, DIGITS, IMAGE, IMAGE_ID, ImageShape, shard_schema
 from digitsum.archive.shards import SHARD_SUFFIX
@@ -100,9 +100,11 @@ def write_archive(
                     writer.write_table(table, row_group_size=ROW_GROUP_IMAGES)
                     num_images += table.num_rows
             written.append(target)
-    except BaseException:
+    except BaseException as error:
         for target in written:
             target.filesystem.delete_file(target.path)
+        if isinstance(error, OSError):
+            raise storage_error(f"{archive.uri}: cannot be written", error) from error
         raise
     return WrittenArchive(uri, num_images, len(written), shape)
 

@@ -18,6 +18,7 @@ from digitsum.archive.schema import ReadOptions
 from digitsum.archive.scores import CURRENT_FILE, MODEL_KEY
 from digitsum.archive.shards import (
     DAMAGED,
+    SHARD_SUFFIX,
     Archive,
     list_parquet,
     open_archive,
@@ -29,6 +30,7 @@ from digitsum.model.bundle import CONFIG_FILE, METRICS_FILE, load_bundle, num_pa
 from digitsum.model.distributions import Distributions
 from digitsum.report.captions import score_caption
 from digitsum.report.contact_sheet import NUM_IMAGES
+from digitsum.report.page import REPORT_FILE
 from digitsum.runs import MANIFEST_FILE, RUNS_DIRECTORY
 from digitsum.scoring.config import StatusConfig
 from digitsum.scoring.review import read_manifest, sample_of
@@ -96,11 +98,18 @@ def inspect(uri: str, read: ReadOptions) -> Inspected:
 
 def _inspected(place: Location, read: ReadOptions) -> Inspected:
     if place.is_file():
+        if not place.path.endswith(SHARD_SUFFIX):
+            raise InputError(
+                f"{place.uri}: is no Parquet; give an archive, scores, a bundle or a run, or "
+                "make an archive of it with `digitsum import`."
+            )
         return _archive(place, read)
     if place.join(MANIFEST_FILE).is_file():
         return _run(place)
     if place.join(CONFIG_FILE).is_file():
         return _bundle(place)
+    if place.join(REPORT_FILE).is_file():
+        raise InputError(f"{place.uri}: holds a report; open its {REPORT_FILE}.")
     is_scores = any(name.startswith(f"{MODEL_KEY}=") for name in place.directories())
     if is_scores or place.join(CURRENT_FILE).is_file():
         return _scores(place)

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from digitsum.archive.images import Uint8Array
 from digitsum.archive.location import Location, locate
 from digitsum.archive.reading import read_chunk
 from digitsum.archive.scores import MODEL_KEY, Part, read_part
 from digitsum.archive.shards import DAMAGED, FOOTER_THREADS, archive_root, list_parquet
+from digitsum.archive.tables import read_table
 from digitsum.errors import InputError, one_line
 from digitsum.retries import retried
 from digitsum.scoring.config import CompareConfig
@@ -163,7 +163,7 @@ def _same_bytes(one: Part, other: Part) -> bool:
 def _read(part: Location) -> pa.Table:
     columns = ["image_id", "predicted_sum", "confidence", "digits", "error"]
     try:
-        return pq.read_table(pa.BufferReader(part.read_bytes()), columns=columns)
+        return read_table(part.read_bytes(), columns)
     except (*DAMAGED, OSError) as error:
         raise InputError(
             f"{part.uri}: cannot be read ({one_line(error)}); remove it, and score again."

@@ -111,8 +111,12 @@ def _joined(counts: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 def drift_sentence(found: Sequence[Shift]) -> str:
     """Return what there is to say of a night's shifts."""
     if not found:
-        return "drift: not judged, for want of images or of a reference in the bundle"
+        return (
+            f"drift: not judged: the run scored fewer than {LEAST_IMAGES} images, or the bundle "
+            "holds no reference"
+        )
     drifted = [one for one in found if one.is_drift]
     if drifted:
-        return f"drift: {'; '.join(one.sentence() for one in drifted)}"
+        said = "; ".join(one.sentence() for one in drifted)
+        return f"drift: {said}; other images, or inverted, or of digits of another size?"
     return f"no drift: {'; '.join(one.sentence() for one in found)}"

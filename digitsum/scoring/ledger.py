@@ -23,6 +23,7 @@ from digitsum.archive.publish import publish_bytes
 from digitsum.archive.schema import ImageShape, ReadOptions
 from digitsum.archive.scores import Part, PartSource, model_directory
 from digitsum.archive.shards import ListedFile, Shard
+from digitsum.archive.tables import read_table
 from digitsum.errors import InputError
 from digitsum.runs import RUNS_DIRECTORY
 
@@ -146,7 +147,7 @@ def _read(location: Location, schema: pa.Schema) -> list[dict]:  # type: ignore[
     # A flipped bit may leave a table that can be read, and says what was never entered.
     if hashlib.sha256(parquet).digest() != digest:
         return []
-    table = pq.read_table(pa.BufferReader(parquet))
+    table = read_table(parquet)
     rows: list[dict] = table.to_pylist() if table.schema.equals(schema) else []  # type: ignore[type-arg]
     return rows
 

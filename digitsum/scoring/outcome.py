@@ -167,10 +167,17 @@ class Outcome:
         ):
             if rejected > allowed * of + _ROUNDING:
                 raise TooManyRejectedError(
-                    f"{rejected:,} of {of:,} {what} were rejected, more than the {allowed:.4g} "
-                    "that --max-rejected allows; see why below _runs/, and mend or remove them. "
-                    "All else is scored, but CURRENT was left as it was."
+                    f"{rejected:,} of {of:,} {what} were rejected, more than the "
+                    f"{100 * allowed:.4g}% that --max-rejected allows{self._first_reason()}; see "
+                    "report.html below _runs/ for all, and mend or remove them. All else is "
+                    "scored, but CURRENT was left as it was."
                 )
+
+    def _first_reason(self) -> str:
+        """Return why the first shard or chunk was rejected as a whole, where one was."""
+        reasons = [shard.reason for shard in self.after.rejected]
+        reasons += [chunk.reason for chunk in self.chunks if chunk.reason]
+        return f" ({reasons[0]})" if reasons else ""
 
     def to_json(self) -> dict[str, Any]:
         """Return the run's figures, as its manifest holds them."""

@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from digitsum.archive.images import Uint8Array
 from digitsum.archive.location import Location, locate
 from digitsum.archive.reading import read_chunk
 from digitsum.archive.schema import ReadOptions
 from digitsum.archive.scores import PartSource, part_path
+from digitsum.archive.tables import read_table
 from digitsum.errors import DigitsumError, InputError
 from digitsum.model.distributions import Distributions
 from digitsum.runs import MANIFEST_FILE
@@ -117,7 +117,7 @@ def _rejected(
     # Whole shards first, and not all of what is shown of one chunk.
     names = sorted(run.join(DIRECTORY).files(), key=lambda name: not name.startswith(SHARDS))
     for name in names:
-        table = pq.read_table(pa.BufferReader(run.join(f"{DIRECTORY}/{name}").read_bytes()))
+        table = read_table(run.join(f"{DIRECTORY}/{name}").read_bytes())
         counted = table.group_by(["stage", "reason"]).aggregate([([], "count_all")])
         for pair in counted.to_pylist():
             reasons[pair["stage"], pair["reason"]] += pair["count_all"]
@@ -172,8 +172,7 @@ def _sample_chunk(
         said["first_row"],
         said["num_rows"],
     )
-    part = scores.join(part_path(source)).read_bytes()
-    table = pq.read_table(pa.BufferReader(part))
+    table = read_table(scores.join(part_path(source)).read_bytes())
     picked = rng.choice(len(rows.pixels), min(num_images, len(rows.pixels)), replace=False)
     return [
         Sampled(rows.pixels[row], table.slice(row, 1).to_pylist()[0], chunk.shard)

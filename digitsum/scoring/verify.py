@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from digitsum.archive.location import Location, locate
 from digitsum.archive.reading import Rows, read_chunk
 from digitsum.archive.scores import SCORES_SCHEMA, part_path, part_source, told_digest
 from digitsum.archive.shards import Chunk
+from digitsum.archive.tables import read_table
 from digitsum.errors import InputError
 from digitsum.model.bundle import load_bundle, packaged_bundle
 from digitsum.model.torch_predictor import TorchPredictor
@@ -103,7 +103,7 @@ class _Check:
         """Yield what is wrong with a chunk's part, whose metadata are right."""
         path = part_path(part_source(chunk, self._model_digest))
         try:
-            part = pq.read_table(pa.BufferReader(self._scores.join(path).read_bytes()))
+            part = read_table(self._scores.join(path).read_bytes())
             if not part.schema.equals(SCORES_SCHEMA):
                 yield f"{path}: its columns are not those of scores"
                 return

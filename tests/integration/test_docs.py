@@ -147,7 +147,7 @@ def test_readme_leads_from_own_files_to_scores(tmp_path, monkeypatch, capsys):
         for text in re.findall(r"```sh\n(.*?)```", used, re.DOTALL)
         for command in commands(text)
     ]
-    assert [command[0] for command in own].count("score") == 3
+    assert [command[0] for command in own].count("score") == 2
     for command in own:
         if command[0] == "train":
             continue

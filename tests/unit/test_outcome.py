@@ -176,8 +176,9 @@ def outcome_of(num_images: int, num_rejected: int, num_shards: int, num_bad: int
 def test_as_many_images_may_be_rejected_as_are_allowed_and_no_more(num_images, allowed, most):
     for num_rejected in {0, max(0, most - 1), most}:
         outcome_of(num_images, num_rejected, 1, 0).check_rejected(allowed)
+    percent = f"{100 * allowed:.4g}%"
     if most < num_images:
-        said = rf"^{most + 1} of {num_images:,} images were rejected, more than the {allowed:.4g} "
+        said = rf"^{most + 1} of {num_images:,} images were rejected, more than the {percent} "
         with pytest.raises(TooManyRejectedError, match=said):
             outcome_of(num_images, most + 1, 1, 0).check_rejected(allowed)
 
@@ -190,7 +191,7 @@ def test_as_many_shards_may_be_rejected_as_are_allowed_and_no_more(num_shards, a
         return outcome_of(1000, 0, num_shards - num_bad, num_bad)
 
     outcome(most).check_rejected(allowed)
-    said = rf"^{most + 1} of {num_shards} shards were rejected, more than the {allowed:.4g} "
+    said = rf"^{most + 1} of {num_shards} shards were rejected, more than the {100 * allowed:.4g}% "
     with pytest.raises(TooManyRejectedError, match=said):
         outcome(most + 1).check_rejected(allowed)
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from digitsum.archive.schema import ImageShape, ReadOptions
 from digitsum.archive.shards import open_archive
 from digitsum.archive.writing import ROW_GROUP_IMAGES, LabelledImages, write_archive
+from digitsum.cli import main
 from digitsum.errors import InputError
 
 SHAPE = ImageShape(2, 3)
@@ -182,3 +183,10 @@ def test_what_is_held_does_not_grow_with_the_archive(tmp_path, make_batch):
     write_archive(str(tmp_path), source(), TINY, [60_000], labelled=True)
     assert len(alive) == 12
     assert max(alive) <= 4  # those of a row group, and the one that is yielded
+
+
+def test_an_archive_that_cannot_be_made_is_a_sentence(tmp_path, capsys):
+    (tmp_path / "file").write_text("in the way")
+    out = tmp_path / "file" / "archive"
+    assert main(["synth", "--out", str(out), "--images", "1"]) == 2
+    assert capsys.readouterr().err.startswith(f"digitsum: {out}: cannot be ")
