@@ -1,8 +1,8 @@
 """Whether cost grows as archives do: `python benchmarks/scale.py`.
 
-Archives of 10,000 to 1,000,000 images (one shard, copied), scored by a network so small that the
-pipeline is what is measured, by threads and on Ray. Images/s are those between the first part and
-the last; memory is the peak of the proportional set size of the whole tree of processes.
+Archives of 10,000 to 1,000,000 images (one shard, copied), scored by the packaged model, by threads
+and on Ray. Images/s are those between the first part and the last; memory is the peak of the
+proportional set size of the whole tree of processes.
 """
 
 from __future__ import annotations
@@ -16,13 +16,10 @@ from pathlib import Path
 
 import psutil
 import pyarrow.parquet as pq
-import torch
 from scoring import SAMPLE_S, pss
 
 from digitsum.archive.synth import SynthConfig, synth
-from digitsum.model.bundle import save_bundle
-from digitsum.model.counter import CounterNetwork
-from digitsum.model.counter_config import CounterConfig
+from digitsum.model.bundle import packaged_bundle
 
 OUT = Path("build/bench-scale")
 SHARD_IMAGES = 2_500
@@ -31,7 +28,7 @@ SHARD_IMAGES = 2_500
 def scale(sizes: list[int], engines: list[str]) -> None:
     """Score every archive by every engine, and print what it took."""
     OUT.mkdir(parents=True, exist_ok=True)
-    bundle = _small_bundle()
+    bundle = packaged_bundle()
     for engine in engines:
         for num_images in sizes:
             archive = _archive(num_images)
@@ -41,15 +38,6 @@ def scale(sizes: list[int], engines: list[str]) -> None:
                 f"the last, {seconds:.1f} s in all, peak {peak_mb:,.0f} MB",
                 flush=True,
             )
-
-
-def _small_bundle() -> str:
-    torch.manual_seed(0)
-    sizes = dict.fromkeys(("stem_channels", "body_channels", "row_channels"), 4)
-    config = CounterConfig(40, 168, 4, max_digits=4, column_channels=8, num_mixers=1, **sizes)
-    uri = str(OUT / "bundle")
-    save_bundle(uri, "counter", CounterNetwork(config), metrics={}, card="", pixel_scale=1 / 255)
-    return uri
 
 
 def _archive(num_images: int) -> Path:
