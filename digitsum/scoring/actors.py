@@ -54,8 +54,8 @@ def map_chunks(
     # A block is one chunk's result, so that no other's is lost with it.
     rows.context.max_errored_blocks = -1 if lose_failed else 0
     # Busy with one chunk each is as busy as actors get, so the pool must grow before twice that.
-    autoscaling = ray.data.DataContext.get_current().autoscaling_config
-    autoscaling.actor_pool_util_upscaling_threshold = GROW_ABOVE_BUSY
+    # In this dataset's own context: the process's is not looked at any more.
+    rows.context.autoscaling_config.actor_pool_util_upscaling_threshold = GROW_ABOVE_BUSY
     pool = ActorPoolStrategy(
         min_size=options.min_actors,
         max_size=greatest,
