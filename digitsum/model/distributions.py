@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from itertools import zip_longest
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from digitsum.model.predictions import Predictions
 
@@ -70,8 +71,8 @@ def _is_count(value: object) -> bool:
     return isinstance(value, int) and value >= 0
 
 
-def _counts(found: Sequence[int] | Any) -> Counts:
-    return tuple(map(int, found))
+def _counts(found: npt.NDArray[np.intp]) -> Counts:
+    return tuple(found.tolist())
 
 
 def _added(one: Counts, other: Counts) -> Counts:

@@ -67,7 +67,7 @@ class TorchPredictor(BatchPredictor):
         writable = pixels if pixels.flags.writeable else pixels.copy()
         images = torch.from_numpy(writable)
         if self._device.type == "cuda":
-            # Pinned, a copy runs at the bus's full speed, and this thread need not wait for it.
-            images = images.pin_memory().to(self._device, non_blocking=True)
+            images = images.pin_memory()  # then this thread need not wait for the copy
+        images = images.to(self._device, non_blocking=True)
         logits: torch.Tensor = self._network(to_input(images, self._pixel_scale))
         return logits.float().div_(self._temperature)

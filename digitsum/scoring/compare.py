@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,11 +13,11 @@ import pyarrow as pa
 from digitsum.archive.images import Uint8Array
 from digitsum.archive.location import Location, locate
 from digitsum.archive.reading import read_chunk
-from digitsum.archive.scores import MODEL_KEY, Part, read_part
-from digitsum.archive.shards import DAMAGED, FOOTER_THREADS, archive_root, list_parquet
+from digitsum.archive.scores import MODEL_KEY, Part
+from digitsum.archive.shards import DAMAGED, archive_root
 from digitsum.archive.tables import read_table
 from digitsum.errors import InputError, one_line
-from digitsum.retries import retried
+from digitsum.scoring.commit import committed_parts
 from digitsum.scoring.config import CompareConfig
 from digitsum.scoring.scored_chunk import find_scored_chunk
 
@@ -146,11 +145,8 @@ def _models(scores: Location, config: CompareConfig) -> tuple[str, str]:
 
 def _parts(scores: Location, model: str) -> dict[str, Part]:
     """Return what every part of a model says of itself, by its path below the model's directory."""
-    paths = [file.path for file in retried(lambda: list_parquet(scores, model))]
-    with ThreadPoolExecutor(FOOTER_THREADS) as threads:
-        parts = threads.map(lambda path: retried(lambda: read_part(scores.join(path))), paths)
-        read = dict(zip(paths, parts, strict=True))
-    return {path.partition("/")[2]: part for path, part in read.items() if part is not None}
+    found = committed_parts(scores, model.removeprefix(f"{MODEL_KEY}="), known={})
+    return {file.path.partition("/")[2]: part for file, part in found.whole}
 
 
 def _same_bytes(one: Part, other: Part) -> bool:

@@ -39,9 +39,10 @@ class RunStatus:
             return "ended before it was complete, or is still at work"
         said = self.outcome
         ended = "complete" if said.get("complete") else f"incomplete: {said.get('why_incomplete')}"
+        rejected = said.get("rejected", 0)
         return (
-            f"{said.get('images', 0):,} images scored in {said.get('seconds', 0):,.1f} s, "
-            f"{said.get('rejected', 0):,} of them rejected; {ended}"
+            f"{said.get('images', 0) - rejected:,} images scored and {rejected:,} rejected in "
+            f"{said.get('seconds', 0):,.1f} s; {ended}"
         )
 
 

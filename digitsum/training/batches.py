@@ -117,5 +117,6 @@ def _batches(source: Source, blocks: Iterable[LabelledImages]) -> Iterator[Batch
 
 def _moved(array: npt.NDArray[Any], device: torch.device) -> Tensor:
     tensor = torch.from_numpy(array)
-    # From pinned memory a copy is enqueued, and this thread need not wait for it.
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+    if device.type == "cuda":
+        tensor = tensor.pin_memory()  # then this thread need not wait for the copy
+    return tensor.to(device, non_blocking=True)

@@ -100,4 +100,8 @@ def test_training_killed_with_all_its_processes_is_finished_by_the_same_command(
     history = history_from_json((run / "curves.json").read_text())
     assert [epoch.epoch for epoch in history] == [1, 2, 3, 4]
     assert history[: len(begun)] == begun
-    assert load_bundle(f"{tmp_path}/bundle").network_name == "counter"
+
+    undisturbed = command.replace("/bundle", "/other").replace("hurt", "undisturbed")
+    assert start(undisturbed, log).wait(WAIT_S) == 0, log.read_text()
+    resumed, whole = (load_bundle(f"{tmp_path}/{name}") for name in ("bundle", "other"))
+    assert resumed.digest == whole.digest

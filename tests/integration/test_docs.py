@@ -73,8 +73,6 @@ def test_there_is_something_to_test():
     ("place", "arguments"), COMMANDS, ids=lambda x: x if isinstance(x, str) else " ".join(x)[:60]
 )
 def test_commands_are_understood(place, arguments, monkeypatch):
-    if "--tyro-print-completion" in arguments:
-        pytest.skip("parsed by test_completions_are_printed")
     given = []
     for config in cli._COMMANDS:
         monkeypatch.setitem(cli._COMMANDS, config, given.append)

@@ -469,7 +469,7 @@ def test_the_status_of_scores_is_their_current_directory_and_their_runs(run, don
     model = (done / "CURRENT").read_text().strip()
     assert lines[0] == f"{done}: current scores in {model}"
     assert lines[1].endswith("Z: ended before it was complete, or is still at work")
-    assert lines[2].endswith(": 0 images scored in 0.0 s, 0 of them rejected; complete")
+    assert lines[2].endswith(": 0 images scored and 0 rejected in 0.0 s; complete")
     assert len(lines) == 3
     found = json.loads(run("status OUT/scores --json")[1])
     assert (found["scores"], found["current"]) == (str(done), model)

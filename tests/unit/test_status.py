@@ -105,11 +105,9 @@ def test_a_sentence_says_what_was_scored_and_whether_all_is_complete(scores):
     end(scores, 0, images=12_345, seconds=67.89, rejected=1_000)
     end(scores, 1, complete=False, why_incomplete="7 of 9 images were rejected")
     incomplete, complete = status_of(scores).runs
-    assert complete.sentence() == (
-        "12,345 images scored in 67.9 s, 1,000 of them rejected; complete"
-    )
+    assert complete.sentence() == ("11,345 images scored and 1,000 rejected in 67.9 s; complete")
     assert incomplete.sentence() == (
-        "1,000 images scored in 10.0 s, 2 of them rejected; incomplete: 7 of 9 images were rejected"
+        "998 images scored and 2 rejected in 10.0 s; incomplete: 7 of 9 images were rejected"
     )
 
 
