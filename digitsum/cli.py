@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout, suppress
+from importlib.metadata import version
 from typing import Annotated, Any
 
 import tyro
@@ -17,6 +20,7 @@ from digitsum.archive.location import locate
 from digitsum.archive.publish import publish_bytes
 from digitsum.archive.synth import SynthConfig, synth
 from digitsum.archive.writing import WrittenArchive
+from digitsum.completion import CompletionConfig, mended
 from digitsum.errors import DigitsumError, InputError
 from digitsum.model.import_model import ImportModelConfig, import_model
 from digitsum.report.config import InspectConfig, ReportConfig
@@ -38,6 +42,7 @@ First steps, with the model that comes with it:
   digitsum inspect scores
 
 Then open scores/_runs/*/report.html. Every place may be a URI such as s3://bucket/archive.
+`digitsum completion bash` completes commands and files, `digitsum --version` says which this is.
 
 Exit codes: 0 done, 2 bad input, 3 too many rejected, 4 scores held by another run, 5 drift."""
 
@@ -60,6 +65,7 @@ Command = (
     | Annotated[VerifyConfig, _subcommand("verify")]
     | Annotated[CompareConfig, _subcommand("compare")]
     | Annotated[ReportConfig, _subcommand("report")]
+    | Annotated[CompletionConfig, _subcommand("completion")]
 )
 
 
@@ -69,19 +75,27 @@ def main(arguments: Sequence[str] | None = None, prog: str = "digitsum") -> int:
     0 done, 2 bad input, 3 too many rejected, 4 scores held by another run, 5 drift; for all but 0
     one sentence goes to stderr. What cannot be parsed ends the process with 2 itself.
     """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given == ["--version"]:
+        print(f"{prog} {version('digitsum')}")
+        return 0
     try:
-        config: Any = tyro.cli(
-            Command,
-            prog=prog,
-            description=_DESCRIPTION,
-            args=list(sys.argv[1:] if arguments is None else arguments),
-            config=(OmitArgPrefixes, FlagCreatePairsOff, PositionalMetavarFromFieldName),
-        )
+        config = _parsed(given, prog)
         _COMMANDS[type(config)](config)
     except DigitsumError as error:
         sys.stderr.write(f"digitsum: {error}\n")
         return error.exit_code
     return 0
+
+
+def _parsed(arguments: list[str], prog: str) -> Any:
+    return tyro.cli(
+        Command,
+        prog=prog,
+        description=_DESCRIPTION,
+        args=arguments,
+        config=(OmitArgPrefixes, FlagCreatePairsOff, PositionalMetavarFromFieldName),
+    )
 
 
 def _synth(config: SynthConfig) -> None:
@@ -244,6 +258,13 @@ def _evaluate(config: EvaluateConfig) -> None:
     print(json.dumps(evaluated.to_json()))
 
 
+def _completion(config: CompletionConfig) -> None:
+    script = io.StringIO()
+    with redirect_stdout(script), suppress(SystemExit):
+        _parsed(["--tyro-print-completion", config.shell], "digitsum")
+    print(mended(script.getvalue()))
+
+
 def _say_written(written: WrittenArchive) -> None:
     print(
         f"{written.uri}: {written.num_images:,} images of {written.shape} pixels in "
@@ -278,4 +299,5 @@ _COMMANDS: dict[type, Callable[[Any], None]] = {
     CompareConfig: _compare,
     ReportConfig: _report,
     InspectConfig: _inspect,
+    CompletionConfig: _completion,
 }

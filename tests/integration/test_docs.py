@@ -80,14 +80,6 @@ def test_commands_are_understood(place, arguments, monkeypatch):
     assert len(given) == 1
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh"])
-def test_completions_are_printed(shell, capsys):
-    with pytest.raises(SystemExit) as ended:
-        main(["--tyro-print-completion", shell])
-    assert not ended.value.code
-    assert "digitsum" in capsys.readouterr().out
-
-
 @pytest.fixture(scope="module")
 def scored(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("scored")

@@ -19,6 +19,7 @@ from digitsum.archive.scores import model_directory, part_directory, told_digest
 from digitsum.archive.synth import SynthConfig
 from digitsum.archive.writing import LabelledImages, write_archive
 from digitsum.cli import main
+from digitsum.completion import CompletionConfig
 from digitsum.model.baseline import PIXEL_SCALE, BaselineConfig, BaselineNetwork
 from digitsum.model.bundle import load_bundle, save_bundle
 from digitsum.model.counter import CounterNetwork
@@ -50,6 +51,7 @@ COMMANDS = {
     "compare": CompareConfig,
     "report": ReportConfig,
     "inspect": InspectConfig,
+    "completion": CompletionConfig,
 }
 # Each with a good archive IN/ok and a good bundle IN/bundle, and all that is written below OUT.
 WORK = {
@@ -315,7 +317,7 @@ def test_the_help_of_a_command_mentions_each_of_its_options(run, command):
 
 def test_the_help_lists_the_commands(run):
     for line, names in (
-        ("", "synth import inspect train evaluate score status verify compare report"),
+        ("", "synth import inspect train evaluate score status verify compare report completion"),
         ("import", "npy images model"),
     ):
         code, out, err = run(f"{line} --help")
