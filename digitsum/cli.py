@@ -22,6 +22,7 @@ from digitsum.archive.synth import SynthConfig, synth
 from digitsum.archive.writing import WrittenArchive
 from digitsum.completion import CompletionConfig, mended
 from digitsum.errors import DigitsumError, InputError
+from digitsum.fraction import parse_fraction
 from digitsum.model.import_model import ImportModelConfig, import_model
 from digitsum.report.config import InspectConfig, ReportConfig
 from digitsum.scoring.config import (
@@ -107,7 +108,11 @@ def _import_npy(config: ImportNpyConfig) -> None:
 
 
 def _import_images(config: ImportImagesConfig) -> None:
-    _say_written(import_images(config))
+    written = import_images(config)
+    _say_written(written)
+    written.check_rejected(parse_fraction("--max-rejected", config.max_rejected))
+    if written.rejected:
+        sys.stderr.write(f"{written.said_of_rejected()}\n")
 
 
 def _import_model(config: ImportModelConfig) -> None:
@@ -270,6 +275,11 @@ def _say_written(written: WrittenArchive) -> None:
         f"{written.uri}: {written.num_images:,} images of {written.shape} pixels in "
         f"{written.num_shards} shards"
     )
+    if written.is_inverted:
+        sys.stderr.write(
+            f"{written.uri}: most images are bright, as paper with dark ink is; models read bright "
+            "ink on dark: look at them with `digitsum inspect`, and import again with --invert\n"
+        )
 
 
 def _plan_table(summary: dict[str, dict[str, Any]]) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
 import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import chain, repeat
 from pathlib import Path
 from typing import Annotated, Self
@@ -15,10 +16,20 @@ import numpy as np
 import pyarrow as pa
 from tyro.conf import Positional
 
+from digitsum.archive.canvas import CanvasOptions
 from digitsum.archive.images import Uint8Array, decode_encoded
+from digitsum.archive.location import locate
+from digitsum.archive.publish import publish_bytes
 from digitsum.archive.schema import DIGIT_SUM, IMAGE_ID, ImageShape, max_sum
-from digitsum.archive.writing import SHARD_IMAGES, LabelledImages, WrittenArchive, write_archive
+from digitsum.archive.writing import (
+    REJECTED_FILE,
+    SHARD_IMAGES,
+    LabelledImages,
+    WrittenArchive,
+    write_archive,
+)
 from digitsum.errors import InputError
+from digitsum.fraction import parse_fraction
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 BATCH_IMAGES = 1024
@@ -36,12 +47,16 @@ class ImportImagesConfig:
     """Archive to write: a new or empty directory, or a URI such as s3://bucket/archive."""
     digits: int = 4
     """Digits in each image; the sums are at most 9 times as many."""
-    invert: bool = False
-    """The ink is dark on bright paper: turn it over."""
+    max_rejected: str = "1%"
+    """Images that may be rejected before the command ends with exit code 3: a percentage such as
+    0.1%, or a fraction such as 0.001. The others are imported all the same."""
     shard_images: int = SHARD_IMAGES
     """Images in each shard."""
+    canvas: CanvasOptions = field(default_factory=CanvasOptions)
+    """What is done to each image."""
 
     def __post_init__(self) -> None:
+        parse_fraction("--max-rejected", self.max_rejected)
         if self.digits < 1 or self.shard_images < 1:
             raise InputError("--digits and --shard-images are at least 1.")
 
@@ -49,26 +64,35 @@ class ImportImagesConfig:
 def import_images(config: ImportImagesConfig) -> WrittenArchive:
     """Write the archive, in the order of paths (of a tar: of its members).
 
-    The image id is the file's path within the source; color is turned to gray. Raises InputError,
-    naming the file, where one cannot be decoded, is of another shape than the first, or has no
-    label; the labels are checked before anything is written.
+    The image id is the file's path within the source; color is turned to gray. A file that cannot
+    be decoded, or is of another shape than the first, is left out and listed. Raises InputError,
+    naming the file, where one has no label; the labels' own form is checked before anything is
+    written.
     """
     labels = _read_labels(config.labels, config.digits) if config.labels is not None else None
     files = _open_source(Path(config.source).expanduser(), config.source)
-    decoded = _decode(files, config)
+    rejected: dict[str, str] = {}
+    decoded = _decode(files, config.canvas, rejected)
     first = next(decoded, None)
     if first is None:
+        why = "".join(f"; {name}: {reason}" for name, reason in list(rejected.items())[:1])
         raise InputError(
-            f"{config.source}: holds no image files ({', '.join(IMAGE_SUFFIXES)}); give another."
+            f"{config.source}: holds no image files ({', '.join(IMAGE_SUFFIXES)}) that can be "
+            f"imported; give another{why}."
         )
     height, width = first[1].shape
-    return write_archive(
+    written = write_archive(
         config.out,
-        _batches(chain([first], decoded), labels, config),
+        _batches(chain([first], decoded), labels, rejected, config),
         ImageShape(height, width),
         repeat(config.shard_images),
         labelled=labels is not None,
     )
+    if rejected:
+        listed = ({"image_id": name, "reason": reason} for name, reason in rejected.items())
+        lines = "".join(json.dumps(one) + "\n" for one in listed)
+        publish_bytes(lines.encode(), locate(config.out).join(REJECTED_FILE))
+    return replace(written, rejected=rejected)
 
 
 def _open_source(path: Path, given: str) -> Iterator[tuple[str, bytes]]:
@@ -114,23 +138,25 @@ def _tar_files(path: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def _decode(
-    files: Iterator[tuple[str, bytes]], config: ImportImagesConfig
+    files: Iterator[tuple[str, bytes]], canvas: CanvasOptions, rejected: dict[str, str]
 ) -> Iterator[tuple[str, Uint8Array]]:
+    """Yield images as they are to be written, all of one shape; list the others in `rejected`."""
     shape: ImageShape | None = None
     for image_id, data in files:
         try:
-            pixels = decode_encoded(data, shape)
+            pixels = decode_encoded(data, shape if canvas.keeps_shape else None)
+            fitted = canvas.fit(pixels, shape)
         except ValueError as error:
-            raise InputError(
-                f"{config.source}: file {image_id}: {error}; correct or remove it."
-            ) from error
-        shape = shape or ImageShape(*pixels.shape)
-        yield image_id, 255 - pixels if config.invert else pixels
+            rejected[image_id] = str(error)
+            continue
+        shape = shape or ImageShape(*fitted.shape)
+        yield image_id, fitted
 
 
 def _batches(
     images: Iterator[tuple[str, Uint8Array]],
     labels: dict[str, int] | None,
+    rejected: dict[str, str],
     config: ImportImagesConfig,
 ) -> Iterator[LabelledImages]:
     seen: set[str] = set()
@@ -149,7 +175,7 @@ def _batches(
             ids, pixels = [], []
     if ids:
         yield _batch(ids, pixels, labels)
-    extra = sorted(set(labels or ()) - seen)
+    extra = sorted(set(labels or ()) - seen - set(rejected))
     if extra:
         raise InputError(
             f"{config.labels}: has a row for {extra[0]} (and {len(extra) - 1} more), which "

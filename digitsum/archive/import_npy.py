@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import repeat
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,6 +14,8 @@ import numpy.typing as npt
 import pyarrow as pa
 from tyro.conf import Positional
 
+from digitsum.archive.canvas import CanvasOptions
+from digitsum.archive.images import Uint8Array
 from digitsum.archive.schema import ImageShape, max_sum
 from digitsum.archive.writing import (
     ROW_GROUP_IMAGES,
@@ -41,6 +43,8 @@ class ImportNpyConfig:
     """Digits in each image; the sums are at most 9 times as many."""
     shard_images: int = SHARD_IMAGES
     """Images in each shard."""
+    canvas: CanvasOptions = field(default_factory=CanvasOptions)
+    """What is done to each image."""
 
     def __post_init__(self) -> None:
         if not self.data:
@@ -70,11 +74,14 @@ def import_npy(config: ImportNpyConfig) -> WrittenArchive:
         _open_labels(path, len(array), config.digits)
         for path, array in zip(config.labels, images, strict=False)
     ]
-    height, width = shapes.pop()
+    try:
+        shape = ImageShape(*config.canvas.fit(images[0][0]).shape)
+    except ValueError as error:
+        raise InputError(f"{config.data[0]}: {error}; correct --height and --width.") from error
     return write_archive(
         config.out,
-        _batches(_prefixes(config.data), images, labels),
-        ImageShape(height, width),
+        _batches(_prefixes(config.data), images, labels, config.canvas),
+        shape,
         repeat(config.shard_images),
         labelled=bool(config.labels),
     )
@@ -128,11 +135,17 @@ def _prefixes(paths: tuple[str, ...]) -> list[str]:
 
 
 def _batches(
-    prefixes: list[str], images: list[NpyArray], labels: list[NpyArray]
+    prefixes: list[str], images: list[NpyArray], labels: list[NpyArray], canvas: CanvasOptions
 ) -> Iterator[LabelledImages]:
     for number, (prefix, array) in enumerate(zip(prefixes, images, strict=True)):
         for start in range(0, len(array), ROW_GROUP_IMAGES):
-            pixels = np.asarray(array[start : start + ROW_GROUP_IMAGES])
+            pixels = _fitted(np.asarray(array[start : start + ROW_GROUP_IMAGES]), canvas)
             ids = (f"{prefix}-{start + row:08d}" for row in range(len(pixels)))
             sums = labels[number][start : start + len(pixels)].astype(np.int16) if labels else None
             yield LabelledImages(pa.array(ids, pa.string()), pixels, sums)
+
+
+def _fitted(pixels: Uint8Array, canvas: CanvasOptions) -> Uint8Array:
+    if canvas == CanvasOptions():
+        return pixels
+    return np.stack([canvas.fit(image) for image in pixels])

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -12,15 +12,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs as pafs
 
+from digitsum.archive.canvas import count_bright
 from digitsum.archive.images import Uint8Array
 from digitsum.archive.location import Location, locate, storage_error
 from digitsum.archive.publish import published
 from digitsum.archive.schema import DIGIT_SUM, DIGITS, IMAGE, IMAGE_ID, ImageShape, shard_schema
 from digitsum.archive.shards import SHARD_SUFFIX
-from digitsum.errors import InputError
+from digitsum.errors import InputError, TooManyRejectedError
 
 ROW_GROUP_IMAGES = 8192
 SHARD_IMAGES = 50_000
+REJECTED_FILE = "_rejected.jsonl"
+"""What an import rejected, beside the shards: a JSON object a line, `image_id` and `reason`."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,32 @@ class WrittenArchive:
     num_images: int
     num_shards: int
     shape: ImageShape
+    num_bright: int = 0
+    """Images that are bright, as paper is, where ink should be brighter than what is around it."""
+    rejected: Mapping[str, str] = field(default_factory=dict)
+    """Images that are not in it, by id, to the reason."""
+
+    @property
+    def is_inverted(self) -> bool:
+        """Whether the ink seems to be dark on bright paper."""
+        return 2 * self.num_bright > self.num_images
+
+    def check_rejected(self, allowed: float) -> None:
+        """Raise TooManyRejectedError where more than a fraction of the images was rejected."""
+        num_given = self.num_images + len(self.rejected)
+        if len(self.rejected) > allowed * num_given:
+            raise TooManyRejectedError(
+                f"{self.said_of_rejected()}; more than the {100 * allowed:.4g}% that "
+                "--max-rejected allows. All else is imported."
+            )
+
+    def said_of_rejected(self) -> str:
+        """Return how many were rejected, and why the first was; one at least."""
+        first, reason = next(iter(self.rejected.items()))
+        return (
+            f"{self.uri}: {len(self.rejected):,} of {self.num_images + len(self.rejected):,} "
+            f"images were rejected, listed in {REJECTED_FILE} there; the first, {first}: {reason}"
+        )
 
 
 @dataclass(frozen=True)
@@ -106,7 +135,7 @@ def write_archive(
         if isinstance(error, OSError):
             raise storage_error(f"{archive.uri}: cannot be written", error) from error
         raise
-    return WrittenArchive(uri, num_images, len(written), shape)
+    return WrittenArchive(uri, num_images, len(written), shape, source.num_bright)
 
 
 @contextmanager
@@ -136,11 +165,13 @@ def _check_empty(archive: Location) -> None:
 
 
 class _Rechunker:
-    """Turns batches of any size into tables of whole row groups."""
+    """Turns batches of any size into tables of whole row groups, and counts bright images."""
 
     def __init__(self, batches: Iterable[LabelledImages]) -> None:
         self._batches = iter(batches)
         self._rest: LabelledImages | None = None
+        self.num_bright = 0
+        """Images, of those read so far, that are bright."""
 
     def is_empty(self) -> bool:
         """Whether no image is left."""
@@ -148,6 +179,7 @@ class _Rechunker:
             self._rest = next(self._batches, None)
             if self._rest is None:
                 return True
+            self.num_bright += count_bright(self._rest.pixels)
         return False
 
     def take(self, num_images: int, schema: pa.Schema) -> Iterator[pa.Table]:

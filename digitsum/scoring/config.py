@@ -9,6 +9,7 @@ from tyro.conf import Positional
 
 from digitsum.archive.schema import ReadOptions
 from digitsum.errors import InputError
+from digitsum.fraction import parse_fraction
 from digitsum.model.bundle import Bundle
 from digitsum.model.predictor import Backend, Predictor, check_backend, make_predictor
 
@@ -120,21 +121,12 @@ class ScoreConfig:
 
     def __post_init__(self) -> None:
         _check_chunk_images(self.chunk_images)
-        if not 0 <= self.max_rejected_fraction <= 1:
-            raise InputError(f"--max-rejected {self.max_rejected}: give 0% to 100%.")
+        parse_fraction("--max-rejected", self.max_rejected)
 
     @property
     def max_rejected_fraction(self) -> float:
         """The fraction of images, or of shards, that may be rejected."""
-        number = self.max_rejected.strip()
-        try:
-            value = float(number.removesuffix("%"))
-        except ValueError:
-            raise InputError(
-                f"--max-rejected {self.max_rejected}: give a percentage such as 0.1%, or a "
-                "fraction such as 0.001."
-            ) from None
-        return value / 100 if number.endswith("%") else value
+        return parse_fraction("--max-rejected", self.max_rejected)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,5 @@
 import io
+import json
 import tarfile
 from pathlib import Path
 
@@ -7,9 +8,12 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from digitsum.archive.canvas import CanvasOptions
 from digitsum.archive.import_images import BATCH_IMAGES, ImportImagesConfig, import_images
 from digitsum.archive.schema import ImageShape
-from digitsum.errors import InputError
+from digitsum.archive.writing import REJECTED_FILE
+from digitsum.cli import main
+from digitsum.errors import InputError, TooManyRejectedError
 
 PIXELS = [
     np.full((4, 6), value, np.uint8) + np.arange(6, dtype=np.uint8) for value in range(0, 90, 9)
@@ -102,7 +106,8 @@ def test_labels_are_matched_by_path_in_any_order(imported, tmp_path):
 def test_color_becomes_gray_and_ink_can_be_inverted(imported, tmp_path):
     color = np.repeat(PIXELS[3][..., None], 3, axis=2)
     files = {"a.png": encode(color), "b.png": encode(PIXELS[5])}
-    columns = imported(write_folder(tmp_path / "in", files), invert=True)
+    canvas = CanvasOptions(invert=True)
+    columns = imported(write_folder(tmp_path / "in", files), canvas=canvas)
     assert columns["image"] == [(255 - PIXELS[3]).tobytes(), (255 - PIXELS[5]).tobytes()]
 
 
@@ -115,18 +120,80 @@ def test_more_images_than_a_batch_keep_their_order_and_labels(imported, tmp_path
     assert columns["image"] == [PIXELS[n % 10].tobytes() for n in range(len(files))]
 
 
+BAD = {
+    "no image": (b"no image", "image cannot be decoded"),
+    "cut": (encode(PIXELS[0])[:-20], "image cannot be decoded"),
+    "other shape": (encode(PIXELS[0].T), "image is 6x4 pixels, not 4x6"),
+    "16 bits": (encode(PIXELS[0].astype(np.uint16)), "image has pixels of mode I;16, not 8 bits"),
+}
+ODD_FIRST = ("other shape", "a/0.png")
+
+
 @pytest.mark.parametrize(
-    ("name", "data", "message"),
-    [
-        ("c.png", b"no image", r"file c\.png: image cannot be decoded"),
-        ("c.png", encode(PIXELS[0])[:-20], r"file c\.png: image cannot be decoded"),
-        ("c.png", encode(PIXELS[0].T), r"file c\.png: image is 6x4 pixels, not 4x6"),
-        ("c.png", encode(PIXELS[0].astype(np.uint16)), r"file c\.png: .*not 8 bits"),
-    ],
-    ids=["no image", "cut", "other shape", "16 bits"],
+    ("bad", "name"),
+    # Were the first of another shape, it would be the others that are.
+    [(bad, name) for bad in BAD for name in ("c.png", "a/0.png") if (bad, name) != ODD_FIRST],
 )
-def test_a_bad_image_is_refused_naming_it(name, data, message, refused, tmp_path):
-    refused(message, write_folder(tmp_path / "in", FILES | {name: data}), shard_images=1)
+def test_a_bad_image_costs_itself_and_is_listed(bad, name, tmp_path):
+    data, reason = BAD[bad]
+    source, out = write_folder(tmp_path / "in", FILES | {name: data}), tmp_path / "out"
+    (tmp_path / "labels.csv").write_text(GOOD + f"{name},3\n")
+    written = import_images(
+        ImportImagesConfig(source=str(source), out=str(out), labels=str(tmp_path / "labels.csv"))
+    )
+    ids = pq.read_table(out / "shard-00000.parquet").column("image_id").to_pylist()
+    assert ids == ["a/1.bmp", "a/2.PNG", "a.tif", "b.png"]
+    (line,) = (out / REJECTED_FILE).read_text().splitlines()
+    found = json.loads(line)
+    assert found["image_id"] == name
+    assert found["reason"].startswith(reason)
+    assert dict(written.rejected) == {name: found["reason"]}
+    with pytest.raises(TooManyRejectedError, match=rf"1 of 5 images .*{name}: {reason}"):
+        written.check_rejected(0.19)
+    written.check_rejected(0.2)
+
+
+def test_where_no_image_is_good_nothing_is_written(refused, tmp_path):
+    refused(
+        r"no image files .*; give another; a\.png: image cannot",
+        write_folder(tmp_path / "in", {"a.png": b"", "b.png": b""}),
+    )
+
+
+def test_the_command_says_what_was_rejected(tmp_path, capsys):
+    source = write_folder(tmp_path / "in", FILES | {"c.png": b""})
+    for allowed, code in (("20%", 0), ("0.1", 3)):
+        out = tmp_path / allowed
+        command = ["import", "images", str(source), "--out", str(out), "--max-rejected", allowed]
+        assert main(command) == code
+        said, err = capsys.readouterr()
+        assert said == f"{out}: 4 images of 4x6 pixels in 1 shards\n"
+        assert "1 of 5 images were rejected, listed in _rejected.jsonl there" in err
+
+
+def test_images_of_several_sizes_are_scaled_and_filled_up(tmp_path):
+    rng = np.random.default_rng(0)
+    ink = {"a.png": (40, 60), "b.png": (20, 40), "c.png": (80, 90), "wide.png": (20, 41)}
+    drawn = {name: rng.integers(100, 200, shape, np.uint8) for name, shape in ink.items()}
+    source = write_folder(
+        tmp_path / "in", {name: encode(255 - pixels) for name, pixels in drawn.items()}
+    )
+    canvas = CanvasOptions(invert=True, height=20, width=40)
+    written = import_images(
+        ImportImagesConfig(source=str(source), out=str(tmp_path / "out"), canvas=canvas)
+    )
+    assert written.shape == ImageShape(20, 40)
+    assert list(written.rejected.values()) == ["image scaled is 20x41 pixels, not 20x40"]
+    rows = pq.read_table(tmp_path / "out" / "shard-00000.parquet")
+    found = {
+        row["image_id"]: np.frombuffer(row["image"], np.uint8).reshape(20, 40)
+        for row in rows.to_pylist()
+    }
+    np.testing.assert_array_equal(found["b.png"], drawn["b.png"])
+    for name, width in (("a.png", 30), ("c.png", 22)):
+        assert (found[name][:, width:] == 0).all(), "dark, though the paper was bright"
+        assert (found[name][:, :width] > 50).all()
+        assert abs(found[name][:, :width].mean() - drawn[name].mean()) < 2
 
 
 HEADER = "image_id,digit_sum\n"

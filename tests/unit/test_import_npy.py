@@ -2,8 +2,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from digitsum.archive.canvas import CanvasOptions
 from digitsum.archive.import_npy import ImportNpyConfig, import_npy
 from digitsum.archive.schema import ImageShape
+from digitsum.cli import main
 from digitsum.errors import InputError
 
 
@@ -48,6 +50,33 @@ def test_images_labels_and_ids_are_imported_in_order(imported):
     assert columns["image"] == [image.tobytes() for image in images]
     assert columns["digit_sum"] == [0, 36, 7, 8, 9]
     assert columns["image_id"] == [f"data0-{row:08d}" for row in range(5)]
+
+
+def test_images_are_inverted_scaled_and_filled_up(imported):
+    images = np.full((3, 8, 12), 55, np.uint8)
+    canvas = CanvasOptions(invert=True, height=4, width=7)
+    written, columns = imported({"data0": images}, canvas=canvas)
+    assert written.shape == ImageShape(4, 7)
+    pixels = np.frombuffer(columns["image"][2], np.uint8).reshape(4, 7)
+    assert (pixels[:, :6] == 200).all()
+    assert (pixels[:, 6] == 0).all()
+
+
+def test_images_wider_than_the_width_are_refused(imported):
+    with pytest.raises(InputError, match=r"image is 4x6 pixels, not 4x5; correct --height"):
+        imported({"data0": some_images()}, canvas=CanvasOptions(width=5))
+
+
+@pytest.mark.parametrize("invert", [False, True])
+@pytest.mark.parametrize("ink", [10, 240], ids=["dark", "bright"])
+def test_dark_ink_on_bright_paper_is_said(ink, invert, tmp_path, capsys):
+    images = np.full((9, 20, 30), 250 - ink, np.uint8)
+    images[:, 8:12, 10:20] = ink
+    np.save(tmp_path / "scans.npy", images)
+    command = f"import npy {tmp_path}/scans.npy --out {tmp_path}/out".split()
+    assert main([*command, "--invert"] if invert else command) == 0
+    is_dark = (ink == 10) != invert
+    assert ("import again with --invert" in capsys.readouterr().err) == is_dark
 
 
 def test_several_files_follow_each_other_across_shards(imported):
