@@ -183,18 +183,21 @@ def _verify(config: VerifyConfig) -> None:
     from digitsum.scoring.verify import verify
 
     found = verify(config)
-    for fault in found.faults:
-        print(fault)
-    print(json.dumps(found.to_json()))
+    if config.json:
+        print(json.dumps(found.to_json()))
+    else:
+        print("".join(f"{fault}\n" for fault in found.faults), end="")
     if found.faults:
         raise InputError(
             f"{config.scores}: the scores are not those of {config.archive}; see what is listed "
             "above, and run `digitsum score` again."
         )
-    print(
-        f"{config.scores}: {found.num_images:,} images in {found.num_chunks:,} chunks are scored "
-        f"once each, in order; {found.num_recomputed:,} were scored again, with the same sums"
-    )
+    if not config.json:
+        print(
+            f"{config.scores}: {found.num_images:,} images in {found.num_chunks:,} chunks are "
+            f"scored once each, in order, {found.num_rejected:,} of them rejected; "
+            f"{found.num_recomputed:,} were scored again, with the same sums"
+        )
 
 
 def _report(config: ReportConfig) -> None:
@@ -212,12 +215,17 @@ def _compare(config: CompareConfig) -> None:
     directory.check_directory()
     found = compare(config)
     publish_page(comparison_page(found, config.archive), directory.join(REPORT_FILE))
+    if config.json:
+        print(json.dumps(found.to_json()))
+        return
     print(
         f"{found.num_images:,} images scored by {' and '.join(found.models)}: the same sum of "
         f"{found.agreement:.2%}, another of {found.num_images - found.num_same:,}"
     )
+    if found.num_labelled:
+        first, second = (right / found.num_labelled for right in found.right)
+        print(f"{found.num_labelled:,} have a true sum: right of {first:.2%} and {second:.2%}")
     print(f"{config.report}: {REPORT_FILE}")
-    print(json.dumps(found.to_json()))
 
 
 def _inspect(config: InspectConfig) -> None:
@@ -261,6 +269,9 @@ def _evaluate(config: EvaluateConfig) -> None:
         print(f"all digits right, in order: {evaluation.digits_accuracy:.2%}")
     print(f"{config.report}: {' and '.join(leaves)}")
     print(json.dumps(evaluated.to_json()))
+    evaluated.check_rejected(parse_fraction("--max-rejected", config.max_rejected))
+    if evaluated.unread:
+        sys.stderr.write(f"{evaluated.said_of_unread()}\n")
 
 
 def _completion(config: CompletionConfig) -> None:

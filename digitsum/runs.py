@@ -42,16 +42,19 @@ def write_manifest(
     manifest = {
         "run": run.name,
         "kind": kind,
-        "command": sys.argv,
         "started": started.astimezone(UTC).isoformat(),
         "ended": datetime.now(UTC).isoformat(),
-        "versions": _versions(),
-        "git_commit": _git_commit(),
+        **origin(),
         "config": asdict(config),
         "outcome": dict(outcome),
     }
     content = json.dumps(manifest, indent=2).encode() + b"\n"
     publish_bytes(content, run.join(MANIFEST_FILE))
+
+
+def origin() -> dict[str, Any]:
+    """Return what computes here: the command, the versions of its packages, the git commit."""
+    return {"command": sys.argv, "versions": _versions(), "git_commit": _git_commit()}
 
 
 def _versions() -> dict[str, str]:

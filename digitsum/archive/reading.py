@@ -23,7 +23,7 @@ from digitsum.archive.shards import (
     Shard,
     open_parquet,
 )
-from digitsum.errors import InputError
+from digitsum.errors import InputError, one_line
 
 BATCH_ROWS = 4096
 
@@ -76,6 +76,27 @@ def read_chunk(
                 f"{location.uri}: cannot be read after row {first_row} ({error}); "
                 "replace the shard."
             ) from error
+
+
+def read_labels(root: Location, chunk: Chunk, options: ReadOptions) -> npt.NDArray[np.int64] | None:
+    """Return the sums of a chunk, int64 (n,), -1 where there is none; None without the column.
+
+    Raises InputError where the shard cannot be read, or its column holds no integers.
+    """
+    location = root.join(chunk.shard)
+    with open_parquet(location) as parquet:
+        if options.label_column not in parquet.schema_arrow.names:
+            return None
+        try:
+            table = parquet.read_row_groups(list(chunk.row_groups), [options.label_column])
+            labels = table.column(0).cast(pa.int64()).fill_null(-1)
+        except (*DAMAGED, OSError) as error:
+            raise InputError(
+                f"{location.uri}: column {options.label_column!r} cannot be read as sums "
+                f"({one_line(error)}); correct --label-column, or replace the shard."
+            ) from error
+    found: npt.NDArray[np.int64] = labels.to_numpy()
+    return found
 
 
 def _check_unchanged(
@@ -148,7 +169,8 @@ def _check_shard_labels(
         if options.label_column not in schema.names:
             raise InputError(
                 f"{location.uri}: has no column {options.label_column!r}, only "
-                f"{', '.join(map(repr, schema.names))}; name the true sums with --label-column."
+                f"{', '.join(map(repr, schema.names))}; import with --labels, or name the column "
+                "of the true sums with --label-column."
             )
         kind = schema.field(options.label_column).type
         if not pa.types.is_integer(kind):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -17,6 +17,7 @@ from digitsum.archive.images import image_shape
 from digitsum.archive.location import Location, locate, storage_error
 from digitsum.archive.schema import DEFAULT_SHAPE, IMAGE, IMAGE_ID, ImageShape, ReadOptions
 from digitsum.errors import InputError, one_line
+from digitsum.retries import retried
 
 SHARD_SUFFIX = ".parquet"
 DAMAGED = (pa.ArrowException, UnicodeDecodeError)
@@ -165,9 +166,30 @@ def open_archive(
     reads. `default_shape` is for shards that do not say their images' shape.
     """
     root, files = list_shards(locate(uri))
+    shards = []
+    for found in read_shards(root, files, options, default_shape):
+        if isinstance(found, InputError):
+            raise found
+        shards.append(found)
+    return Archive(root, tuple(shards))
+
+
+def read_shards(
+    root: Location, files: Sequence[ListedFile], options: ReadOptions, default_shape: ImageShape
+) -> list[Shard | InputError]:
+    """Return, for each file, the shard by its footer, or why it is none; read in parallel.
+
+    A footer that cannot be reached for now is asked for again.
+    """
+
+    def read(file: ListedFile) -> Shard | InputError:
+        try:
+            return retried(lambda: read_shard(root, file, options, default_shape))
+        except InputError as error:
+            return error
+
     with ThreadPoolExecutor(FOOTER_THREADS) as threads:
-        shards = threads.map(lambda file: read_shard(root, file, options, default_shape), files)
-        return Archive(root, tuple(shards))
+        return list(threads.map(read, files))
 
 
 def open_parquet(location: Location) -> pq.ParquetFile:

@@ -20,6 +20,11 @@ def comparison_page(found: Comparison, archive_uri: str) -> Page:
         (f"of these {second} is surer of", f"{found.surer[1]:,}"),
         (f"mean confidence of {first}", f"{found.mean_confidence[0]:.4f}"),
         (f"mean confidence of {second}", f"{found.mean_confidence[1]:.4f}"),
+        *(
+            (f"right by {model}", f"{right / found.num_labelled:.2%} of {found.num_labelled:,}")
+            for model, right in zip(found.models, found.right, strict=True)
+            if found.num_labelled
+        ),
         ("rejected by either", f"{found.num_rejected:,}"),
         ("parts of one only", f"{found.only_one[0]:,} and {found.only_one[1]:,}"),
     ]
@@ -28,14 +33,19 @@ def comparison_page(found: Comparison, archive_uri: str) -> Page:
             example.pixels,
             f"Image {example.first['image_id']}: {score_caption(example.first)} against "
             f"{score_caption(example.second)}",
-            f"{score_caption(example.first)} | {score_caption(example.second)} · "
-            f"{example.first['image_id']}",
+            f"{score_caption(example.first)} | {score_caption(example.second)}"
+            f"{_truth(example.true_sum)} · {example.first['image_id']}",
         )
         for example in found.examples
     ]
     text = [
         f"Under each image what {first} said, then what {second} said; those first of which both "
-        "were sure. What is right only a person can tell."
+        "were sure. "
+        + (
+            "The true sum is the archive's."
+            if found.num_labelled
+            else "What is right only a person can tell: the archive has no true sums."
+        )
     ]
     if found.not_shown:
         text.append(f"Some cannot be shown: {found.not_shown}")
@@ -49,3 +59,7 @@ def comparison_page(found: Comparison, archive_uri: str) -> Page:
             else Section("Where they differ", text=["On no image."])
         ],
     )
+
+
+def _truth(true_sum: int | None) -> str:
+    return "" if true_sum is None else f" | true: {true_sum}"

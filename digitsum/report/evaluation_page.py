@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from functools import partial
 
 from digitsum.archive.location import Location
@@ -10,7 +11,8 @@ from digitsum.archive.publish import publish_bytes
 from digitsum.model.explain import explain
 from digitsum.model.torch_predictor import TorchPredictor
 from digitsum.report.evaluation_sections import evaluation_facts, evaluation_sections
-from digitsum.report.page import REPORT_FILE, Page, publish_page
+from digitsum.report.origin import origin_section
+from digitsum.report.page import REPORT_FILE, Page, Section, Table, publish_page
 from digitsum.scoring.evaluated import Evaluated
 
 FIGURES_FILE = "evaluation.json"
@@ -35,12 +37,21 @@ def evaluation_page(evaluated: Evaluated) -> Page:
             f"{evaluation.num_images:,} labelled images, scored by {evaluated.bundle.uri}{told} "
             f"(model {evaluated.bundle.digest[:16]})."
         ),
+        alarms=[f"{evaluated.said_of_unread()}."] if evaluated.unread else [],
         facts=evaluation_facts(evaluation),
-        sections=evaluation_sections(
-            evaluation,
-            evaluated.hits,
-            evaluated.worst_misses,
-            partial(explain, predictor),
-            evaluated.archive_uri,
-        ),
+        sections=[
+            *evaluation_sections(
+                evaluation,
+                evaluated.hits,
+                evaluated.worst_misses,
+                partial(explain, predictor),
+                evaluated.archive_uri,
+            ),
+            *([_unread(evaluated.unread)] if evaluated.unread else []),
+            origin_section(evaluated.origin, evaluated.bundle.digest),
+        ],
     )
+
+
+def _unread(unread: Mapping[str, str]) -> Section:
+    return Section("What could not be read", table=Table(("shard", "reason"), list(unread.items())))

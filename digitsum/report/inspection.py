@@ -4,26 +4,31 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import zip_longest
+from itertools import islice, zip_longest
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from digitsum.archive.canvas import count_bright
 from digitsum.archive.images import Uint8Array
 from digitsum.archive.location import Location, locate
 from digitsum.archive.reading import read_chunk
-from digitsum.archive.schema import ReadOptions
+from digitsum.archive.schema import DEFAULT_SHAPE, ReadOptions
 from digitsum.archive.scores import CURRENT_FILE, MODEL_KEY
 from digitsum.archive.shards import (
     DAMAGED,
     SHARD_SUFFIX,
     Archive,
+    Chunk,
+    Shard,
     list_parquet,
-    open_archive,
+    list_shards,
     open_parquet,
     plan_chunks,
+    read_shards,
 )
 from digitsum.errors import InputError, one_line
 from digitsum.model.bundle import CONFIG_FILE, METRICS_FILE, load_bundle, num_parameters
@@ -38,6 +43,7 @@ from digitsum.scoring.status import status
 
 _BARS = " ▁▂▃▄▅▆▇█"
 _MOST_FILES_COUNTED = 1000
+_MOST_CHUNKS_TRIED = 20
 _GREATEST_SUM = 10_000
 
 
@@ -110,6 +116,11 @@ def _inspected(place: Location, read: ReadOptions) -> Inspected:
         return _bundle(place)
     if place.join(REPORT_FILE).is_file():
         raise InputError(f"{place.uri}: holds a report; open its {REPORT_FILE}.")
+    if place.name.startswith(f"{MODEL_KEY}="):
+        raise InputError(
+            f"{place.uri}: holds one model's part of scores; give their directory, "
+            f"{place.parent.uri}."
+        )
     is_scores = any(name.startswith(f"{MODEL_KEY}=") for name in place.directories())
     if is_scores or place.join(CURRENT_FILE).is_file():
         return _scores(place)
@@ -117,7 +128,12 @@ def _inspected(place: Location, read: ReadOptions) -> Inspected:
 
 
 def _archive(place: Location, read: ReadOptions) -> Inspected:
-    archive = open_archive(place.uri, read)
+    root, files = list_shards(place)
+    found = read_shards(root, files, read, DEFAULT_SHAPE)
+    archive = Archive(root, tuple(shard for shard in found if isinstance(shard, Shard)))
+    unread = [error for error in found if isinstance(error, InputError)]
+    if not archive.shards:
+        raise unread[0]
     first = archive.shards[0]
     location = archive.root.join(first.file.path)
     with open_parquet(location) as parquet:
@@ -135,13 +151,20 @@ def _archive(place: Location, read: ReadOptions) -> Inspected:
         ("columns", ", ".join(f"{field.name} {field.type}" for field in schema)),
         ("labelled", "yes" if is_labelled else f"no, there is no column {read.label_column!r}"),
     ]
+    if unread:
+        facts.append(("cannot be read", f"{len(unread):,} shards, the first: {unread[0]}"))
     some = archive.shards[:_MOST_FILES_COUNTED]
     if is_labelled and len(archive.shards) > len(some):
         facts.append(("sums are of", f"the first {len(some):,} shards"))
     sums = _Sums()
     for shard in some if is_labelled else ():
-        sums.count(archive.root.join(shard.file.path), read.label_column)
+        try:
+            sums.count(archive.root.join(shard.file.path), read.label_column)
+        except (*DAMAGED, OSError) as error:
+            facts.append(("sums not of", f"{shard.file.path}: {one_line(error)}"))
     images = _first_images(archive, read, is_labelled)
+    if 2 * sum(count_bright(pixels[None]) for pixels, _ in images) > len(images):
+        facts.append(("ink", "dark on bright, as it seems; models read bright ink on dark"))
     return Inspected(place.uri, "archive", tuple(facts), sums.counts, images)
 
 
@@ -157,6 +180,12 @@ class _Sums:
         with open_parquet(location) as parquet:
             if column not in parquet.schema_arrow.names:
                 raise InputError(f"{location.uri}: has no column {column!r}; name the sums.")
+            kind = parquet.schema_arrow.field(column).type
+            if not pa.types.is_integer(kind):
+                raise InputError(
+                    f"{location.uri}: column {column!r} is of type {kind}, but sums are integers; "
+                    "correct --label-column."
+                )
             values = parquet.read([column]).column(0)
         known = values.drop_null().cast(pa.int64()).to_numpy()
         if len(known) and not 0 <= known.min() <= known.max() <= _GREATEST_SUM:
@@ -174,10 +203,16 @@ class _Sums:
 def _first_images(
     archive: Archive, read: ReadOptions, is_labelled: bool
 ) -> tuple[tuple[Uint8Array, str], ...]:
-    chunks = (chunk for shard in archive.shards for chunk in plan_chunks(shard, 1))
-    chunk = next(chunks, None)
-    if chunk is None:
-        return ()
+    chunks = (chunk for shard in archive.shards for chunk in plan_chunks(shard, 1)[:1])
+    for chunk in islice(chunks, _MOST_CHUNKS_TRIED):
+        with suppress(InputError):  # some other one may be whole
+            return _images_of(archive, chunk, read, is_labelled)
+    return ()
+
+
+def _images_of(
+    archive: Archive, chunk: Chunk, read: ReadOptions, is_labelled: bool
+) -> tuple[tuple[Uint8Array, str], ...]:
     rows = next(read_chunk(archive.root, chunk, read))
     captions = [""] * len(rows.pixels)
     if is_labelled:

@@ -9,6 +9,7 @@ import numpy as np
 
 from digitsum.model.distributions import CONFIDENCE_EDGES, Counts, Distributions
 from digitsum.report.captions import score_caption
+from digitsum.report.origin import origin_section
 from digitsum.report.page import (
     Chart,
     Page,
@@ -245,16 +246,10 @@ def _slowest(outcome: Mapping[str, Any]) -> Section | None:
 
 
 def _origin(review: ScoreReview) -> Section:
-    manifest, outcome = review.manifest, review.outcome
-    versions = ", ".join(f"{name} {version}" for name, version in manifest["versions"].items())
-    rows = [
-        ("model", outcome["model_digest"]),
-        ("command", " ".join(manifest["command"])),
-        ("git commit", manifest["git_commit"] or "unknown"),
-        ("versions", versions),
-        ("back-ends", ", ".join(sorted({c["backend"] for c in outcome["chunks"]} - {""}))),
-    ]
-    return Section("Where it comes from", table=Table(("what", "which"), rows))
+    backends = sorted({chunk["backend"] for chunk in review.outcome["chunks"]} - {""})
+    return origin_section(
+        review.manifest, review.outcome["model_digest"], [("back-ends", ", ".join(backends))]
+    )
 
 
 def _sentence(said: str) -> str:

@@ -12,6 +12,7 @@ from digitsum.model.bundle import Bundle
 from digitsum.model.explain import explain
 from digitsum.model.torch_predictor import TorchPredictor
 from digitsum.report.evaluation_sections import evaluation_facts, evaluation_sections
+from digitsum.report.origin import origin_section
 from digitsum.report.page import Chart, Page, Section, Table, chart_style, new_figure, to_chart
 from digitsum.scoring.evaluation_totals import EvaluationTotals
 from digitsum.training.history import Epoch, best_epoch
@@ -59,7 +60,7 @@ def train_page(
                 text=[f"Only the curves can be shown: {validated}"],
             )
         )
-    sections += [_epochs(history), _origin(manifest)]
+    sections += [_epochs(history), origin_section(manifest, manifest["outcome"]["model_digest"])]
     return Page(
         title=f"Training run {manifest['run']}",
         summary=(
@@ -117,14 +118,3 @@ def _epochs(history: Sequence[Epoch]) -> Section:
         "seconds",
     )
     return Section("Epochs", table=Table(columns, rows))
-
-
-def _origin(manifest: Mapping[str, Any]) -> Section:
-    versions = ", ".join(f"{name} {version}" for name, version in manifest["versions"].items())
-    rows = [
-        ("model", manifest["outcome"]["model_digest"]),
-        ("command", " ".join(manifest["command"])),
-        ("git commit", manifest["git_commit"] or "unknown"),
-        ("versions", versions),
-    ]
-    return Section("Where it comes from", table=Table(("what", "which"), rows))

@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from digitsum.archive.images import Uint8Array
 from digitsum.archive.location import Location, locate
-from digitsum.archive.reading import read_chunk
+from digitsum.archive.reading import read_chunk, read_labels
 from digitsum.archive.scores import MODEL_KEY, Part
-from digitsum.archive.shards import DAMAGED, archive_root
+from digitsum.archive.shards import DAMAGED, Chunk, archive_root
 from digitsum.archive.tables import read_table
 from digitsum.errors import InputError, one_line
 from digitsum.scoring.commit import committed_parts
@@ -33,6 +34,8 @@ class Disagreement:
     first: Mapping[str, Any]
     """Its row of the one's scores."""
     second: Mapping[str, Any]
+    true_sum: int | None
+    """None where it is not known."""
 
 
 @dataclass
@@ -51,6 +54,10 @@ class Comparison:
     surer: list[int] = field(default_factory=lambda: [0, 0])
     """Of the images on which they differ, those on which the one is surer, and the other."""
     mean_confidence: list[float] = field(default_factory=lambda: [0.0, 0.0])
+    num_labelled: int = 0
+    """Images that both have scored and whose true sum the archive holds."""
+    right: list[int] = field(default_factory=lambda: [0, 0])
+    """Those of them whose sum is right by the one, and by the other."""
     only_one: list[int] = field(default_factory=lambda: [0, 0])
     """Parts that only one has, or of other bytes: they are not compared."""
     examples: tuple[Disagreement, ...] = ()
@@ -73,6 +80,8 @@ class Comparison:
             "rejected": self.num_rejected,
             "surer": self.surer,
             "mean_confidence": self.mean_confidence,
+            "labelled": self.num_labelled,
+            "right": self.right,
             "parts_of_one_only": self.only_one,
             "agreement": self.agreement if self.num_images else None,
         }
@@ -93,12 +102,13 @@ def compare(config: CompareConfig) -> Comparison:
         if path in parts[1] and _same_bytes(part, parts[1][path])
     }
     found.only_one = [len(of) - len(both) for of in parts]
-    worst: list[tuple[float, int, str, int]] = []
+    worst: list[tuple[float, int, str, int, int]] = []
     summed = np.zeros(2)
     for number, path in enumerate(sorted(both)):
         tables = [_read(scores.join(f"{model}/{path}")) for model in found.models]
-        for least, row in _count(found, summed, *tables):
-            entry = (least, -number, path, row)
+        labels = _labels(found, config, both[path], len(tables[0]))
+        for least, row in _count(found, summed, labels, *tables):
+            entry = (least, -number, path, row, int(labels[row]))
             (heapq.heappush if len(worst) < NUM_EXAMPLES else heapq.heappushpop)(worst, entry)
     if not found.num_images:
         raise InputError(
@@ -106,11 +116,15 @@ def compare(config: CompareConfig) -> Comparison:
             "archive by both."
         )
     found.mean_confidence = (summed / found.num_images).tolist()
-    shown = [(path, row) for _, _, path, row in sorted(worst, reverse=True)]
     examples = []
-    for path, row in shown:
+    for _, _, path, row, label in sorted(worst, reverse=True):
         try:
-            examples.append(_example(config, scores, found.models, both[path], path, row))
+            pixels = _pixels(config, both[path], row)
+            first, second = (
+                _read(scores.join(f"{model}/{path}")).slice(row, 1).to_pylist()[0]
+                for model in found.models
+            )
+            examples.append(Disagreement(pixels, first, second, None if label < 0 else label))
         except InputError as error:
             found.not_shown = str(error)
     found.examples = tuple(examples)
@@ -121,9 +135,14 @@ def _models(scores: Location, config: CompareConfig) -> tuple[str, str]:
     there = [name for name in scores.directories() if name.startswith(f"{MODEL_KEY}=")]
     if config.models is None:
         if len(there) != 2:
+            do = (
+                "name two with --models"
+                if len(there) > 2
+                else "score the archive by another model too, with --bundle and the same --scores"
+            )
             raise InputError(
                 f"{scores.uri}: holds scores of {len(there)} models, {', '.join(there) or 'none'}; "
-                "name two with --models."
+                f"{do}."
             )
         return there[0], there[1]
     chosen = []
@@ -166,8 +185,25 @@ def _read(part: Location) -> pa.Table:
         ) from error
 
 
+def _labels(
+    found: Comparison, config: CompareConfig, part: Part, num_rows: int
+) -> npt.NDArray[np.int64]:
+    """Return the true sums of a part's rows, int64 (n,), -1 where they are not known."""
+    none = np.full(num_rows, -1)
+    try:
+        labels = read_labels(*_chunk(config, part), config.read)
+    except InputError as error:
+        found.not_shown = str(error)
+        return none
+    return none if labels is None or len(labels) != num_rows else labels
+
+
 def _count(
-    found: Comparison, summed: np.ndarray[Any, Any], first: pa.Table, second: pa.Table
+    found: Comparison,
+    summed: np.ndarray[Any, Any],
+    labels: npt.NDArray[np.int64],
+    first: pa.Table,
+    second: pa.Table,
 ) -> Iterator[tuple[float, int]]:
     """Count two parts of the same rows; yield the lesser confidence and row where they differ."""
     sums = [table["predicted_sum"].fill_null(-1).to_numpy() for table in (first, second)]
@@ -179,6 +215,10 @@ def _count(
     found.num_rejected += int((~known).sum())
     found.num_same += int((known & (difference == 0)).sum())
     found.num_within_1 += int((known & (difference <= 1)).sum())
+    labelled = known & (labels >= 0)
+    found.num_labelled += int(labelled.sum())
+    for number, of in enumerate(sums):
+        found.right[number] += int((labelled & (of == labels)).sum())
     found.surer[0] += int((differ & (confidences[0] > confidences[1])).sum())
     found.surer[1] += int((differ & (confidences[1] > confidences[0])).sum())
     summed += [float(of[known].sum()) for of in confidences]
@@ -188,16 +228,10 @@ def _count(
         yield float(least[row]), row
 
 
-def _example(
-    config: CompareConfig,
-    scores: Location,
-    models: tuple[str, str],
-    part: Part,
-    path: str,
-    row: int,
-) -> Disagreement:
+def _chunk(config: CompareConfig, part: Part) -> tuple[Location, Chunk]:
+    """Return where a part's chunk is read from, and the chunk."""
     archive, source = archive_root(locate(config.archive)), part.source
-    chunk = find_scored_chunk(
+    return archive, find_scored_chunk(
         archive,
         source.shard,
         source.first_row,
@@ -205,13 +239,16 @@ def _example(
         config.read,
         config.chunk_images,
     )
-    first, second = (
-        _read(scores.join(f"{model}/{path}")).slice(row, 1).to_pylist()[0] for model in models
-    )
+
+
+def _pixels(config: CompareConfig, part: Part, row: int) -> Uint8Array:
+    """Return the image, uint8 (height, width), of a part's row."""
+    archive, chunk = _chunk(config, part)
     for rows in read_chunk(archive, chunk, config.read):
         within = chunk.first_row + row - rows.first_row
         if within < len(rows.pixels):
-            return Disagreement(rows.pixels[within], first, second)
+            pixels: Uint8Array = rows.pixels[within]
+            return pixels
     raise InputError(
         f"{chunk.shard}: is cut into other chunks; give --chunk-images as when it was scored."
     )

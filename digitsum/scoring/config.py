@@ -153,6 +153,8 @@ class VerifyConfig:
     """Digits in each image, where the model was told."""
     sample: int = 1000
     """Images to score again and compare, spread over the archive; 0 for none."""
+    json: bool = False
+    """Say what was found as one JSON object."""
     chunk_images: int = CHUNK_IMAGES
     """Images in a chunk, as when it was scored."""
     read: ReadOptions = field(default_factory=ReadOptions)
@@ -176,6 +178,8 @@ class CompareConfig:
     """The two model=... directories, or how their digests begin; needed where there are more."""
     report: str = "comparison"
     """Where the report goes: a directory or URI."""
+    json: bool = False
+    """Say the figures as one JSON object."""
     chunk_images: int = CHUNK_IMAGES
     """Images in a chunk, as when it was scored."""
     read: ReadOptions = field(default_factory=ReadOptions)
@@ -197,6 +201,9 @@ class EvaluateConfig:
     """Digits in each image, where that is known; by default the model counts them."""
     report: str = "evaluation"
     """Where the confusion matrix and the figures go: a directory or URI."""
+    max_rejected: str = "1%"
+    """Images, or shards, that may be rejected before the command ends with exit code 3: a
+    percentage such as 0.1% of each, or a fraction such as 0.001. The figures are of all else."""
     chunk_images: int = CHUNK_IMAGES
     """Images in a chunk, rounded up to whole row groups."""
     actors: ActorOptions = field(default_factory=ActorOptions)
@@ -206,6 +213,7 @@ class EvaluateConfig:
 
     def __post_init__(self) -> None:
         _check_chunk_images(self.chunk_images)
+        parse_fraction("--max-rejected", self.max_rejected)
 
 
 def _check_chunk_images(chunk_images: int) -> None:

@@ -9,27 +9,30 @@ from typing import Any
 from digitsum.archive.location import locate
 from digitsum.archive.reading import check_labels, read_chunk
 from digitsum.archive.schema import ReadOptions, max_sum
-from digitsum.archive.shards import Chunk, open_archive, plan_chunks
+from digitsum.archive.shards import Chunk, plan_chunks
 from digitsum.errors import InputError
 from digitsum.model.bundle import Bundle, load_bundle, packaged_bundle
 from digitsum.prefetch import prefetched
+from digitsum.retries import retried
+from digitsum.runs import origin
 from digitsum.scoring.config import ActorOptions, EvaluateConfig
 from digitsum.scoring.engine import chunk_engine
 from digitsum.scoring.evaluated import Evaluated
 from digitsum.scoring.evaluation_totals import EvaluationTotals
-from digitsum.scoring.plan import check_shapes
+from digitsum.scoring.survey import survey_archive
 
 
 def evaluate(config: EvaluateConfig) -> Evaluated:
     """Score every image of a labelled archive, and count how far the sums are off.
 
-    Holds counts and a few images only, whatever the archive's size. Raises InputError, before
-    anything is scored, where the bundle, a shard or a label cannot be used.
+    Holds counts and a few images only, whatever the archive's size. What cannot be read is
+    rejected: `Evaluated.check_rejected` raises where that is too much. Raises InputError, before
+    anything is scored, where the bundle, all shards or a label cannot be used.
     """
     locate(config.report).check_directory()
     bundle = load_bundle(config.bundle or packaged_bundle())
-    archive = open_archive(config.archive, config.read, bundle.shape)
-    check_shapes(archive, bundle.network, config.digits)
+    survey = survey_archive(config.archive, config.read, bundle, config.digits, {})
+    archive = survey.archive
     num_digits = config.digits or bundle.network.config.max_digits
     check_labels(archive, config.read, num_digits)
     chunks = [c for shard in archive.shards for c in plan_chunks(shard, config.chunk_images)]
@@ -53,6 +56,10 @@ def evaluate(config: EvaluateConfig) -> Evaluated:
         totals.evaluation(),
         tuple(totals.hits),
         tuple(totals.worst_misses),
+        len(archive.shards) + len(survey.rejected),
+        {shard.path: shard.reason for shard in survey.rejected},
+        dict(sorted(totals.unread_chunks.items())),
+        origin(),
     )
 
 
@@ -74,9 +81,22 @@ class ChunkEvaluator:
 
     def __call__(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """Return what was counted of the chunk that `row` describes."""
-        totals = EvaluationTotals(self._num_classes)
         chunk = Chunk.from_row(row)
-        for rows in prefetched(read_chunk(self._archive, chunk, self._read, labels=True)):
-            totals.count(rows, self._predictor.predict(rows.pixels))
+        try:
+            totals = retried(lambda: self._count(chunk))
+        except InputError as error:
+            totals = EvaluationTotals(self._num_classes)
+            totals.reject_chunk(chunk, str(error))
         # As bytes: Ray Data would try to make an Arrow column of the object, and warn.
         return {"totals": pickle.dumps(totals)}
+
+    def _count(self, chunk: Chunk) -> EvaluationTotals:
+        totals = EvaluationTotals(self._num_classes)
+        for rows in prefetched(read_chunk(self._archive, chunk, self._read, labels=True)):
+            totals.count(rows, self._predictor.predict(rows.pixels))
+        if totals.num_images != chunk.num_rows:
+            raise InputError(
+                f"{chunk.shard}: gave {totals.num_images} rows from row {chunk.first_row} on, but "
+                f"its footer promises {chunk.num_rows}: it is damaged; replace the shard."
+            )
+        return totals

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from digitsum.archive.reading import Rows
+from digitsum.archive.shards import Chunk
 from digitsum.model.predictions import Predictions
 from digitsum.scoring.certainty import Certainty
 from digitsum.scoring.examples import Example, hits, merge_examples, worst_misses
@@ -21,6 +22,18 @@ class EvaluationTotals:
         self.certainty = Certainty.empty()
         self.hits: list[Example] = []
         self.worst_misses: list[Example] = []
+        self.unread_chunks: dict[str, str] = {}
+        """Chunks that could not be read, to the reason."""
+
+    @property
+    def num_images(self) -> int:
+        """Images counted so far."""
+        return int(self.confusion.sum()) + self.num_rejected
+
+    def reject_chunk(self, chunk: Chunk, reason: str) -> None:
+        """Count all images of a chunk as rejected."""
+        self.num_rejected += chunk.num_rows
+        self.unread_chunks[f"{chunk.shard}, rows from {chunk.first_row} on"] = reason
 
     def count(self, rows: Rows, predictions: Predictions) -> None:
         """Count consecutive rows and what was predicted of them."""
@@ -49,6 +62,7 @@ class EvaluationTotals:
         self.num_strings += other.num_strings
         self.num_strings_right += other.num_strings_right
         self.certainty += other.certainty
+        self.unread_chunks |= other.unread_chunks
         self._keep(other.hits, other.worst_misses)
 
     def _keep(self, found_hits: list[Example], found_misses: list[Example]) -> None:

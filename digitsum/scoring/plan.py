@@ -183,12 +183,6 @@ def check_shape(root: Location, shard: Shard, network: SumNetwork, num_digits: i
         network.check_num_digits(num_digits, shard.shape)
 
 
-def check_shapes(archive: Archive, network: SumNetwork, num_digits: int | None) -> None:
-    """Raise InputError as `check_shape` does, of any shard of an archive."""
-    for shard in archive.shards:
-        check_shape(archive.root, shard, network, num_digits)
-
-
 def check_apart(archive: Location, scores: Location) -> None:
     """Raise InputError where scores would be written among the shards, and later read as such."""
     relative = f"{scores.path}/".removeprefix(f"{archive.path.rstrip('/')}/").rstrip("/")

@@ -103,6 +103,21 @@ def last_scored(scores: Location, model_digest: str, before: str) -> dict[str, A
     return None
 
 
+def chunks_that_failed(scores: Location, model_digest: str) -> dict[tuple[str, int], str]:
+    """Return the chunks, by shard and first row, that a model's last run rejected as a whole.
+
+    To the run and the reason. Every run tries them again, so that none before it counts.
+    """
+    for run in last_runs(scores):
+        if run.outcome.get("model_digest") == model_digest:
+            return {
+                (chunk["shard"], chunk["first_row"]): f"rejected by {run.name}: {chunk['reason']}"
+                for chunk in run.outcome.get("chunks", [])
+                if chunk.get("reason")
+            }
+    return {}
+
+
 def last_run_died(scores: Location) -> bool:
     """Return whether the last run left a plan and no manifest."""
     return any(run.manifest is None for run in last_runs(scores, 1))

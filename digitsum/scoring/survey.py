@@ -7,17 +7,15 @@ options are wrong, or the archive is none, and that is the caller's to correct.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 
 from digitsum.archive.location import Location, locate
-from digitsum.archive.schema import ImageShape, ReadOptions
+from digitsum.archive.schema import ReadOptions
 from digitsum.archive.shards import (
-    FOOTER_THREADS,
     Archive,
     ListedFile,
     Shard,
     list_shards,
-    read_shard,
+    read_shards,
 )
 from digitsum.errors import InputError
 from digitsum.model.bundle import Bundle
@@ -40,9 +38,8 @@ def survey_archive(
     """
     root, files = retried(lambda: list_shards(locate(uri)))
     unknown = [file for file in files if file not in known]
-    with ThreadPoolExecutor(FOOTER_THREADS) as threads:
-        read = threads.map(lambda file: _read(root, file, options, bundle.shape), unknown)
-        seen: dict[ListedFile, Shard | InputError] = dict(zip(unknown, read, strict=True))
+    read = read_shards(root, unknown, options, bundle.shape)
+    seen: dict[ListedFile, Shard | InputError] = dict(zip(unknown, read, strict=True))
     found = [
         _checked(known[file] if file in known else seen[file], root, bundle, num_digits)
         for file in files
@@ -53,15 +50,6 @@ def survey_archive(
         raise next(iter(errors.values()))
     rejected = tuple(RejectedShard(path, str(error)) for path, error in errors.items())
     return Survey(Archive(root, shards), rejected, whole=not locate(uri).is_file())
-
-
-def _read(
-    root: Location, file: ListedFile, options: ReadOptions, default_shape: ImageShape
-) -> Shard | InputError:
-    try:
-        return retried(lambda: read_shard(root, file, options, default_shape))
-    except InputError as error:
-        return error
 
 
 def _checked(

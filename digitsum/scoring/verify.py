@@ -20,6 +20,7 @@ from digitsum.model.torch_predictor import TorchPredictor
 from digitsum.scoring.commit import committed_parts
 from digitsum.scoring.config import VerifyConfig
 from digitsum.scoring.plan import plan_scores
+from digitsum.scoring.status import chunks_that_failed
 from digitsum.scoring.survey import survey_archive
 
 _MOST_FAULTS = 20
@@ -70,10 +71,12 @@ def verify(config: VerifyConfig) -> Verified:
     check = _Check(survey.archive.root, scores, digest, config, predictor)
     faults = [f"{shard.path}: {shard.reason}" for shard in survey.rejected]
     faults += [f"{path}: is a part, but {why}" for path, why in plan.gone.items()]
+    failed = chunks_that_failed(scores, digest)
     for decision in plan.decisions:
         if decision.decided != "done":
             place = f"{decision.chunk.shard}, rows from {decision.chunk.first_row} on"
-            faults.append(f"{place}: no current scores: {decision.reason}")
+            why = failed.get(decision.chunk.key, decision.reason)
+            faults.append(f"{place}: no current scores: {why}")
     num_rows = sum(decision.chunk.num_rows for decision in done)
     for decision in done:
         share = -(-config.sample * decision.chunk.num_rows // num_rows)

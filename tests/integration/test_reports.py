@@ -231,7 +231,9 @@ def test_a_broken_manifest_is_a_sentence(nights, tmp_path, capsys, broken):
 def test_two_models_are_compared_image_by_image(browser, nights, tmp_path, capsys):
     command = f"compare --archive {nights}/archive --scores {nights}/scores --report {tmp_path}"
     assert main(command.split()) == 0
-    said = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert "have a true sum: right of " in capsys.readouterr().out
+    assert main([*command.split(), "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
     assert said["images"] == 299
     first, second = (
         pa.concat_tables(
@@ -245,6 +247,16 @@ def test_two_models_are_compared_image_by_image(browser, nights, tmp_path, capsy
     same = sum(one == other for one, other in pairs if one is not None)
     assert said["same"] == same
     assert 0 < same < 299
+    truth = {  # the second shard has no labels
+        row["image_id"]: row["digit_sum"]
+        for shard in (0, 2, 3)
+        for row in pq.read_table(nights / f"archive/shard-{shard:05d}.parquet").to_pylist()
+    }
+    assert said["labelled"] == len(truth) == 225
+    assert said["right"] == [
+        sum(truth.get(row["image_id"], -1) == row["predicted_sum"] for row in model.to_pylist())
+        for model in (first, second)
+    ]
     page = shown(browser, tmp_path / "report.html")
     assert len(page.find_elements(By.TAG_NAME, "img")) == min(24, 299 - same)
 

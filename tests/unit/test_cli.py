@@ -485,7 +485,7 @@ def test_scores_of_the_archive_are_verified_and_others_are_not(run, done, tmp_pa
     counts = {"chunks": 1, "images": 19, "rejected": 0, "recomputed": 19, "faults": []}
     assert json.loads(figures) == counts
     assert "19 images in 1 chunks are scored once each, in order; 19 were scored again" in said
-    assert json.loads(run(WORK["verify"] + " --sample 3")[1].splitlines()[0])["recomputed"] == 3
+    assert json.loads(run(WORK["verify"] + " --sample 3 --json")[1])["recomputed"] == 3
 
     (part,) = done.glob("model=*/*/rows-*")
     part.write_bytes(b"")

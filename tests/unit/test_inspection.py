@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import numpy as np
 import pyarrow as pa
@@ -35,6 +36,39 @@ def test_an_archive_is_told_by_its_shards_and_sums(scored):
     assert found.sums == tuple(np.bincount(labels).tolist())
     assert len(found.images) == 20  # a shard's, of at most 24
     assert [caption for _, caption in found.images] == [str(label) for label in labels[:20]]
+
+
+def test_bad_shards_are_named_and_the_others_told(scored, tmp_path):
+    shutil.copytree(scored / "archive", tmp_path / "archive")
+    (tmp_path / "archive/aa.parquet").write_text("no Parquet")
+    first = tmp_path / "archive/shard-00000.parquet"
+    damaged = bytearray(first.read_bytes())
+    damaged[4:2000] = bytes(1996)
+    first.write_bytes(damaged)
+    found = inspect(str(tmp_path / "archive"), ReadOptions())
+    assert facts(found)["images"].startswith("40 of")
+    assert "1 shards, the first: " in facts(found)["cannot be read"]
+    assert "aa.parquet" in facts(found)["cannot be read"]
+    assert len(found.images) == 20  # the other shard's
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad/a.parquet").write_text("no Parquet")
+    with pytest.raises(InputError, match=r"a\.parquet: not a whole Parquet file"):
+        inspect(str(tmp_path / "bad"), ReadOptions())
+
+
+@pytest.mark.parametrize("paper", [5, 250])
+def test_dark_ink_is_said(tmp_path, paper):
+    image = np.full((16, 24), paper, np.uint8)
+    image[4:8, 4:8] = 255 - paper
+    pq.write_table(pa.table({"image": [image.tobytes()] * 3}), tmp_path / "a.parquet")
+    found = inspect(str(tmp_path), ReadOptions(height=16, width=24))
+    assert ("ink" in facts(found)) == (paper == 250)
+
+
+def test_a_models_part_of_scores_is_refused_naming_the_scores(scored):
+    [model] = (scored / "scores").glob("model=*")
+    with pytest.raises(InputError, match=rf"give their directory, {scored}/scores"):
+        inspect(str(model), ReadOptions())
 
 
 def test_an_archive_without_labels_is_told_too(tmp_path):

@@ -27,7 +27,7 @@ from digitsum.scoring.plan import (
     ScorePlan,
     Survey,
     check_apart,
-    check_shapes,
+    check_shape,
     num_actors,
     plan_scores,
 )
@@ -55,8 +55,11 @@ STATES = ["absent", "current", "broken", "other bytes", "other model", "other ro
 REASONS = {"absent": NOT_SCORED, "current": CURRENT, "broken": BROKEN}
 
 
+ROOT = locate("/archive")
+
+
 def archive(*found: Shard) -> Archive:
-    return Archive(locate("/archive"), found)
+    return Archive(ROOT, found)
 
 
 def shard(path: str, *rows: int, mtime: int = 1) -> Shard:
@@ -249,30 +252,27 @@ def shaped(path: str, height: int, width: int) -> Shard:
 
 def test_shards_of_another_shape_than_the_baselines_are_refused_by_their_path():
     network = BaselineNetwork(BaselineConfig(SHAPE.height, SHAPE.width, 2))
-    check_shapes(archive(shard("a.parquet", 4)), network, None)
-    check_shapes(archive(), network, None)
+    check_shape(ROOT, shard("a.parquet", 4), network, None)
     with pytest.raises(InputError, match=r"/archive/b\.parquet: images are 16x32.*16x24"):
-        check_shapes(archive(shard("a.parquet", 4), shaped("b.parquet", 16, 32)), network, None)
+        check_shape(ROOT, shaped("b.parquet", 16, 32), network, None)
 
 
 def test_shards_that_a_counter_does_not_read_are_refused_by_their_path():
     network = CounterNetwork(CounterConfig(SHAPE.height, SHAPE.width))
-    read = archive(shaped("a.parquet", 16, 16), shaped("b.parquet", 16, 4096))
-    check_shapes(read, network, None)
+    for width in (16, 4096):
+        check_shape(ROOT, shaped("a.parquet", 16, width), network, None)
     for height, width in ((16, 15), (16, 4097), (15, 24), (17, 24)):
         said = rf"/archive/b\.parquet: images are {height}x{width}.* 16 pixels high and 16 to 4096"
         with pytest.raises(InputError, match=said):
-            check_shapes(
-                archive(shard("a.parquet"), shaped("b.parquet", height, width)), network, None
-            )
+            check_shape(ROOT, shaped("b.parquet", height, width), network, None)
 
 
 def test_shards_too_narrow_for_the_digits_that_they_are_said_to_hold_are_refused():
     network = CounterNetwork(CounterConfig(SHAPE.height, SHAPE.width))
-    found = archive(shaped("a.parquet", 16, 400), shaped("b.parquet", 16, 18))
-    check_shapes(found, network, 5)
+    check_shape(ROOT, shaped("a.parquet", 16, 400), network, 6)
+    check_shape(ROOT, shaped("b.parquet", 16, 18), network, 5)
     with pytest.raises(InputError, match="--digits 6: images of 16x18 hold 1 to 5 digits"):
-        check_shapes(found, network, 6)
+        check_shape(ROOT, shaped("b.parquet", 16, 18), network, 6)
 
 
 @given(

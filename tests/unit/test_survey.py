@@ -3,6 +3,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from digitsum.archive import shards as module
 from digitsum.archive.location import locate
 from digitsum.archive.schema import ImageShape, ReadOptions
 from digitsum.archive.shards import ListedFile, Shard, list_shards
@@ -10,7 +11,6 @@ from digitsum.errors import InputError, StorageError
 from digitsum.model.baseline import PIXEL_SCALE, BaselineConfig, BaselineNetwork
 from digitsum.model.bundle import Bundle
 from digitsum.retries import ATTEMPTS
-from digitsum.scoring import survey as module
 from digitsum.scoring.plan import Survey
 from digitsum.scoring.survey import survey_archive
 

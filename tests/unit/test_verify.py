@@ -1,3 +1,4 @@
+import json
 import os
 import shutil
 from pathlib import Path
@@ -389,3 +390,21 @@ def test_as_one_object_it_has_counts_and_faults(place):
         "recomputed": NUM_IMAGES - 8,
         "faults": list(found.faults),
     }
+
+
+def test_a_chunk_that_a_run_rejected_is_said_to_be_so_and_why(place):
+    bundle = load_bundle(str(place / "bundle"))
+    shard, first_row = "shard-00001.parquet", 8
+    part_of(place, 1, first_row).unlink()
+    assert "not scored yet" in verified(place).faults[0]
+    for night, digest in (("1", bundle.digest), ("2", "another model")):
+        run = place / "scores" / "_runs" / f"score-2026010{night}T000000.000000Z"
+        run.mkdir(parents=True)
+        chunk = {"shard": shard, "first_row": first_row, "reason": f"bad bytes by {digest}"}
+        outcome = {"model_digest": digest, "chunks": [chunk]}
+        (run / "manifest.json").write_text(json.dumps({"outcome": outcome}))
+    [fault] = verified(place).faults
+    assert fault == (
+        f"{shard}, rows from {first_row} on: no current scores: rejected by "
+        f"score-20260101T000000.000000Z: bad bytes by {bundle.digest}"
+    )
