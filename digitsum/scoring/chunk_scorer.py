@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 from collections.abc import Mapping
@@ -51,6 +52,7 @@ class ChunkScorer:
         self._read = read
         self._predictor = actors.predictor(bundle, num_digits)
         self._node = socket.gethostname()
+        self._worker = f"{self._node} {os.getpid()} {id(self)}"
         self._read_s = self._forward_s = 0.0
         self._attempts = 0
         self._predicted = Distributions()
@@ -128,5 +130,6 @@ class ChunkScorer:
             predicted,
             self._predictor.backend,
             time.time(),
+            self._worker,
         )
         return said.to_row()

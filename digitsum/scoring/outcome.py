@@ -48,6 +48,8 @@ class ScoredChunk:
     """What ran the network; empty where it was not run."""
     ended: float = 0.0
     """When, in seconds of Unix time by its node's clock; 0 where it was lost."""
+    worker: str = ""
+    """Which actor finished it; empty where it was lost."""
     cannot_write: bool = False
     """Whether it was not the chunk's fault: its part could not be written."""
 
@@ -55,6 +57,11 @@ class ScoredChunk:
     def key(self) -> tuple[str, int]:
         """Shard and first row, which name it among the chunks of one plan."""
         return self.shard, self.first_row
+
+    @property
+    def seconds(self) -> float:
+        """How long its actor took for it."""
+        return self.read_s + self.forward_s + self.write_s
 
     @staticmethod
     def from_row(row: Mapping[str, Any]) -> ScoredChunk:
@@ -195,7 +202,9 @@ class Outcome:
 
     def chunks_to_json(self) -> list[dict[str, Any]]:
         """Return what became of each chunk, in the archive's order."""
-        chunks = [_without(asdict(chunk), "predicted", "cannot_write") for chunk in self.chunks]
+        chunks = [
+            _without(asdict(chunk), "predicted", "worker", "cannot_write") for chunk in self.chunks
+        ]
         return sorted(chunks, key=lambda chunk: (chunk["shard"], chunk["first_row"]))
 
 

@@ -21,6 +21,31 @@ _WIDE = 110
 _GROWTH = 1.2
 
 
+class BusyActors:
+    """Counts the actors at work, as far as can be told from the chunks that come back.
+
+    Each has one chunk at a time, so that whoever is at work gives one back within the time of the
+    longest; twice that is waited, for chunks vary.
+    """
+
+    def __init__(self, now: float) -> None:
+        self._began = now
+        self._longest_s = 0.0
+        self._last_seen: dict[str, float] = {}
+
+    def saw(self, actor: str, seconds: float, now: float) -> None:
+        """Note that an actor has finished a chunk, which took it so long."""
+        self._longest_s = max(self._longest_s, seconds)
+        self._last_seen[actor] = now
+
+    def number(self, now: float) -> int | None:
+        """Return how many are at work; None while that cannot be told yet."""
+        waited_s = 2 * self._longest_s
+        if not self._last_seen or now - self._began < waited_s:
+            return None
+        return sum(now - seen <= waited_s for seen in self._last_seen.values())
+
+
 class Progress:
     """Writes to stderr how much is done, how fast, how much was rejected, and how long it takes.
 
@@ -32,6 +57,7 @@ class Progress:
         self._num_images, self._num_chunks = num_images, num_chunks
         self._num_done = self._num_rejected = self._chunks_done = 0
         self._started = self._written = time.monotonic()
+        self._busy = BusyActors(self._started)
         self._interval_s = FIRST_LINE_S
         console = Console(stderr=True)
         self._bar = None
@@ -56,12 +82,16 @@ class Progress:
         if self._bar is not None:
             self._bar.stop()
 
-    def advance(self, num_images: int, num_rejected: int = 0) -> None:
-        """Count a chunk as done: its images, and how many of them were rejected."""
+    def advance(
+        self, num_images: int, num_rejected: int = 0, actor: str = "", seconds: float = 0.0
+    ) -> None:
+        """Count a chunk as done: its images, how many of them were rejected, by whom, how long."""
         self._num_done += num_images
         self._num_rejected += num_rejected
         self._chunks_done += 1
         now = time.monotonic()
+        if actor:
+            self._busy.saw(actor, seconds, now)
         if self._bar is not None:
             self._bar.update(self._task, completed=self._num_done, description=self._briefly(now))
         elif now - self._written >= self._interval_s:
@@ -75,12 +105,16 @@ class Progress:
         left_s = (self._num_images - self._num_done) / rate if rate else 0.0
         return rate, duration(left_s)
 
+    def _actors(self, now: float) -> str:
+        number = self._busy.number(now)
+        return "" if number is None else f"{number:,} actors busy, "
+
     def _said(self, now: float) -> str:
         rate, left = self._pace(now)
         return (
             f"{self._num_done:,} of {self._num_images:,} images, {rate:,.0f} images/s, "
             f"{self._num_rejected:,} rejected, {self._chunks_done:,} of {self._num_chunks:,} "
-            f"chunks, about {left} left"
+            f"chunks, {self._actors(now)}about {left} left"
         )
 
     def _briefly(self, now: float) -> str:
@@ -88,5 +122,5 @@ class Progress:
         rate, left = self._pace(now)
         return (
             f"{self._num_done / self._num_images:.0%} of {self._num_images:,} images, "
-            f"{rate:,.0f}/s, {self._num_rejected:,} rejected, {left} left"
+            f"{rate:,.0f}/s, {self._num_rejected:,} rejected, {self._actors(now)}{left} left"
         )

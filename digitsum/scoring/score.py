@@ -253,7 +253,9 @@ def _score_chunks(
                 if not result.reason:  # else it is tried again
                     record(result)
                 if attempt == 0:
-                    progress.advance(result.num_rows, result.num_rejected)
+                    progress.advance(
+                        result.num_rows, result.num_rejected, result.worker, result.seconds
+                    )
             failed = [chunk for chunk in to_score if chunk.key not in scored]
             for chunk in failed:
                 scored[chunk.key] = failed_chunk(chunk, ACTOR_FAILED)

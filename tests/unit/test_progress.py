@@ -65,6 +65,20 @@ def test_an_instant_chunk_divides_by_no_zero(clock, capsys):
         shown.advance(0)
 
 
+def test_the_actors_at_work_are_counted_once_that_can_be_told(clock, capsys):
+    with Progress(1_000_000, 100_000) as shown:
+        for actor in range(3):
+            clock[0] += 4
+            shown.advance(10, 0, f"actor {actor}", 10.0)
+        assert "busy" not in capsys.readouterr().err  # 12 s: others may not be done yet
+        for actor in (0, 1, 2, 0, 1, 0, 1, 0, 1, 0, 1):  # the third is lost
+            clock[0] += 5
+            shown.advance(10, 0, f"actor {actor}", 10.0)
+    said = [line for line in capsys.readouterr().err.splitlines() if "busy" in line]
+    assert ", 3 actors busy, about " in said[0]
+    assert ", 2 actors busy, about " in said[-1]
+
+
 @pytest.mark.parametrize(
     ("seconds", "said"),
     [(0, "0 s"), (59.4, "59 s"), (60, "1 min 00 s"), (3599, "59 min 59 s"), (7260, "2 h 01 min")],
