@@ -44,6 +44,17 @@ class Glyphs:
         return len(self.digits)
 
 
+def load_training_glyphs(source: str, *, with_validation: bool) -> Glyphs:
+    """Return the glyphs to train on, those that validate among them where asked for."""
+    found = load_glyphs(source, "train")
+    if not with_validation:
+        return found
+    more = load_glyphs(source, "val")
+    return Glyphs(
+        np.concatenate([found.pixels, more.pixels]), np.concatenate([found.digits, more.digits])
+    )
+
+
 def load_glyphs(source: str, split: Split) -> Glyphs:
     """Return the glyphs of one split of a source; no glyph is in two splits.
 

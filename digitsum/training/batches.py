@@ -12,7 +12,7 @@ import torch
 from numpy.random import default_rng
 from torch import Tensor
 
-from digitsum.archive.glyphs import load_glyphs
+from digitsum.archive.glyphs import load_training_glyphs
 from digitsum.prefetch import prefetched
 from digitsum.training.composing import composed_images, validation_images
 from digitsum.training.config import TrainConfig
@@ -100,7 +100,7 @@ def _composed(
 ) -> Iterator[LabelledImages]:
     config, recipe = source.config, source.config.recipe
     blocks = composed_images(
-        load_glyphs(config.glyphs, "train"),
+        load_training_glyphs(config.glyphs, with_validation=config.train_on_validation),
         config.shape,
         config.digit_counts,
         recipe.images_per_epoch // config.workers,

@@ -31,15 +31,14 @@ Network `{config.model}`, {num_parameters(network):,} parameters, trained from s
 | trained on | {_trained_on(config)}; {best.train_images:,} images an epoch |
 | validated on | {_validated_on(config)}; {best.validation_images:,} images |
 | validation accuracy | {best.validation_accuracy:.2%}, loss {best.validation_loss:.4f} nats |
-| weights | of epoch {best.epoch} of {len(history)}, the one of highest validation accuracy |
-| calibration | temperature {calibration.temperature:.3f}, fitted on {calibration.images:,} \
-{_calibrated_on(config)} |
+| weights | of epoch {best.epoch} of {len(history)}, the {_chosen(config)} |
+| calibration | temperature {calibration.temperature:.3f}, {_calibrated_on(config, calibration)} |
 | recipe | AdamW, step size {recipe.learning_rate:g}, {schedule}, batch {recipe.batch_size}, \
 weight decay {recipe.weight_decay:g}, distortion {recipe.distortion:g}, pixels times \
 {recipe.pixel_scale:.6g}, seed {config.seed}, workers {config.workers} |
 | run | {run_uri} |
 
-Limits: the validation accuracy chose the epoch, and so is a little too high. Images of another
+Limits: the validation accuracy {_too_high(config)}. Images of another
 layout, ink or number of digits than those it was trained on are not known to be read well; measure
 with `digitsum evaluate` on labelled images of your own.
 """
@@ -51,22 +50,41 @@ def _digits(config: TrainConfig) -> str:
 
 
 def _trained_on(config: TrainConfig) -> str:
+    begun = f", beginning with the weights of {config.start_from}" if config.start_from else ""
     if config.archive is not None:
-        return config.archive
+        return f"{config.archive}{begun}"
     return (
-        f"images of {config.shape} pixels, composed anew for each epoch of {config.glyphs} glyphs"
+        f"images of {config.shape} pixels, composed anew for each epoch of {config.glyphs} "
+        f"glyphs{begun}"
     )
 
 
-def _calibrated_on(config: TrainConfig) -> str:
-    strength = config.recipe.distortion_at(1.0)
-    if config.archive is not None or strength == 0:
-        return "of the validation images"
-    return f"images of the validation glyphs, distorted by {strength:g}"
-
-
 def _validated_on(config: TrainConfig) -> str:
+    if config.train_on_validation:
+        return "images composed of glyphs that it was trained on too"
     if config.archive is None:
         return "images composed of glyphs that are not trained on"
     held = f"{config.validation_fraction:.0%} of the same archive, held out (seed {config.seed})"
     return config.validation or held
+
+
+def _chosen(config: TrainConfig) -> str:
+    return "last" if config.train_on_validation else "one of highest validation accuracy"
+
+
+def _too_high(config: TrainConfig) -> str:
+    if config.train_on_validation:
+        return "is of handwriting that it was trained on, and too high for any other"
+    return "chose the epoch, and so is a little too high"
+
+
+def _calibrated_on(config: TrainConfig, calibration: Calibration) -> str:
+    if config.train_on_validation:
+        return f"that of {config.start_from}"
+    strength = config.recipe.distortion_at(1.0)
+    of = (
+        "of the validation images"
+        if config.archive is not None or strength == 0
+        else f"images of the validation glyphs, distorted by {strength:g}"
+    )
+    return f"fitted on {calibration.images:,} {of}"

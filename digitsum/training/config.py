@@ -52,6 +52,14 @@ class TrainConfig:
     """Bundle to write the best epoch's model to: a directory or URI."""
     model: NetworkName = "counter"
     """Network to train."""
+    start_from: str | None = None
+    """Bundle whose weights the training begins with, or `packaged` for the one that comes with
+    digitsum, such as to go on with images of your own; by default fresh weights. The preset's step
+    size is halved then."""
+    train_on_validation: bool = False
+    """Train on the validation glyphs too, once other glyphs have shown the recipe to be good. What
+    validates is then known to the network: it chooses no epoch, and fits no temperature, which is
+    that of --start-from."""
     preset: PresetName | None = None
     """Recipe. For the counter: full, quick (minutes), small (fewer sizes) or large (more); for the
     baseline: paper, or tuned. By default full and paper."""
@@ -101,6 +109,11 @@ class TrainConfig:
             )
         if self.archive is None and self.validation is not None:
             raise InputError("--validation without --archive: give both, or neither.")
+        if self.train_on_validation and (self.archive is not None or self.start_from is None):
+            raise InputError(
+                "--train-on-validation: goes with --start-from, whose temperature it keeps, and "
+                "without --archive; add the one, or leave the other out."
+            )
         if self.preset is not None and self.preset not in PRESETS[self.model]:
             raise InputError(
                 f"--preset {self.preset}: --model {self.model} has "
@@ -152,6 +165,8 @@ class TrainConfig:
         """The preset's recipe, with what the options say instead."""
         preset = PRESETS[self.model][self.preset or default_preset(self.model)]
         given = {name: getattr(self, name) for name in _RECIPE_OPTIONS}
+        if self.start_from is not None:
+            preset = preset.continued()
         return replace(preset, **{k: v for k, v in given.items() if v is not None})
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from digitsum.model.baseline import PIXEL_SCALE
@@ -50,8 +50,16 @@ class Recipe:
     """Whether CPUs with instructions for bf16 compute in it."""
     pixel_scale: float = 1 / 255
     """What pixels 0..255 are multiplied with."""
+    distortion_grows: bool = True
+    """Whether distortion is weak at first."""
     sizes: Mapping[str, int] = field(default_factory=dict)
     """Sizes of the network, where they are not its defaults."""
+
+    def continued(self) -> Recipe:
+        """Return the recipe for a network that reads digits already, and need not find them."""
+        return replace(
+            self, learning_rate=self.learning_rate / 2, pull_images=0, distortion_grows=False
+        )
 
     def learning_rate_at(self, progress: float) -> float:
         """Return the step size after the fraction `progress`, 0..1, of the training.
@@ -69,7 +77,7 @@ class Recipe:
 
     def distortion_at(self, progress: float) -> float:
         """Return the strength of distortions after the fraction `progress`, 0..1."""
-        grown = _FIRST_DISTORTION + progress / _DISTORTION_GROWING
+        grown = _FIRST_DISTORTION + progress / _DISTORTION_GROWING if self.distortion_grows else 1.0
         left = (1 - progress) / _DISTORTION_SHRINKING
         shrunk = _LAST_DISTORTION + (1 - _LAST_DISTORTION) * left
         return self.distortion * min(1.0, grown, shrunk)

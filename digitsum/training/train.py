@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from ray.train import CheckpointConfig, FailureConfig, Result, RunConfig, ScalingConfig
+from ray.train import Checkpoint, CheckpointConfig, FailureConfig, Result, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from safetensors.torch import load_file
 
@@ -46,6 +46,7 @@ from digitsum.training.data import (
 )
 from digitsum.training.history import Epoch, best_epoch, history_from_json, history_to_json
 from digitsum.training.placing import place_digits
+from digitsum.training.start import load_start, started_network
 from digitsum.training.worker import train_worker
 
 CONFIG_FILE = "config.json"
@@ -89,7 +90,9 @@ def train(config: TrainConfig) -> Trained:
     started = datetime.now(UTC)
     archives = open_training_archives(config)
     to_train, to_validate = labelled_parts(archives) if archives else (None, None)
-    network = _build_network(config, archives.shape if archives else config.shape)
+    shape = archives.shape if archives else config.shape
+    start = load_start(config, shape)
+    network = started_network(config, shape, start) if start else _build_network(config, shape)
     run = _run_location(config, started)
     for directory in (run, locate(config.bundle)):
         directory.check_directory()
@@ -104,13 +107,15 @@ def train(config: TrainConfig) -> Trained:
             "train": to_train,
             "validation": to_validate,
             "sizes": network_sizes(network),
+            "weights": network.state_dict() if start else None,
             "epoch_images": _epoch_images(config, archives),
         }
         result = _fit(config, settings, run, resources)
         history = _read_history(result)
-        best, weights = _best_checkpoint(result)
+        best, weights = _best_checkpoint(result, last=config.train_on_validation)
         network.load_state_dict(weights)
-        calibration, reference = _calibrated(network.eval(), config, to_validate)
+        known = start if config.train_on_validation else None
+        calibration, reference = _calibrated(network.eval(), config, to_validate, known)
     if archives is None and isinstance(network, CounterNetwork):
         glyphs = load_glyphs(config.glyphs, "val")
         place_digits(network, glyphs, config.shape, config.recipe.pixel_scale)
@@ -155,12 +160,18 @@ def _epoch_images(config: TrainConfig, archives: TrainingArchives | None) -> int
 
 
 def _calibrated(
-    network: SumNetwork, config: TrainConfig, validation: LabelledChunks | None
+    network: SumNetwork,
+    config: TrainConfig,
+    validation: LabelledChunks | None,
+    start: Bundle | None,
 ) -> tuple[Calibration, Distributions]:
     """Return a network's calibration, and how what it predicts of validation images is distributed.
 
-    Both of images from all over the archive.
+    Both of images from all over the archive; or those of `start`, where no image is new to the
+    network.
     """
+    if start is not None and start.reference is not None:
+        return Calibration(start.temperature, images=0), start.reference
     if validation is None:
         calibration = calibrate(network, *calibration_images(config), config)
         pixels, _ = validation_images(config)
@@ -262,15 +273,22 @@ def _read_history(result: Result) -> list[Epoch]:
         return history_from_json((Path(directory) / HISTORY_FILE).read_text())
 
 
-def _best_checkpoint(result: Result) -> tuple[Epoch, dict[str, torch.Tensor]]:
-    """Return the best of the checkpoints that were kept: its last epoch and its weights."""
+def _best_checkpoint(result: Result, *, last: bool) -> tuple[Epoch, dict[str, torch.Tensor]]:
+    """Return the best of the checkpoints that were kept, or the last: its epoch and its weights."""
+    if last:
+        return _read_checkpoint(result.checkpoint)
     candidates: Sequence[tuple[Epoch, dict[str, torch.Tensor]]] = []
     for checkpoint, _ in result.best_checkpoints:
-        with checkpoint.as_directory() as directory:
-            epoch = history_from_json((Path(directory) / HISTORY_FILE).read_text())[-1]
-            candidates = [*candidates, (epoch, load_file(Path(directory) / WEIGHTS_FILE))]
+        candidates = [*candidates, _read_checkpoint(checkpoint)]
     best = best_epoch([epoch for epoch, _ in candidates])
     return next(candidate for candidate in candidates if candidate[0] == best)
+
+
+def _read_checkpoint(checkpoint: Checkpoint) -> tuple[Epoch, dict[str, torch.Tensor]]:
+    with checkpoint.as_directory() as directory:
+        files = Path(directory)
+        epoch = history_from_json((files / HISTORY_FILE).read_text())[-1]
+        return epoch, load_file(files / WEIGHTS_FILE)
 
 
 def _json(value: object) -> bytes:

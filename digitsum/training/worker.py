@@ -45,10 +45,11 @@ logger = logging.getLogger(__name__)
 def train_worker(settings: dict[str, Any]) -> None:
     """Train from the run's last checkpoint, if it has one, to the last epoch.
 
-    `settings` holds the TrainConfig as `config`, the network's sizes as `sizes`, the images of an
-    epoch, of all workers together, as `epoch_images`, the run's URI as `run`, and, where images are
-    not composed, the LabelledChunks as `train` and `validation`. Reports each epoch's figures, of
-    all workers together, with a checkpoint that rank 0 writes.
+    `settings` holds the TrainConfig as `config`, the network's sizes as `sizes`, the weights to
+    begin with, or None for fresh ones, as `weights`, the images of an epoch, of all workers
+    together, as `epoch_images`, the run's URI as `run`, and, where images are not composed, the
+    LabelledChunks as `train` and `validation`. Reports each epoch's figures, of all workers
+    together, with a checkpoint that rank 0 writes.
     """
     config: TrainConfig = settings["config"]
     recipe = config.recipe
@@ -73,6 +74,8 @@ def train_worker(settings: dict[str, Any]) -> None:
     )
     torch.manual_seed(config.seed)
     bare_network = build_network(config.model, settings["sizes"])
+    if settings["weights"] is not None:
+        bare_network.load_state_dict(settings["weights"])
     bare_network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     network = prepare_model(bare_network)
     state = TrainingState(

@@ -52,6 +52,28 @@ def test_a_run_of_one_cycle_is_not_made_longer(composed, capsys):
     assert "epochs=2" in capsys.readouterr().err
 
 
+def test_a_training_goes_on_from_a_bundle(tmp_path):
+    assert main([*f"{TINY} --bundle {tmp_path}/own --name own --start-from packaged".split()]) == 0
+    own = json.loads((tmp_path / "_runs/own/curves.json").read_text())
+    assert own[0]["train_accuracy"] > 0.8  # fresh, it would know nothing yet
+    card = (tmp_path / "own/MODEL_CARD.md").read_text()
+    assert "beginning with the weights of packaged" in card
+
+
+def test_a_last_training_takes_the_validation_glyphs_too(composed, tmp_path):
+    command = f"{TINY} --bundle {tmp_path}/last --name last --start-from {composed}/bundle"
+    assert main([*command.split(), "--train-on-validation"]) == 0
+    last, start = load_bundle(f"{tmp_path}/last"), load_bundle(f"{composed}/bundle")
+    assert (last.temperature, last.reference) == (start.temperature, start.reference)
+    assert last.digest != start.digest
+    metrics = json.loads((tmp_path / "last/metrics.json").read_text())
+    assert metrics["best"]["epoch"] == 2
+    card = (tmp_path / "last/MODEL_CARD.md").read_text()
+    assert "glyphs that it was trained on too" in card
+    assert "that of " in card
+    assert "that are not trained on" not in card
+
+
 def test_two_workers_share_mixed_counts_of_ones_own_glyphs(tmp_path):
     glyphs = load_glyphs(EMBEDDED, "train")
     for part, rows in (("train", slice(0, 3000, 10)), ("t10k", slice(5, 3000, 30))):
