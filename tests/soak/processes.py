@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 from rounds import Kill
 
-WAIT_S = 300
+WAIT_S = 900  # on a machine that has other work to do, too
 POLL_S = 0.05
 ACTOR = "ray::MapWorker"
 # From the plan to the end; a kill after it comes too late, and is counted as such.

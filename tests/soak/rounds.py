@@ -54,8 +54,8 @@ class Round:
 # A round of a command takes many times as long as one of a process that lives, and a leak shows
 # only in the latter.
 _BLOCK = (
-    *[(Way.LIVING_THREADS, None)] * 10,
-    *[(Way.LIVING_RAY, None)] * 9,
+    *[(Way.LIVING_THREADS, None)] * 8,
+    *[(Way.LIVING_RAY, None)] * 7,
     (Way.LIVING_RAY, Kill.ACTOR),
     (Way.COMMAND_THREADS, Kill.DRIVER),
 )
