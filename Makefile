@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: install demo test test-fast faults lint browser architecture results package-bundle bench lock clean
+.PHONY: install demo test test-fast faults soak lint browser architecture results package-bundle bench lock clean
 
 install: $(INSTALLED)
 
@@ -32,6 +32,11 @@ browser:
 faults: $(INSTALLED)
 	DIGITSUM_KILLS=200 DIGITSUM_CLUSTER_KILLS=5 DIGITSUM_PLACES=500 \
 		$(BIN)/pytest -m faults --timeout 3600 --durations=10
+
+# Scores an archive that grows, with kills, for an hour, and says whether what that takes is flat.
+SOAK_SECONDS ?= 3600
+soak: $(INSTALLED)
+	DIGITSUM_SOAK_S=$(SOAK_SECONDS) $(BIN)/pytest tests/soak
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import ray
 from ray._private.state import state
 from ray.data import DataContext
 
 from digitsum.errors import find_digitsum_error
+from digitsum.ray_sessions import held_session, remove_ended_sessions
 
 # What these say at every run is no news: that tokens are used, that there are no progress bars, and
 # how Ray Data plans. Of warnings only those go that are said at every run.
@@ -32,24 +34,26 @@ def connected() -> Iterator[None]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     for chatter, level in _CHATTER.items():
         logging.getLogger(chatter).setLevel(level)
-    starts = not ray.is_initialized()
-    if starts:
-        address = os.environ.get("RAY_ADDRESS", "local")
-        ray.init(address=address, logging_level=logging.WARNING)
-    context = DataContext.get_current()
-    context.enable_progress_bars = False
-    # Ray Data's own wrapping loses the error that a function raised when it crosses processes.
-    context.raise_original_map_exception = True
-    try:
-        yield
-    except Exception as error:
-        said = find_digitsum_error(error)
-        if said is None or said is error:
-            raise
-        raise said from error
-    finally:
-        if starts:
-            ray.shutdown()
+    with ExitStack() as ended:
+        if not ray.is_initialized():
+            address = os.environ.get("RAY_ADDRESS", "local")
+            started = ray.init(address=address, logging_level=logging.WARNING)
+            if address == "local":
+                session = Path(started.address_info["session_dir"])
+                ended.enter_context(held_session(session))
+                remove_ended_sessions(session.parent)
+            ended.callback(ray.shutdown)
+        context = DataContext.get_current()
+        context.enable_progress_bars = False
+        # Ray Data's own wrapping loses the error that a function raised when it crosses processes.
+        context.raise_original_map_exception = True
+        try:
+            yield
+        except Exception as error:
+            said = find_digitsum_error(error)
+            if said is None or said is error:
+                raise
+            raise said from error
 
 
 def node_resources() -> list[dict[str, float]]:

@@ -8,9 +8,12 @@ and a batch that is not full is filled up with blank ones.
 from __future__ import annotations
 
 import copy
+import hashlib
 import sys
 import threading
 import warnings
+from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -30,6 +33,8 @@ import openvino  # noqa: E402
 
 # Tracing keeps what it does in variables that all threads of the process share.
 _TRACING = threading.Lock()
+# A night has one model and one shape, or a few.
+_GRAPHS_KEPT = 4
 
 
 class OpenVinoPredictor(BatchPredictor):
@@ -48,6 +53,7 @@ class OpenVinoPredictor(BatchPredictor):
         super().__init__(batch_size, num_threads, num_digits)
         self._network = bundle.network
         self._graph = _Graph(bundle, is_counted=num_digits is not None).eval()
+        self._content = self._graph.content()
         self._options = {
             "INFERENCE_NUM_THREADS": num_threads,
             "NUM_STREAMS": num_threads,
@@ -84,7 +90,8 @@ class OpenVinoPredictor(BatchPredictor):
         shape = (self._batch_size, height, width)
         with self._compiling:
             if self._compiled is None or self._compiled[0] != shape:
-                model = _converted(self._graph, shape)
+                with _TRACING:
+                    model = _converted(_Conversion(self._content, shape, self._graph))
                 core = openvino.Core()
                 self._compiled = shape, core.compile_model(model, "CPU", self._options)
             compiled = self._compiled[1]
@@ -93,17 +100,30 @@ class OpenVinoPredictor(BatchPredictor):
         return self._own.request
 
 
-def _converted(graph: nn.Module, shape: tuple[int, ...]) -> openvino.Model:
-    """Return a graph, for images uint8 of a shape (b, h, w), as OpenVINO takes it."""
-    example = torch.zeros(shape, dtype=torch.uint8)
-    with _TRACING, torch.inference_mode(mode=False), torch.no_grad(), warnings.catch_warnings():
+@dataclass(frozen=True)
+class _Conversion:
+    """What is converted, known by the graph's content: equal ones have equal results."""
+
+    content: str
+    shape: tuple[int, ...]
+    """Of images uint8 (b, h, w)."""
+    graph: nn.Module = field(compare=False)
+
+
+# Torch never gives back what it traced, 5 MB of the packaged network, so a process that scores
+# again and again must not trace the same again and again. (pytorch/pytorch#35600)
+@lru_cache(maxsize=_GRAPHS_KEPT)
+def _converted(wanted: _Conversion) -> openvino.Model:
+    """Return a graph as OpenVINO takes it; one thread at a time."""
+    example = torch.zeros(wanted.shape, dtype=torch.uint8)
+    with torch.inference_mode(mode=False), torch.no_grad(), warnings.catch_warnings():
         # Tracing warns of each size that it takes for fixed, which they are.
         warnings.simplefilter("ignore")
         # Frozen first: constants are computed once, and it converts in a third of the time.
-        traced = torch.jit.trace(graph, example, check_trace=False)  # type: ignore[no-untyped-call]
+        traced = torch.jit.trace(wanted.graph, example, check_trace=False)  # type: ignore[no-untyped-call]
         frozen = torch.jit.freeze(traced)
         model = openvino.convert_model(frozen, example_input=example)
-    model.reshape(list(shape))
+    model.reshape(list(wanted.shape))
     return model
 
 
@@ -128,3 +148,13 @@ class _Graph(nn.Module):
         if count_probs is None:
             return logits, sum_log_probs
         return logits, sum_log_probs, count_probs
+
+    def content(self) -> str:
+        """Return a digest of all that bears on what it computes."""
+        network = self._network
+        what = type(network), network.config, self._pixel_scale, self._temperature
+        digest = hashlib.sha256(repr((*what, self._is_counted)).encode())
+        for name, values in network.state_dict().items():
+            digest.update(f"{name} {values.dtype} {tuple(values.shape)}".encode())
+            digest.update(values.contiguous().numpy().tobytes())
+        return digest.hexdigest()

@@ -189,13 +189,19 @@ def commit_part(scores: Location, tables: Iterable[pa.Table], source: PartSource
 
 
 def remove_parts(scores: Location, paths: Iterable[str]) -> None:
-    """Remove parts whose rows the archive has no longer."""
+    """Remove parts whose rows the archive has no longer.
+
+    With the last part of a shard its directory goes, else an archive that keeps a month of shards
+    would leave one more of them every night.
+    """
     fault_point("scored")
     for path in paths:
         # Another run may have removed it, where no lock keeps runs apart.
         with suppress(FileNotFoundError):
             retried(partial(_delete, scores.join(path)))
         fault_point("removed")
+        if scores.is_local:
+            _remove_empty(Path(scores.join(path).path).parent, Path(scores.path))
 
 
 def complete(scores: Location, model_digest: str) -> None:
@@ -212,6 +218,14 @@ def _delete(place: Location) -> None:
         raise
     except OSError as error:
         raise storage_error(f"{place.uri}: cannot be removed", error) from error
+
+
+def _remove_empty(directory: Path, scores: Path) -> None:
+    """Remove a directory that holds nothing, and those above it below the model's; else none."""
+    with suppress(OSError):
+        while len(directory.relative_to(scores).parts) > 1:
+            directory.rmdir()
+            directory = directory.parent
 
 
 def _unlink(path: Path) -> None:

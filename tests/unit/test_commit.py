@@ -230,6 +230,30 @@ def test_completing_removes_what_is_gone_and_points_at_the_model(scores, files):
     assert current(scores) == f"model={MODEL[:16]}"
 
 
+def test_with_its_last_part_the_directory_of_a_shard_goes_too(scores, tmp_path):
+    for source in (FIRST, SECOND, THIRD):
+        commit_part(scores, [table_of(source.num_rows)], source)
+    model = tmp_path / "scores" / f"model={MODEL[:16]}"
+    remove_parts(scores, [part_path(FIRST)])
+    assert {path.relative_to(model).as_posix() for path in model.rglob("*") if path.is_dir()} == {
+        "day=1",
+        "day=1/a",
+        "b",
+    }
+    remove_parts(scores, [part_path(SECOND)])
+    assert [path.name for path in model.iterdir()] == ["b"]
+    remove_parts(scores, [part_path(THIRD)])
+    assert not list(model.iterdir())
+
+
+def test_a_directory_in_which_somebody_keeps_something_stays(scores, tmp_path):
+    commit_part(scores, [table_of(FIRST.num_rows)], FIRST)
+    kept = (tmp_path / "scores" / part_path(FIRST)).parent.parent / "notes"
+    kept.write_text("kept")
+    remove_parts(scores, [part_path(FIRST)])
+    assert [path.name for path in kept.parent.iterdir()] == ["notes"]
+
+
 def test_completing_for_another_model_moves_the_pointer_and_keeps_the_parts(scores, files):
     other = PartSource(OTHER_MODEL, "b.parquet", THIRD.fingerprint, 0, 2)
     commit_part(scores, [table_of(2)], THIRD)

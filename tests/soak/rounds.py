@@ -1,0 +1,111 @@
+"""What a soak does round by round, drawn from a seed: pure."""
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+
+SHARDS_AT_FIRST = 4
+MOST_DAMAGED = 2
+FEWEST_SHARDS = 4
+
+
+class Way(Enum):
+    """What scores: a process that scores again and again, or a command that starts and ends."""
+
+    LIVING_THREADS = "living, threads"
+    LIVING_RAY = "living, Ray"
+    COMMAND_THREADS = "command, threads"
+    COMMAND_RAY = "command, Ray"
+
+
+class Kill(Enum):
+    DRIVER = "driver"
+    ACTOR = "actor"
+
+
+class Act(Enum):
+    ADD = "add"
+    REPLACE = "replace"
+    DAMAGE = "damage"
+    """Of a shard that is whole."""
+    MEND = "mend"
+    REMOVE = "remove"
+
+
+@dataclass(frozen=True)
+class Change:
+    """What happens to a shard before a round."""
+
+    act: Act
+    shard: int
+
+
+@dataclass(frozen=True)
+class Round:
+    number: int
+    way: Way
+    kill: Kill | None
+    delay: float
+    """How far into what there is to be killed in: 0 to 1."""
+    changes: tuple[Change, ...]
+
+
+# A round of a command takes many times as long as one of a process that lives, and a leak shows
+# only in the latter.
+_BLOCK = (
+    *[(Way.LIVING_THREADS, None)] * 8,
+    *[(Way.LIVING_RAY, None)] * 7,
+    (Way.LIVING_RAY, Kill.ACTOR),
+    (Way.COMMAND_THREADS, Kill.DRIVER),
+)
+# Of these, one a block, in turns.
+_ON_RAY = ((Way.COMMAND_RAY, Kill.DRIVER), (Way.COMMAND_RAY, Kill.ACTOR), (Way.COMMAND_RAY, None))
+BLOCK_ROUNDS = len(_BLOCK) + 1
+"""So many successive rounds have every way in them, and every kill but of commands on Ray."""
+
+
+def rounds(seed: int) -> Iterator[Round]:
+    """Yield rounds without end; the same ones for the same seed."""
+    rng = random.Random(seed)
+    whole: set[int] = set()
+    damaged: set[int] = set()
+    next_shard = number = 0
+    block = 0
+    while True:
+        ways = [*_BLOCK, _ON_RAY[block % len(_ON_RAY)]]
+        rng.shuffle(ways)
+        block += 1
+        for way, kill in ways:
+            num_added = rng.randint(1, 2) if number else SHARDS_AT_FIRST
+            # There must be time to kill what scores them.
+            num_added += 4 if kill else 0
+            added = list(range(next_shard, next_shard + num_added))
+            next_shard += num_added
+            changes = [Change(Act.ADD, shard) for shard in added]
+            changes += _of_old_shards(rng, whole, damaged)
+            whole.update(added)
+            yield Round(number, way, kill, rng.random(), tuple(changes))
+            number += 1
+
+
+def _of_old_shards(rng: random.Random, whole: set[int], damaged: set[int]) -> Iterator[Change]:
+    """Yield what happens to the shards that are there, each at most once."""
+    free = sorted(whole)
+    rng.shuffle(free)
+    if free:
+        yield Change(Act.REPLACE, free.pop())
+    if damaged and rng.random() < 0.5:
+        shard = rng.choice(sorted(damaged))
+        damaged.remove(shard)
+        whole.add(shard)
+        yield Change(Act.MEND, shard)
+    elif free and len(damaged) < MOST_DAMAGED and rng.random() < 0.3:
+        shard = free.pop()
+        whole.remove(shard)
+        damaged.add(shard)
+        yield Change(Act.DAMAGE, shard)
+    if len(free) > FEWEST_SHARDS and rng.random() < 0.3:
+        shard = free.pop()
+        whole.remove(shard)
+        yield Change(Act.REMOVE, shard)
