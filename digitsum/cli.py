@@ -19,6 +19,7 @@ from digitsum.archive.synth import SynthConfig, synth
 from digitsum.archive.writing import WrittenArchive
 from digitsum.errors import DigitsumError, InputError
 from digitsum.model.import_model import ImportModelConfig, import_model
+from digitsum.printable import printable
 from digitsum.report.config import InspectConfig, ReportConfig
 from digitsum.scoring.config import (
     CompareConfig,
@@ -79,7 +80,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "digitsum") -> int:
         )
         _COMMANDS[type(config)](config)
     except DigitsumError as error:
-        sys.stderr.write(f"digitsum: {error}\n")
+        sys.stderr.write(f"digitsum: {printable(str(error))}\n")
         return error.exit_code
     return 0
 
@@ -97,7 +98,7 @@ def _import_images(config: ImportImagesConfig) -> None:
 
 
 def _import_model(config: ImportModelConfig) -> None:
-    print(f"{config.bundle}: bundle written, model {import_model(config)}")
+    _say(f"{config.bundle}: bundle written, model {import_model(config)}")
 
 
 def _train(config: TrainConfig) -> None:
@@ -106,8 +107,8 @@ def _train(config: TrainConfig) -> None:
 
     trained = train(config)
     best = trained.best
-    print(f"{trained.run.uri}: run, with {' and '.join(['curves.json', *report_of(trained.run)])}")
-    print(
+    _say(f"{trained.run.uri}: run, with {' and '.join(['curves.json', *report_of(trained.run)])}")
+    _say(
         f"{trained.bundle_uri}: bundle of epoch {best.epoch} of {len(trained.history)}, validation "
         f"accuracy {best.validation_accuracy:.2%} on {best.validation_images:,} images"
     )
@@ -119,8 +120,7 @@ def _score(config: ScoreConfig) -> None:
     from digitsum.scoring.score import expected_time, plan, score
 
     def say_plan(plan: ScorePlan) -> None:
-        print(_plan_table(plan.summary()))
-        print(expected_time(config, plan), flush=True)
+        _say(*_plan_lines(plan.summary()), expected_time(config, plan))
 
     if config.plan:
         planned = plan(config)
@@ -135,14 +135,14 @@ def _score(config: ScoreConfig) -> None:
     if config.json:
         print(json.dumps(scored.to_json()))
     else:
-        print(
+        _say(
             f"{scored.scores.uri}: {outcome.num_images - outcome.num_rejected:,} images scored and "
             f"{outcome.num_rejected:,} rejected in {outcome.seconds:.1f} s, "
             f"{outcome.images_per_s:,.0f} images/s with the start"
         )
-        print(f"{scored.run.uri}: run, with {' and '.join(leaves)}")
-        print(outcome.bottleneck)
-        print(drift_sentence(scored.shifts))
+        _say(f"{scored.run.uri}: run, with {' and '.join(leaves)}")
+        _say(outcome.bottleneck)
+        _say(drift_sentence(scored.shifts))
     scored.check_rejected()
     if config.fail_on_drift:
         scored.check_drift()
@@ -155,24 +155,23 @@ def _status(config: StatusConfig) -> None:
     if config.json:
         print(json.dumps(found.to_json()))
         return
-    print(f"{found.scores_uri}: current scores in {found.current or 'no directory yet'}")
+    _say(f"{found.scores_uri}: current scores in {found.current or 'no directory yet'}")
     for run in found.runs:
-        print(f"  {run.name}: {run.sentence()}")
+        _say(f"  {run.name}: {run.sentence()}")
 
 
 def _verify(config: VerifyConfig) -> None:
     from digitsum.scoring.verify import verify
 
     found = verify(config)
-    for fault in found.faults:
-        print(fault)
+    _say(*found.faults)
     print(json.dumps(found.to_json()))
     if found.faults:
         raise InputError(
             f"{config.scores}: the scores are not those of {config.archive}; see what is listed "
             "above, and run `digitsum score` again."
         )
-    print(
+    _say(
         f"{config.scores}: {found.num_images:,} images in {found.num_chunks:,} chunks are scored "
         f"once each, in order; {found.num_recomputed:,} were scored again, with the same sums"
     )
@@ -181,7 +180,7 @@ def _verify(config: VerifyConfig) -> None:
 def _report(config: ReportConfig) -> None:
     from digitsum.report.make_report import make_report
 
-    print(make_report(locate(config.run)).uri)
+    _say(make_report(locate(config.run)).uri)
 
 
 def _compare(config: CompareConfig) -> None:
@@ -193,11 +192,11 @@ def _compare(config: CompareConfig) -> None:
     directory.check_directory()
     found = compare(config)
     publish_page(comparison_page(found, config.archive), directory.join(REPORT_FILE))
-    print(
+    _say(
         f"{found.num_images:,} images scored by {' and '.join(found.models)}: the same sum of "
         f"{found.agreement:.2%}, another of {found.num_images - found.num_same:,}"
     )
-    print(f"{config.report}: {REPORT_FILE}")
+    _say(f"{config.report}: {REPORT_FILE}")
     print(json.dumps(found.to_json()))
 
 
@@ -208,7 +207,10 @@ def _inspect(config: InspectConfig) -> None:
     from digitsum.report.terminal import inline_picture
 
     found = inspect(config.path, config.read)
-    print(json.dumps(found.to_json()) if config.json else "\n".join(found.lines()))
+    if config.json:
+        print(json.dumps(found.to_json()))
+    else:
+        _say(*found.lines())
     shown = sys.stdout.isatty() and not config.json
     if not found.images:
         if config.sheet is not None:
@@ -229,35 +231,40 @@ def _evaluate(config: EvaluateConfig) -> None:
     evaluated = evaluate(config)
     evaluation = evaluated.evaluation
     leaves = publish_evaluation(evaluated, locate(config.report))
-    print(
+    _say(
         f"{evaluation.num_images:,} images: {evaluation.accuracy:.2%} right, "
         f"{evaluation.accuracy_within_1:.2%} within 1, mean absolute error "
         f"{evaluation.mean_absolute_error:.3f}, {evaluation.num_rejected:,} rejected"
     )
-    print(
+    _say(
         f"the most confident 80%: {evaluation.certainty.accuracy_at(0.8):.2%} right; calibration "
         f"error {evaluation.certainty.calibration_error:.2%}"
     )
     if evaluation.num_strings:
-        print(f"all digits right, in order: {evaluation.digits_accuracy:.2%}")
-    print(f"{config.report}: {' and '.join(leaves)}")
+        _say(f"all digits right, in order: {evaluation.digits_accuracy:.2%}")
+    _say(f"{config.report}: {' and '.join(leaves)}")
     print(json.dumps(evaluated.to_json()))
 
 
+def _say(*lines: str) -> None:
+    """Print lines; ids, reasons and names in them come from data, and are text to the terminal."""
+    print(*map(printable, lines), sep="\n", end="\n" if lines else "", flush=True)
+
+
 def _say_written(written: WrittenArchive) -> None:
-    print(
+    _say(
         f"{written.uri}: {written.num_images:,} images of {written.shape} pixels in "
         f"{written.num_shards} shards"
     )
 
 
-def _plan_table(summary: dict[str, dict[str, Any]]) -> str:
+def _plan_lines(summary: dict[str, dict[str, Any]]) -> list[str]:
     """Return a line for each decision, and one for each of its reasons."""
     lines = []
     for decision, counts in summary.items():
         lines.append(f"{decision:10}" + _counts(counts))
         lines += [f"{'':10}{_counts(of)}  {why}" for why, of in counts["reasons"].items()]
-    return "\n".join(lines)
+    return lines
 
 
 def _counts(counts: dict[str, Any]) -> str:

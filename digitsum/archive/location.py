@@ -13,6 +13,7 @@ from pyarrow import fs as pafs
 
 from digitsum.errors import InputError, StorageError, one_line
 
+NAME_IS_NO_TEXT = "cannot be listed: the name of a file in it is no UTF-8; rename that file."
 _MAY_PASS = {
     errno.EAGAIN,
     errno.EBUSY,
@@ -40,13 +41,28 @@ _SAID_IN_PASSING = (
 )
 # What may be asked of a file system in a URI's query: how it is reached, and no secret. The others,
 # such as Azure's `sig` and `client_secret`, would be written into manifests.
-_PARAMETERS = frozenset(
-    "allow_bucket_creation allow_bucket_deletion allow_delayed_open background_writes "
-    "blob_storage_authority blob_storage_scheme check_directory_existence_before_creation "
-    "dfs_storage_authority dfs_storage_scheme enable_tls endpoint_override project_id region "
-    "replication retry_limit_seconds scheme smart_defaults tls_ca_dir_path tls_ca_file_path "
-    "tls_verify_certificates".split()
-)
+_PARAMETERS = {
+    "allow_bucket_creation",
+    "allow_bucket_deletion",
+    "allow_delayed_open",
+    "background_writes",
+    "blob_storage_authority",
+    "blob_storage_scheme",
+    "check_directory_existence_before_creation",
+    "dfs_storage_authority",
+    "dfs_storage_scheme",
+    "enable_tls",
+    "endpoint_override",
+    "project_id",
+    "region",
+    "replication",
+    "retry_limit_seconds",
+    "scheme",
+    "smart_defaults",
+    "tls_ca_dir_path",
+    "tls_ca_file_path",
+    "tls_verify_certificates",
+}
 # Before the @ of these stands a container, a user's name or `anonymous`.
 _NAMED_BEFORE_HOST = ("abfs", "abfss", "gs", "gcs", "hdfs", "viewfs")
 _BUCKETS = ("s3", "gs", "gcs")
@@ -112,9 +128,11 @@ class Location:
         selector = pafs.FileSelector(self.path, allow_not_found=True)
         try:
             found = self.filesystem.get_file_info(selector)
+            return sorted(info.base_name for info in found if info.type == kind)
         except OSError as error:
             raise storage_error(f"{self.uri}: cannot be listed", error) from error
-        return sorted(info.base_name for info in found if info.type == kind)
+        except UnicodeDecodeError as error:
+            raise InputError(f"{self.uri}: {NAME_IS_NO_TEXT}") from error
 
     def check_directory(self) -> None:
         """Raise InputError where a file stands in the way of writing into a directory here."""
@@ -160,7 +178,7 @@ def without_secrets(uri: str) -> str:
     scheme, mark, rest = uri.partition("://")
     if not mark:
         return uri
-    before, at, after = rest.rpartition("@")
+    _, at, after = rest.rpartition("@")
     if at:
         rest = f"...@{after}"
     for end in "?#":
