@@ -1,4 +1,4 @@
-"""`make licences`: the licences of all that is installed, by pip-licenses; fails on one not allowed.
+"""`make licences`: the licences of what is installed, by pip-licenses; fails on one not allowed.
 
 A package may be used under any one of the licences that it offers (`OR`), and must be allowed under
 all of those that hold together (`AND`).
