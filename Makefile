@@ -2,7 +2,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: install demo test test-fast faults soak lint browser architecture results package-bundle bench lock clean
+.PHONY: install demo test test-fast faults soak lint browser architecture results package-bundle bench \
+	sbom licences audit lock clean
 
 install: $(INSTALLED)
 
@@ -57,6 +58,25 @@ bench: $(INSTALLED)
 	$(PYTHON) -m venv build/bench
 	build/bench/bin/pip install --quiet --requirement benchmarks/peers.txt
 	$(BIN)/python benchmarks/scoring.py
+
+# What is installed (build/sbom.json, CycloneDX), under which licences, and whether any of it is known
+# to be vulnerable, for which a vulnerability service must be within reach.
+SUPPLY := build/supply-chain
+$(SUPPLY)/.installed: .ci/supply-chain.txt
+	$(PYTHON) -m venv $(SUPPLY)
+	$(SUPPLY)/bin/pip install --quiet --requirement $<
+	touch $@
+
+sbom: $(INSTALLED) $(SUPPLY)/.installed
+	$(SUPPLY)/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible \
+		--short-PURLs --output-file build/sbom.json $(BIN)/python
+
+licences: $(INSTALLED) $(SUPPLY)/.installed
+	$(SUPPLY)/bin/pip-licenses --python $(BIN)/python --from mixed --format json \
+		--ignore-packages digitsum | $(SUPPLY)/bin/python .ci/licences.py
+
+audit: $(SUPPLY)/.installed
+	$(SUPPLY)/bin/python .ci/audit.py
 
 # The picture in docs/architecture.md.
 architecture: $(INSTALLED)

@@ -24,6 +24,7 @@ from digitsum.completion import CompletionConfig, mended
 from digitsum.errors import DigitsumError, InputError
 from digitsum.fraction import parse_fraction
 from digitsum.model.import_model import ImportModelConfig, import_model
+from digitsum.printable import printable
 from digitsum.report.config import InspectConfig, ReportConfig
 from digitsum.scoring.config import (
     CompareConfig,
@@ -84,7 +85,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "digitsum") -> int:
         config = _parsed(given, prog)
         _COMMANDS[type(config)](config)
     except DigitsumError as error:
-        sys.stderr.write(f"digitsum: {error}\n")
+        _warn(f"digitsum: {error}")
         return error.exit_code
     return 0
 
@@ -112,11 +113,11 @@ def _import_images(config: ImportImagesConfig) -> None:
     _say_written(written)
     written.check_rejected(parse_fraction("--max-rejected", config.max_rejected))
     if written.rejected:
-        sys.stderr.write(f"{written.said_of_rejected()}\n")
+        _warn(written.said_of_rejected())
 
 
 def _import_model(config: ImportModelConfig) -> None:
-    print(f"{config.bundle}: bundle written, model {import_model(config)}")
+    _say(f"{config.bundle}: bundle written, model {import_model(config)}")
 
 
 def _train(config: TrainConfig) -> None:
@@ -125,8 +126,8 @@ def _train(config: TrainConfig) -> None:
 
     trained = train(config)
     best = trained.best
-    print(f"{trained.run.uri}: run, with {' and '.join(['curves.json', *report_of(trained.run)])}")
-    print(
+    _say(f"{trained.run.uri}: run, with {' and '.join(['curves.json', *report_of(trained.run)])}")
+    _say(
         f"{trained.bundle_uri}: bundle of epoch {best.epoch} of {len(trained.history)}, validation "
         f"accuracy {best.validation_accuracy:.2%} on {best.validation_images:,} images"
     )
@@ -138,8 +139,7 @@ def _score(config: ScoreConfig) -> None:
     from digitsum.scoring.score import expected_time, plan, score
 
     def say_plan(plan: ScorePlan) -> None:
-        print(_plan_table(plan.summary()))
-        print(expected_time(config, plan), flush=True)
+        _say(*_plan_lines(plan.summary()), expected_time(config, plan))
 
     if config.plan:
         planned = plan(config)
@@ -154,14 +154,14 @@ def _score(config: ScoreConfig) -> None:
     if config.json:
         print(json.dumps(scored.to_json()))
     else:
-        print(
+        _say(
             f"{scored.scores.uri}: {outcome.num_images - outcome.num_rejected:,} images scored and "
             f"{outcome.num_rejected:,} rejected in {outcome.seconds:.1f} s, "
             f"{outcome.images_per_s:,.0f} images/s with the start"
         )
-        print(f"{scored.run.uri}: run, with {' and '.join(leaves)}")
-        print(outcome.bottleneck)
-        print(drift_sentence(scored.shifts))
+        _say(f"{scored.run.uri}: run, with {' and '.join(leaves)}")
+        _say(outcome.bottleneck)
+        _say(drift_sentence(scored.shifts))
     scored.check_rejected()
     if config.fail_on_drift:
         scored.check_drift()
@@ -174,9 +174,9 @@ def _status(config: StatusConfig) -> None:
     if config.json:
         print(json.dumps(found.to_json()))
         return
-    print(f"{found.scores_uri}: current scores in {found.current or 'no directory yet'}")
+    _say(f"{found.scores_uri}: current scores in {found.current or 'no directory yet'}")
     for run in found.runs:
-        print(f"  {run.name}: {run.sentence()}")
+        _say(f"  {run.name}: {run.sentence()}")
 
 
 def _verify(config: VerifyConfig) -> None:
@@ -186,14 +186,14 @@ def _verify(config: VerifyConfig) -> None:
     if config.json:
         print(json.dumps(found.to_json()))
     else:
-        print("".join(f"{fault}\n" for fault in found.faults), end="")
+        _say(*found.faults)
     if found.faults:
         raise InputError(
             f"{config.scores}: the scores are not those of {config.archive}; see what is listed "
             "above, and run `digitsum score` again."
         )
     if not config.json:
-        print(
+        _say(
             f"{config.scores}: {found.num_images:,} images in {found.num_chunks:,} chunks are "
             f"scored once each, in order, {found.num_rejected:,} of them rejected; "
             f"{found.num_recomputed:,} were scored again, with the same sums"
@@ -203,7 +203,7 @@ def _verify(config: VerifyConfig) -> None:
 def _report(config: ReportConfig) -> None:
     from digitsum.report.make_report import make_report
 
-    print(make_report(locate(config.run)).uri)
+    _say(make_report(locate(config.run)).uri)
 
 
 def _compare(config: CompareConfig) -> None:
@@ -218,14 +218,14 @@ def _compare(config: CompareConfig) -> None:
     if config.json:
         print(json.dumps(found.to_json()))
         return
-    print(
+    _say(
         f"{found.num_images:,} images scored by {' and '.join(found.models)}: the same sum of "
         f"{found.agreement:.2%}, another of {found.num_images - found.num_same:,}"
     )
     if found.num_labelled:
         first, second = (right / found.num_labelled for right in found.right)
-        print(f"{found.num_labelled:,} have a true sum: right of {first:.2%} and {second:.2%}")
-    print(f"{config.report}: {REPORT_FILE}")
+        _say(f"{found.num_labelled:,} have a true sum: right of {first:.2%} and {second:.2%}")
+    _say(f"{config.report}: {REPORT_FILE}")
 
 
 def _inspect(config: InspectConfig) -> None:
@@ -235,7 +235,10 @@ def _inspect(config: InspectConfig) -> None:
     from digitsum.report.terminal import inline_picture
 
     found = inspect(config.path, config.read)
-    print(json.dumps(found.to_json()) if config.json else "\n".join(found.lines()))
+    if config.json:
+        print(json.dumps(found.to_json()))
+    else:
+        _say(*found.lines())
     shown = sys.stdout.isatty() and not config.json
     if not found.images:
         if config.sheet is not None:
@@ -256,22 +259,22 @@ def _evaluate(config: EvaluateConfig) -> None:
     evaluated = evaluate(config)
     evaluation = evaluated.evaluation
     leaves = publish_evaluation(evaluated, locate(config.report))
-    print(
+    _say(
         f"{evaluation.num_images:,} images: {evaluation.accuracy:.2%} right, "
         f"{evaluation.accuracy_within_1:.2%} within 1, mean absolute error "
         f"{evaluation.mean_absolute_error:.3f}, {evaluation.num_rejected:,} rejected"
     )
-    print(
+    _say(
         f"the most confident 80%: {evaluation.certainty.accuracy_at(0.8):.2%} right; calibration "
         f"error {evaluation.certainty.calibration_error:.2%}"
     )
     if evaluation.num_strings:
-        print(f"all digits right, in order: {evaluation.digits_accuracy:.2%}")
-    print(f"{config.report}: {' and '.join(leaves)}")
+        _say(f"all digits right, in order: {evaluation.digits_accuracy:.2%}")
+    _say(f"{config.report}: {' and '.join(leaves)}")
     print(json.dumps(evaluated.to_json()))
     evaluated.check_rejected(parse_fraction("--max-rejected", config.max_rejected))
     if evaluated.unread:
-        sys.stderr.write(f"{evaluated.said_of_unread()}\n")
+        _warn(evaluated.said_of_unread())
 
 
 def _completion(config: CompletionConfig) -> None:
@@ -281,25 +284,35 @@ def _completion(config: CompletionConfig) -> None:
     print(mended(script.getvalue()))
 
 
+def _say(*lines: str) -> None:
+    """Print lines; ids, reasons and names in them come from data, and are text to the terminal."""
+    print(*map(printable, lines), sep="\n", end="\n" if lines else "", flush=True)
+
+
+def _warn(line: str) -> None:
+    """Write a line to stderr, as `_say` does to stdout."""
+    sys.stderr.write(f"{printable(line)}\n")
+
+
 def _say_written(written: WrittenArchive) -> None:
-    print(
+    _say(
         f"{written.uri}: {written.num_images:,} images of {written.shape} pixels in "
         f"{written.num_shards} shards"
     )
     if written.is_inverted:
-        sys.stderr.write(
+        _warn(
             f"{written.uri}: most images are bright, as paper with dark ink is; models read bright "
-            "ink on dark: look at them with `digitsum inspect`, and import again with --invert\n"
+            "ink on dark: look at them with `digitsum inspect`, and import again with --invert"
         )
 
 
-def _plan_table(summary: dict[str, dict[str, Any]]) -> str:
+def _plan_lines(summary: dict[str, dict[str, Any]]) -> list[str]:
     """Return a line for each decision, and one for each of its reasons."""
     lines = []
     for decision, counts in summary.items():
         lines.append(f"{decision:10}" + _counts(counts))
         lines += [f"{'':10}{_counts(of)}  {why}" for why, of in counts["reasons"].items()]
-    return "\n".join(lines)
+    return lines
 
 
 def _counts(counts: dict[str, Any]) -> str:

@@ -6,13 +6,14 @@ import errno
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import pyarrow as pa
 from pyarrow import fs as pafs
 
 from digitsum.errors import InputError, StorageError, one_line
 
+NAME_IS_NO_TEXT = "cannot be listed: the name of a file in it is no UTF-8; rename that file."
 _MAY_PASS = {
     errno.EAGAIN,
     errno.EBUSY,
@@ -38,6 +39,34 @@ _SAID_IN_PASSING = (
     "DEADLINE_EXCEEDED",
     "UNAVAILABLE",
 )
+# What may be asked of a file system in a URI's query: how it is reached, and no secret. The others,
+# such as Azure's `sig` and `client_secret`, would be written into manifests.
+_PARAMETERS = {
+    "allow_bucket_creation",
+    "allow_bucket_deletion",
+    "allow_delayed_open",
+    "background_writes",
+    "blob_storage_authority",
+    "blob_storage_scheme",
+    "check_directory_existence_before_creation",
+    "dfs_storage_authority",
+    "dfs_storage_scheme",
+    "enable_tls",
+    "endpoint_override",
+    "project_id",
+    "region",
+    "replication",
+    "retry_limit_seconds",
+    "scheme",
+    "smart_defaults",
+    "tls_ca_dir_path",
+    "tls_ca_file_path",
+    "tls_verify_certificates",
+}
+# Before the @ of these stands a container, a user's name or `anonymous`.
+_NAMED_BEFORE_HOST = ("abfs", "abfss", "gs", "gcs", "hdfs", "viewfs")
+_BUCKETS = ("s3", "gs", "gcs")
+_WHERE_SECRETS_GO = "give credentials by the environment instead, such as AWS_ACCESS_KEY_ID."
 
 
 @dataclass(frozen=True)
@@ -99,9 +128,11 @@ class Location:
         selector = pafs.FileSelector(self.path, allow_not_found=True)
         try:
             found = self.filesystem.get_file_info(selector)
+            return sorted(info.base_name for info in found if info.type == kind)
         except OSError as error:
             raise storage_error(f"{self.uri}: cannot be listed", error) from error
-        return sorted(info.base_name for info in found if info.type == kind)
+        except UnicodeDecodeError as error:
+            raise InputError(f"{self.uri}: {NAME_IS_NO_TEXT}") from error
 
     def check_directory(self) -> None:
         """Raise InputError where a file stands in the way of writing into a directory here."""
@@ -128,21 +159,61 @@ def locate(uri: str) -> Location:
         except RuntimeError as error:
             raise InputError(f"{uri}: {one_line(error)}; give another path.") from error
         return Location(path, pafs.LocalFileSystem(), path)
-    try:
-        password = urlsplit(uri).password
-    except ValueError as error:
-        raise InputError(f"{uri}: not a path or URI that can be opened: {error}") from error
-    if password is not None:
-        # Manifests, model cards and logs name the places of a run.
-        raise InputError(
-            f"a {uri.partition('://')[0]} URI with a password in it would be written into "
-            "manifests; give credentials by the environment instead, such as AWS_ACCESS_KEY_ID."
-        )
+    _check_without_secrets(uri)
     try:
         filesystem, path = pafs.FileSystem.from_uri(uri)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
-        raise InputError(f"{uri}: not a path or URI that can be opened: {error}") from error
+        shown = without_secrets(uri)
+        said = one_line(error).replace(uri, shown)
+        raise InputError(f"{shown}: not a path or URI that can be opened: {said}") from None
     return Location(uri, filesystem, path)
+
+
+def without_secrets(uri: str) -> str:
+    """Return a URI, for a message, without what may be a secret of it; a path as it is.
+
+    That is what stands before its last @, its query and its fragment. A malformed URI, which may
+    have its secret anywhere before the @, is shortened so too.
+    """
+    scheme, mark, rest = uri.partition("://")
+    if not mark:
+        return uri
+    _, at, after = rest.rpartition("@")
+    if at:
+        rest = f"...@{after}"
+    for end in "?#":
+        rest, found, _ = rest.partition(end)
+        if found:
+            rest += f"{end}..."
+    return f"{scheme}://{rest}"
+
+
+def _check_without_secrets(uri: str) -> None:
+    """Raise InputError where a URI holds what is, or may be, a secret; it is not repeated.
+
+    Manifests, model cards, reports and logs name the places of a run.
+    """
+    shown = without_secrets(uri)
+    try:
+        parts = urlsplit(uri)
+    except ValueError:
+        raise InputError(f"{shown}: not a path or URI that can be opened.") from None
+    before, at, host = parts.netloc.rpartition("@")
+    is_name = not at or (parts.scheme in _NAMED_BEFORE_HOST and ":" not in unquote(before))
+    # A bucket has no port: such a colon is that of a key and a secret with a slash in it.
+    if not is_name or (parts.scheme in _BUCKETS and ":" in host):
+        raise InputError(
+            f"{shown}: a URI with a password or key in it would be written into manifests; "
+            f"{_WHERE_SECRETS_GO}"
+        )
+    given = parse_qsl(parts.query, keep_blank_values=True)
+    is_setting = all(name in _PARAMETERS and "@" not in value for name, value in given)
+    if parts.fragment or not is_setting:
+        raise InputError(
+            f"{shown}: what follows ? or # in a URI is written into manifests, so that only what "
+            "says how a store is reached is taken, such as region, scheme and endpoint_override; "
+            f"{_WHERE_SECRETS_GO}"
+        )
 
 
 def storage_error(said: str, error: OSError) -> InputError:

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from pyarrow import fs as pafs
 
 from digitsum.archive.images import image_shape
-from digitsum.archive.location import Location, locate, storage_error
+from digitsum.archive.location import NAME_IS_NO_TEXT, Location, locate, storage_error
 from digitsum.archive.schema import DEFAULT_SHAPE, IMAGE, IMAGE_ID, ImageShape, ReadOptions
 from digitsum.errors import InputError, one_line
 from digitsum.retries import retried
@@ -144,16 +144,17 @@ def list_parquet(root: Location, below: str) -> list[ListedFile]:
     """
     directory = root.join(below) if below else root
     selector = pafs.FileSelector(directory.path, recursive=True, allow_not_found=True)
+    prefix = root.path.rstrip("/") + "/"
     try:
-        listing = root.filesystem.get_file_info(selector)
+        files = [
+            ListedFile(entry.path.removeprefix(prefix), entry.size, entry.mtime_ns)
+            for entry in root.filesystem.get_file_info(selector)
+            if entry.type == pafs.FileType.File and entry.path.endswith(SHARD_SUFFIX)
+        ]
     except OSError as error:
         raise storage_error(f"{directory.uri}: cannot be listed", error) from error
-    prefix = root.path.rstrip("/") + "/"
-    files = [
-        ListedFile(entry.path.removeprefix(prefix), entry.size, entry.mtime_ns)
-        for entry in listing
-        if entry.type == pafs.FileType.File and entry.path.endswith(SHARD_SUFFIX)
-    ]
+    except UnicodeDecodeError as error:
+        raise InputError(f"{directory.uri}: {NAME_IS_NO_TEXT}") from error
     return sorted((f for f in files if not is_hidden(f.path)), key=lambda file: file.path)
 
 

@@ -16,6 +16,7 @@ from digitsum.archive.schema import ReadOptions, max_sum
 from digitsum.errors import DigitsumError, InputError
 from digitsum.model.bundle import Bundle, load_bundle
 from digitsum.model.predictor import make_predictor
+from digitsum.printable import printable, printable_lines
 from digitsum.report.page import REPORT_FILE, Page, publish_page
 from digitsum.report.score_page import score_page
 from digitsum.report.train_page import train_page
@@ -54,9 +55,9 @@ def report_of(run: Location) -> list[str]:
     try:
         return [make_report(run).name]
     except DigitsumError as error:
-        sys.stderr.write(f"no report was made: {error}\n")
+        sys.stderr.write(f"no report was made: {printable(str(error))}\n")
     except Exception:
-        sys.stderr.write(f"no report was made:\n{traceback.format_exc()}")
+        sys.stderr.write(f"no report was made:\n{printable_lines(traceback.format_exc())}")
     return []
 
 

@@ -19,6 +19,7 @@ import joblib
 
 from digitsum.archive.shards import Chunk
 from digitsum.errors import DigitsumError, InputError
+from digitsum.printable import printable, printable_lines
 from digitsum.scoring.config import ActorOptions
 
 
@@ -52,7 +53,8 @@ def map_chunks_in_threads(
         except Exception:
             if not lose_failed:
                 raise
-            sys.stderr.write(f"{chunk.shard}: a chunk failed:\n{traceback.format_exc()}")
+            said = printable_lines(traceback.format_exc())
+            sys.stderr.write(f"{printable(chunk.shard)}: a chunk failed:\n{said}")
             return None
 
     with ThreadPoolExecutor(num_threads, thread_name_prefix="score") as threads:

@@ -22,6 +22,7 @@ from digitsum.archive.reading import Rows, read_chunk
 from digitsum.archive.shards import Archive, Chunk, check_unchanged, plan_chunks
 from digitsum.errors import InputError
 from digitsum.prefetch import mapped_ahead
+from digitsum.printable import printable
 from digitsum.retries import retried
 from digitsum.training.archives import TrainingArchives
 from digitsum.training.config import TrainConfig
@@ -270,8 +271,8 @@ def _is_of_part(
 def _warn(chunk: Chunk, rows: Rows, lost: npt.NDArray[np.int64]) -> None:
     logger.warning(
         "%s: %d images are left out; row %d: %s",
-        chunk.shard,
+        printable(chunk.shard),
         len(lost),
         rows.first_row + int(lost[0]),
-        rows.errors[int(lost[0])],
+        printable(rows.errors[int(lost[0])]),
     )

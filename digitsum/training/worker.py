@@ -26,6 +26,7 @@ from digitsum.archive.location import Location, locate
 from digitsum.duration import duration
 from digitsum.errors import InputError
 from digitsum.model.networks import build_network, to_input
+from digitsum.printable import printable
 from digitsum.retries import retried
 from digitsum.training.batches import Batch, Source, train_batches, validation_batches
 from digitsum.training.checkpoint import TrainingState, load_checkpoint, save_checkpoint
@@ -219,7 +220,7 @@ def _report(history: list[Epoch], config: TrainConfig, state: TrainingState, run
     try:
         retried(lambda: write_event_file(run, latest))
     except InputError as error:  # the checkpoint is safe, and is what counts
-        logger.warning("no event file was written: %s", error)
+        logger.warning("no event file was written: %s", printable(str(error)))
     left_s = latest.seconds * (config.recipe.epochs - latest.epoch)
     _say(
         f"epoch {latest.epoch} of {config.recipe.epochs}: "

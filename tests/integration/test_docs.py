@@ -9,6 +9,7 @@ from pathlib import Path
 
 import kubernetes_validate
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 from PIL import Image
@@ -93,6 +94,26 @@ def scored(tmp_path_factory) -> Path:
 def test_python_runs(block, scored, monkeypatch, capsys):
     monkeypatch.chdir(scored)
     exec(compile(block.text, str(block), "exec"), {})
+
+
+def test_the_csv_that_the_docs_write_holds_no_formula(tmp_path, monkeypatch):
+    [block] = [b for b in ALL if b.language == "python" and "to_csv" in b.text]
+    formulas = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", " =1", "\n=1"]
+    safe = ["a=1", "shard-0.parquet#1", "1-2", ""]
+    part = tmp_path / "scores/model=a/shard"
+    part.mkdir(parents=True)
+    (tmp_path / "scores/CURRENT").write_text("model=a\n")
+    ids = [*formulas, *safe]
+    rows = {"image_id": ids, "predicted_sum": [1] * len(ids), "error": [None, *ids[1:]]}
+    pd.DataFrame(rows).to_parquet(part / "0.parquet")
+    monkeypatch.chdir(tmp_path)
+    exec(compile(block.text, str(block), "exec"), {})
+    written = pd.read_csv("scores.csv", dtype=str, keep_default_na=False, lineterminator="\n")
+    assert len(written) == len(ids)
+    for column in ("image_id", "error"):
+        for cell in written[column]:
+            assert not cell.lstrip(" \n").startswith(("=", "+", "-", "@", "\t", "\r")), cell
+    assert written["image_id"].tolist()[-len(safe) :] == safe
 
 
 @pytest.mark.parametrize("block", [b for b in ALL if b.language.startswith("python t")], ids=str)
