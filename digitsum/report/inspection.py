@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import Any
@@ -26,7 +27,13 @@ from digitsum.archive.shards import (
     plan_chunks,
 )
 from digitsum.errors import InputError, one_line
-from digitsum.model.bundle import CONFIG_FILE, METRICS_FILE, load_bundle, num_parameters
+from digitsum.model.bundle import (
+    CONFIG_FILE,
+    MAX_METRICS_BYTES,
+    METRICS_FILE,
+    load_bundle,
+    num_parameters,
+)
 from digitsum.model.distributions import Distributions
 from digitsum.report.captions import score_caption
 from digitsum.report.contact_sheet import NUM_IMAGES
@@ -195,8 +202,8 @@ def _bundle(place: Location) -> Inspected:
     bundle = load_bundle(place.uri)
     file = place.join(METRICS_FILE)
     try:
-        metrics = json.loads(file.read_bytes()) if file.is_file() else {}
-    except ValueError:
+        metrics = json.loads(file.read_bytes(MAX_METRICS_BYTES)) if file.is_file() else {}
+    except (InputError, ValueError, RecursionError):
         metrics = {}
     weights = sum(tensor.nbytes for tensor in bundle.network.state_dict().values())
     facts = [
@@ -207,11 +214,11 @@ def _bundle(place: Location) -> Inspected:
         ("digits", f"at most {bundle.network.config.max_digits}"),
         ("temperature", f"{bundle.temperature:.3f}"),
     ]
-    best, test = (metrics.get(name) for name in ("best", "test"))
-    if best:
-        facts.append(("validation accuracy", f"{best['validation_accuracy']:.2%}"))
-    if test:
-        facts.append(("test accuracy", f"{test['accuracy']:.2%} of {test['images']:,} images"))
+    with suppress(AttributeError, KeyError, TypeError, ValueError):  # they may say anything
+        if best := metrics.get("best"):
+            facts.append(("validation accuracy", f"{best['validation_accuracy']:.2%}"))
+        if test := metrics.get("test"):
+            facts.append(("test accuracy", f"{test['accuracy']:.2%} of {test['images']:,} images"))
     sums = bundle.reference.sums if bundle.reference else ()
     return Inspected(place.uri, "bundle", tuple(facts), sums)
 
