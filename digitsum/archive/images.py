@@ -76,6 +76,8 @@ def decode_images(column: pa.Array, shape: ImageShape) -> DecodedImages:
         column = column.storage
     if pa.types.is_struct(column.type):
         column = pc.struct_field(column, "bytes")
+    if pa.types.is_dictionary(column.type):
+        return _from_dictionary(column, shape)
     if pa.types.is_fixed_size_binary(column.type):
         return _from_fixed_size_binary(column, shape)
     if _is_list(column.type):
@@ -246,3 +248,26 @@ def _from_bytes(column: pa.Array, shape: ImageShape) -> DecodedImages:
         except ValueError as error:
             errors[row] = str(error)
     return DecodedImages(pixels, errors)
+
+
+def _from_dictionary(column: pa.DictionaryArray, shape: ImageShape) -> DecodedImages:
+    used, indices = used_values(column)
+    decoded = _from_bytes(used, shape)
+    errors = {
+        row: decoded.errors[index]
+        for row, index in enumerate(indices.to_pylist())
+        if index in decoded.errors
+    }
+    pixels = np.zeros((len(column), shape.height, shape.width), np.uint8)
+    valid = np.flatnonzero(indices.is_valid().to_numpy(zero_copy_only=False))
+    pixels[valid] = decoded.pixels[indices.drop_null().to_numpy()]
+    return DecodedImages(pixels, errors | _null_errors(column))
+
+
+def used_values(column: pa.DictionaryArray) -> tuple[pa.Array, pa.Array]:
+    """Return the values of a dictionary that its rows use, and each row's index among them.
+
+    An index is int32, and null where the row is.
+    """
+    encoded = column.indices.dictionary_encode()
+    return column.dictionary.take(encoded.dictionary), encoded.indices

@@ -37,7 +37,8 @@ def build_network(name: str, sizes: Mapping[str, Any]) -> SumNetwork:
     config_type, network_type = _NETWORKS[name]
     types = {field.name: type(field.default) for field in fields(config_type)}
     for field, value in sizes.items():
-        if field not in types or type(value) is not types[field] or not abs(value) < _MAX_SIZE:
+        is_of_type = field in types and type(value) is types[field]
+        if not is_of_type or not abs(value) < _MAX_SIZE:
             raise InputError(
                 f"the network's {shown(field)} cannot be {shown(value)}; it has {sorted(types)}."
             )

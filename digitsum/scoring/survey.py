@@ -38,7 +38,7 @@ def survey_archive(
     are not read again. Raises InputError where the archive is none, or where all its shards are
     rejected, with the first one's reason.
     """
-    root, files = retried(lambda: list_shards(locate(uri)))
+    root, files = retried(lambda: list_shards(locate(uri), follow_links=options.follow_links))
     unknown = [file for file in files if file not in known]
     with ThreadPoolExecutor(FOOTER_THREADS) as threads:
         read = threads.map(lambda file: _read(root, file, options, bundle.shape), unknown)

@@ -236,9 +236,8 @@ def test_a_network_of_the_bounds_costs_nothing_until_its_weights_are_there(forge
     ids=str,
 )
 def test_a_configuration_of_other_fields_or_types_is_refused(change, forge):
-    config = (
-        '{"format": 1, "network": "counter", "sizes": SIZES, "pixel_scale": 2.0, "temperature": 3.0}'
-    ).replace(*change)
+    fields = '"network": "counter", "sizes": SIZES, "pixel_scale": 2.0, "temperature": 3.0'
+    config = f'{{"format": 1, {fields}}}'.replace(*change)
     assert "not a bundle" in refusal(forge(config=config))
 
 
