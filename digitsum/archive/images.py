@@ -16,6 +16,8 @@ from digitsum.errors import InputError
 
 Uint8Array = npt.NDArray[np.uint8]
 
+MAX_SIDE = 4096
+"""Pixels of a side, at the most, of images whose shape nothing says; no network reads more."""
 ENCODED_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
 _ENCODED_SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\x00", b"MM\x00*")
 _DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L")
@@ -96,6 +98,8 @@ def decode_encoded(data: bytes, shape: ImageShape | None = None) -> Uint8Array:
             found = ImageShape(image.height, image.width)
             if shape is not None and found != shape:
                 raise ValueError(f"image is {found} pixels, not {shape}")
+            if shape is None and max(found.height, found.width) > MAX_SIDE:
+                raise ValueError(f"image is {found} pixels, more than {MAX_SIDE} a side")
             if _is_deep(image):
                 raise ValueError(f"image has pixels of mode {image.mode}, not 8 bits a channel")
             return np.asarray(image.convert("L"))

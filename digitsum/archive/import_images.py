@@ -9,19 +9,23 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain, repeat
 from pathlib import Path
-from typing import Annotated, Self
+from typing import IO, Annotated, Self
 
 import numpy as np
 import pyarrow as pa
 from tyro.conf import Positional
 
-from digitsum.archive.images import Uint8Array, decode_encoded
+from digitsum.archive.images import MAX_SIDE, Uint8Array, decode_encoded
 from digitsum.archive.schema import DIGIT_SUM, IMAGE_ID, ImageShape, max_sum
 from digitsum.archive.writing import SHARD_IMAGES, LabelledImages, WrittenArchive, write_archive
 from digitsum.errors import InputError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 BATCH_IMAGES = 1024
+_BATCH_BYTES = 2**25
+"""Of pixels: two images of 4096x4096."""
+MAX_FILE_BYTES = 4 * MAX_SIDE**2 + 2**20
+"""A color image without compression, and what else is in its file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,13 +80,30 @@ def _open_source(path: Path, given: str) -> Iterator[tuple[str, bytes]]:
         return _folder_files(path)
     if not path.exists():
         raise InputError(f"{given}: no such folder or tar; give an existing one.")
+    if not path.is_file():  # a pipe would be waited for
+        raise InputError(f"{given}: is no folder or file; give a folder or tar.")
     return _tar_files(path)
 
 
 def _folder_files(folder: Path) -> Iterator[tuple[str, bytes]]:
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
-            yield path.relative_to(folder).as_posix(), path.read_bytes()
+            image_id = path.relative_to(folder).as_posix()
+            if not path.resolve().is_relative_to(folder.resolve()):
+                raise InputError(
+                    f"{folder}: file {image_id} is a link that leads out of it; copy its target."
+                )
+            with path.open("rb") as file:
+                yield image_id, _read_whole(file, path.stat().st_size, f"{folder}: file {image_id}")
+
+
+def _read_whole(file: IO[bytes], size: int, said: str) -> bytes:
+    if size > MAX_FILE_BYTES:
+        raise InputError(
+            f"{said}: has {size:,} bytes, more than the {MAX_FILE_BYTES:,} that an image of "
+            f"{MAX_SIDE}x{MAX_SIDE} pixels takes; remove it."
+        )
+    return file.read(size)
 
 
 class _Member(tarfile.TarInfo):
@@ -108,7 +129,11 @@ def _tar_files(path: Path) -> Iterator[tuple[str, bytes]]:
                 if member.isfile() and member.name.lower().endswith(IMAGE_SUFFIXES):
                     content = tar.extractfile(member)
                     assert content is not None  # it is a file
-                    yield member.name.removeprefix("./"), content.read()
+                    image_id = member.name.removeprefix("./")
+                    said = f"{path}: member {image_id}"
+                    if any(part in ("", "..") for part in image_id.split("/")):
+                        raise InputError(f"{said}: its name leads out of the tar; rename it.")
+                    yield image_id, _read_whole(content, member.size, said)
     except (tarfile.TarError, EOFError, OSError) as error:
         raise InputError(f"{path}: not a whole tar ({error}); give a folder or tar.") from error
 
@@ -144,7 +169,7 @@ def _batches(
             raise InputError(f"{config.labels}: has no row for {image_id}; add its sum.")
         ids.append(image_id)
         pixels.append(image)
-        if len(ids) == BATCH_IMAGES:
+        if len(ids) == BATCH_IMAGES or len(ids) * image.size >= _BATCH_BYTES:
             yield _batch(ids, pixels, labels)
             ids, pixels = [], []
     if ids:

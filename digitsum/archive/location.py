@@ -108,6 +108,19 @@ class Location:
         if self.is_file():
             raise InputError(f"{self.uri}: is a file; give a directory to write into.")
 
+    def check_below(self, relative: str) -> None:
+        """Raise InputError where a link leads what is written at `relative` out of this directory.
+
+        On a local file system. A link in the very place of a file is replaced, not followed.
+        """
+        if self.is_local:
+            root, directory = self.path, self.join(relative).parent.path
+            real = os.path.realpath(directory)
+            if not f"{real}/".startswith(f"{os.path.realpath(root).rstrip('/')}/"):
+                raise InputError(
+                    f"{directory}: is or lies below a link that leads out of {self.uri}; remove it."
+                )
+
     def read_bytes(self, most: int | None = None) -> bytes:
         """Return the whole content of a small file; raises InputError where it cannot be read.
 

@@ -37,7 +37,7 @@ class ReadPlan:
     streamed: bool
     """Whether its bytes are many, and are to be fetched as they are needed."""
     as_dictionary: tuple[str, ...]
-    """Columns to be read as Arrow dictionaries: a great value in one would be copied to each row."""
+    """Columns to be read as Arrow dictionaries: else a great value is copied to each row."""
 
 
 def plan_read(

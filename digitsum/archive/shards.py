@@ -23,6 +23,8 @@ SHARD_SUFFIX = ".parquet"
 DAMAGED = (pa.ArrowException, UnicodeDecodeError)
 """What pyarrow raises, but for OSError, where bytes are not those of a Parquet file."""
 FOOTER_THREADS = 16
+MAX_ROW_GROUP_ROWS = 2**24
+"""Scores of a row group are held until it is done; pyarrow writes 2^20 rows at the most."""
 _STREAM_BYTES = 2**20
 
 
@@ -300,6 +302,11 @@ def _row_group_rows(
     if min(rows, default=0) < 0 or sum(rows) != metadata.num_rows or (said and [*rows] != said):
         raise InputError(
             f"{where}: its footer contradicts itself on the number of rows; replace it."
+        )
+    if max(rows, default=0) > MAX_ROW_GROUP_ROWS:
+        raise InputError(
+            f"{where}: has a row group of {max(rows):,} rows, more than {MAX_ROW_GROUP_ROWS:,}; "
+            "write smaller ones."
         )
     return rows
 

@@ -164,7 +164,10 @@ class _Sums:
         with open_parquet(location) as parquet:
             if column not in parquet.schema_arrow.names:
                 raise InputError(f"{location.uri}: has no column {column!r}; name the sums.")
-            values = parquet.read([column]).column(0)
+            for batch in parquet.iter_batches(columns=[column]):
+                self._add(batch.column(0), location, column)
+
+    def _add(self, values: pa.Array, location: Location, column: str) -> None:
         known = values.drop_null().cast(pa.int64()).to_numpy()
         if len(known) and not 0 <= known.min() <= known.max() <= _GREATEST_SUM:
             raise InputError(
@@ -189,8 +192,8 @@ def _first_images(
     captions = [""] * len(rows.pixels)
     if is_labelled:
         with open_parquet(archive.root.join(chunk.shard)) as parquet:
-            labels = parquet.read_row_group(chunk.row_groups[0], [read.label_column]).column(0)
-        known = labels.slice(0, NUM_IMAGES).to_pylist()
+            batches = parquet.iter_batches(NUM_IMAGES, chunk.row_groups[:1], [read.label_column])
+            known = next(batches).column(0).to_pylist()
         captions[: len(known)] = ["" if label is None else str(label) for label in known]
     return tuple(
         (pixels, rows.errors.get(row, captions[row]))
