@@ -16,6 +16,8 @@ from digitsum.errors import InputError
 
 Uint8Array = npt.NDArray[np.uint8]
 
+MAX_SIDE = 4096
+"""Pixels of a side, at the most, of images whose shape nothing says; no network reads more."""
 ENCODED_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
 _ENCODED_SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\x00", b"MM\x00*")
 _DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L")
@@ -76,6 +78,8 @@ def decode_images(column: pa.Array, shape: ImageShape) -> DecodedImages:
         column = column.storage
     if pa.types.is_struct(column.type):
         column = pc.struct_field(column, "bytes")
+    if pa.types.is_dictionary(column.type):
+        return _from_dictionary(column, shape)
     if pa.types.is_fixed_size_binary(column.type):
         return _from_fixed_size_binary(column, shape)
     if _is_list(column.type):
@@ -94,6 +98,8 @@ def decode_encoded(data: bytes, shape: ImageShape | None = None) -> Uint8Array:
             found = ImageShape(image.height, image.width)
             if shape is not None and found != shape:
                 raise ValueError(f"image is {found} pixels, not {shape}")
+            if shape is None and max(found.height, found.width) > MAX_SIDE:
+                raise ValueError(f"image is {found} pixels, more than {MAX_SIDE} a side")
             if _is_deep(image):
                 raise ValueError(f"image has pixels of mode {image.mode}, not 8 bits a channel")
             return np.asarray(image.convert("L"))
@@ -246,3 +252,26 @@ def _from_bytes(column: pa.Array, shape: ImageShape) -> DecodedImages:
         except ValueError as error:
             errors[row] = str(error)
     return DecodedImages(pixels, errors)
+
+
+def _from_dictionary(column: pa.DictionaryArray, shape: ImageShape) -> DecodedImages:
+    used, indices = used_values(column)
+    decoded = _from_bytes(used, shape)
+    errors = {
+        row: decoded.errors[index]
+        for row, index in enumerate(indices.to_pylist())
+        if index in decoded.errors
+    }
+    pixels = np.zeros((len(column), shape.height, shape.width), np.uint8)
+    valid = np.flatnonzero(indices.is_valid().to_numpy(zero_copy_only=False))
+    pixels[valid] = decoded.pixels[indices.drop_null().to_numpy()]
+    return DecodedImages(pixels, errors | _null_errors(column))
+
+
+def used_values(column: pa.DictionaryArray) -> tuple[pa.Array, pa.Array]:
+    """Return the values of a dictionary that its rows use, and each row's index among them.
+
+    An index is int32, and null where the row is.
+    """
+    encoded = column.indices.dictionary_encode()
+    return column.dictionary.take(encoded.dictionary), encoded.indices

@@ -10,14 +10,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import chain, repeat
 from pathlib import Path
-from typing import Annotated, Self
+from typing import IO, Annotated, Self
 
 import numpy as np
 import pyarrow as pa
 from tyro.conf import Positional
 
 from digitsum.archive.canvas import CanvasOptions
-from digitsum.archive.images import Uint8Array, decode_encoded
+from digitsum.archive.images import MAX_SIDE, Uint8Array, decode_encoded
 from digitsum.archive.location import locate
 from digitsum.archive.publish import publish_bytes
 from digitsum.archive.schema import DIGIT_SUM, IMAGE_ID, ImageShape, max_sum
@@ -33,6 +33,10 @@ from digitsum.fraction import parse_fraction
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 BATCH_IMAGES = 1024
+_BATCH_BYTES = 2**25
+"""Of pixels: two images of 4096x4096."""
+MAX_FILE_BYTES = 4 * MAX_SIDE**2 + 2**20
+"""A color image without compression, and what else is in its file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,18 +99,43 @@ def import_images(config: ImportImagesConfig) -> WrittenArchive:
     return replace(written, rejected=rejected)
 
 
-def _open_source(path: Path, given: str) -> Iterator[tuple[str, bytes]]:
+_File = tuple[str, bytes | ValueError]
+"""Path within the source, and the content, or why it is not read."""
+
+
+def _open_source(path: Path, given: str) -> Iterator[_File]:
     if path.is_dir():
         return _folder_files(path)
     if not path.exists():
         raise InputError(f"{given}: no such folder or tar; give an existing one.")
+    if not path.is_file():  # a pipe would be waited for
+        raise InputError(f"{given}: is no folder or file; give a folder or tar.")
     return _tar_files(path)
 
 
-def _folder_files(folder: Path) -> Iterator[tuple[str, bytes]]:
+def _folder_files(folder: Path) -> Iterator[_File]:
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
-            yield path.relative_to(folder).as_posix(), path.read_bytes()
+            yield path.relative_to(folder).as_posix(), _read_file(path, folder)
+
+
+def _read_file(path: Path, folder: Path) -> bytes | ValueError:
+    if not path.resolve().is_relative_to(folder.resolve()):
+        return ValueError("is a link that leads out of the folder; copy its target")
+    try:
+        with path.open("rb") as file:
+            return _read_whole(file, path.stat().st_size)
+    except OSError as error:
+        return ValueError(f"cannot be read: {error.strerror}")
+
+
+def _read_whole(file: IO[bytes], size: int) -> bytes | ValueError:
+    if size > MAX_FILE_BYTES:
+        return ValueError(
+            f"has {size:,} bytes, more than the {MAX_FILE_BYTES:,} that an image of "
+            f"{MAX_SIDE}x{MAX_SIDE} pixels takes"
+        )
+    return file.read(size)
 
 
 class _Member(tarfile.TarInfo):
@@ -125,25 +154,34 @@ class _Member(tarfile.TarInfo):
             raise tarfile.ReadError(str(error)) from error
 
 
-def _tar_files(path: Path) -> Iterator[tuple[str, bytes]]:
+def _tar_files(path: Path) -> Iterator[_File]:
     try:
         with tarfile.open(path, "r|*", tarinfo=_Member) as tar:
             for member in tar:
                 if member.isfile() and member.name.lower().endswith(IMAGE_SUFFIXES):
                     content = tar.extractfile(member)
                     assert content is not None  # it is a file
-                    yield member.name.removeprefix("./"), content.read()
+                    image_id = member.name.removeprefix("./")
+                    leads_out = any(part in ("", "..") for part in image_id.split("/"))
+                    yield (
+                        image_id,
+                        ValueError("its name leads out of the tar; rename it")
+                        if leads_out
+                        else _read_whole(content, member.size),
+                    )
     except (tarfile.TarError, EOFError, OSError) as error:
         raise InputError(f"{path}: not a whole tar ({error}); give a folder or tar.") from error
 
 
 def _decode(
-    files: Iterator[tuple[str, bytes]], canvas: CanvasOptions, rejected: dict[str, str]
+    files: Iterator[_File], canvas: CanvasOptions, rejected: dict[str, str]
 ) -> Iterator[tuple[str, Uint8Array]]:
     """Yield images as they are to be written, all of one shape; list the others in `rejected`."""
     shape: ImageShape | None = None
     for image_id, data in files:
         try:
+            if isinstance(data, ValueError):
+                raise data
             pixels = decode_encoded(data, shape if canvas.keeps_shape else None)
             fitted = canvas.fit(pixels, shape)
         except ValueError as error:
@@ -170,7 +208,7 @@ def _batches(
             raise InputError(f"{config.labels}: has no row for {image_id}; add its sum.")
         ids.append(image_id)
         pixels.append(image)
-        if len(ids) == BATCH_IMAGES:
+        if len(ids) == BATCH_IMAGES or len(ids) * image.size >= _BATCH_BYTES:
             yield _batch(ids, pixels, labels)
             ids, pixels = [], []
     if ids:

@@ -139,13 +139,41 @@ class Location:
         if self.is_file():
             raise InputError(f"{self.uri}: is a file; give a directory to write into.")
 
-    def read_bytes(self) -> bytes:
-        """Return the whole content of a small file; raises InputError where it cannot be read."""
+    def check_below(self, relative: str) -> None:
+        """Raise InputError where a link leads what is written at `relative` out of this directory.
+
+        On a local file system. A link in the very place of a file is replaced, not followed.
+        """
+        if self.is_local:
+            root, directory = self.path, self.join(relative).parent.path
+            real = os.path.realpath(directory)
+            if not f"{real}/".startswith(f"{os.path.realpath(root).rstrip('/')}/"):
+                raise InputError(
+                    f"{directory}: is or lies below a link that leads out of {self.uri}; remove it."
+                )
+
+    def read_bytes(self, most: int | None = None) -> bytes:
+        """Return the whole content of a small file; raises InputError where it cannot be read.
+
+        With `most`, also where it has more bytes than that, of which no more are read.
+        """
+        size = None if most is None else self._size_within(most)
         try:
             with self.filesystem.open_input_file(self.path) as stream:
-                return bytes(stream.read())
+                return bytes(stream.read(size))
         except OSError as error:
             raise storage_error(f"{self.uri}: cannot be read", error) from error
+
+    def _size_within(self, most: int) -> int:
+        info = self.info()
+        if info.type != pafs.FileType.File:  # a pipe would be waited for
+            raise InputError(f"{self.uri}: is missing, or no file; replace it.")
+        if info.size > most:
+            raise InputError(
+                f"{self.uri}: has {info.size:,} bytes, more than the {most:,} that such a file can "
+                "need; it is another one, or was damaged."
+            )
+        return int(info.size)
 
 
 def locate(uri: str) -> Location:

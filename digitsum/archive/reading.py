@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,8 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from digitsum.archive.images import Uint8Array, decode_images, image_shape
+from digitsum.archive.images import Uint8Array, decode_images, image_shape, used_values
 from digitsum.archive.location import Location, storage_error
+from digitsum.archive.memory import ReadPlan, plan_read
 from digitsum.archive.schema import DIGITS, ReadOptions, max_sum
 from digitsum.archive.shards import (
     DAMAGED,
@@ -26,6 +28,8 @@ from digitsum.archive.shards import (
 from digitsum.errors import InputError, one_line
 
 BATCH_ROWS = 4096
+MAX_ID_BYTES = 1024
+"""Of the scores, ids are held until a chunk is done."""
 
 
 @dataclass(frozen=True)
@@ -60,12 +64,18 @@ def read_chunk(
     columns += [chunk.id_column] if chunk.id_column else []
     columns += [options.label_column] if labels else []
     first_row = chunk.first_row
-    with open_parquet(location) as parquet:
+    with ExitStack() as opened:
+        parquet = opened.enter_context(open_parquet(location))
         _check_unchanged(parquet.schema_arrow, chunk, options, columns, location.uri)
         with_digits = labels and _has_digits(parquet.schema_arrow, columns)
         columns += [DIGITS] if with_digits else []
         try:
-            for batch in parquet.iter_batches(BATCH_ROWS, chunk.row_groups, columns):
+            plan = _plan_read(parquet, location, chunk, columns, options)
+            if plan.streamed or plan.as_dictionary:
+                parquet = opened.enter_context(
+                    open_parquet(location, streamed=plan.streamed, dictionaries=plan.as_dictionary)
+                )
+            for batch in parquet.iter_batches(plan.batch_rows, chunk.row_groups, columns):
                 yield _rows(batch, first_row, chunk, options, location.uri, labels, with_digits)
                 first_row += batch.num_rows
         except OSError as error:
@@ -97,6 +107,26 @@ def read_labels(root: Location, chunk: Chunk, options: ReadOptions) -> npt.NDArr
             ) from error
     found: npt.NDArray[np.int64] = labels.to_numpy()
     return found
+
+
+def _plan_read(
+    parquet: pq.ParquetFile,
+    location: Location,
+    chunk: Chunk,
+    columns: Sequence[str],
+    options: ReadOptions,
+) -> ReadPlan:
+    """Return how to read a chunk in bounded memory; raises InputError where that cannot be."""
+    if max(chunk.row_groups, default=0) >= parquet.metadata.num_row_groups:
+        raise InputError(f"{location.uri}: was replaced meanwhile (by a shorter one); run again.")
+    pixels, limit = chunk.shape.num_pixels, options.max_read_bytes
+    with location.filesystem.open_input_file(location.path) as file:
+        try:
+            return plan_read(parquet, file, chunk.row_groups, columns, BATCH_ROWS, pixels, limit)
+        except InputError as error:
+            raise InputError(f"{location.uri}: {error}") from error
+        except ValueError as error:
+            raise pa.ArrowInvalid(str(error)) from error
 
 
 def _check_unchanged(
@@ -135,8 +165,10 @@ def _rows(
     with_digits: bool,
 ) -> Rows:
     images = decode_images(batch.column(options.image_column), chunk.shape)
+    errors = images.errors
     if chunk.id_column:
-        image_ids = batch.column(chunk.id_column).cast(pa.string())
+        image_ids, long_ids = _read_ids(batch.column(chunk.id_column))
+        errors = errors | long_ids
     else:
         image_ids = pa.nulls(batch.num_rows, pa.string())
     if image_ids.null_count:
@@ -151,7 +183,28 @@ def _rows(
             raise InputError(f"{where}: row {row}: {options.label_column!r} is null; label it.")
         digit_sums = column.cast(pa.int64()).to_numpy()
     digits = batch.column(DIGITS).to_pylist() if with_digits else None
-    return Rows(first_row, image_ids, images.pixels, images.errors, digit_sums, digits)
+    return Rows(first_row, image_ids, images.pixels, errors, digit_sums, digits)
+
+
+def _read_ids(column: pa.Array) -> tuple[pa.Array, dict[int, str]]:
+    """Return ids as strings, null where they are too long, and the reasons of these rows."""
+    if pa.types.is_dictionary(column.type):
+        used, indices = used_values(column)
+        ids, long_ids = _read_ids(used)
+        rows = {row: long_ids[i] for row, i in enumerate(indices.to_pylist()) if i in long_ids}
+        return ids.take(indices), rows
+    if pa.types.is_integer(column.type):
+        return column.cast(pa.string()), {}
+    sizes = pc.binary_length(column)
+    is_long = pc.greater(sizes, MAX_ID_BYTES)
+    if not pc.any(is_long).as_py():
+        return column.cast(pa.string()), {}
+    rows = {
+        int(row): f"image id has {sizes[row]} bytes, more than {MAX_ID_BYTES}"
+        for row in np.flatnonzero(is_long.fill_null(False).to_numpy(zero_copy_only=False))
+    }
+    kept = pc.if_else(is_long, pa.scalar(None, column.type), column)
+    return kept.cast(pa.string()), rows
 
 
 def _has_digits(schema: pa.Schema, read_as_others: list[str]) -> bool:

@@ -58,10 +58,22 @@ class ReadOptions:
     """Image height in pixels, where the shards do not say it themselves."""
     width: int | None = None
     """Image width in pixels, where the shards do not say it themselves."""
+    max_read_mb: int = 1024
+    """Memory, in MB, that a batch of rows may take while it is read; what would take more is
+    rejected. Each actor reads by itself."""
+    follow_links: bool = False
+    """Read shards too that symbolic links out of the archive lead to."""
 
     def __post_init__(self) -> None:
+        if self.max_read_mb < 1:
+            raise InputError(f"--max-read-mb {self.max_read_mb}: give at least 1.")
         if (self.height is None) != (self.width is None):
             raise InputError("--height and --width belong together: give both or neither.")
+
+    @property
+    def max_read_bytes(self) -> int:
+        """Bytes that a batch of rows may take while it is read."""
+        return self.max_read_mb * 2**20
 
     @property
     def shape(self) -> ImageShape | None:

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from pyarrow import fs as pafs
 
 from digitsum.archive.images import image_shape
+from digitsum.archive.listing import is_hidden, walk_files
 from digitsum.archive.location import NAME_IS_NO_TEXT, Location, locate, storage_error
 from digitsum.archive.schema import DEFAULT_SHAPE, IMAGE, IMAGE_ID, ImageShape, ReadOptions
 from digitsum.errors import InputError, one_line
@@ -23,6 +24,9 @@ SHARD_SUFFIX = ".parquet"
 DAMAGED = (pa.ArrowException, UnicodeDecodeError)
 """What pyarrow raises, but for OSError, where bytes are not those of a Parquet file."""
 FOOTER_THREADS = 16
+MAX_ROW_GROUP_ROWS = 2**24
+"""Scores of a row group are held until it is done; pyarrow writes 2^20 rows at the most."""
+_STREAM_BYTES = 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +37,8 @@ class ListedFile:
     """Relative to the archive or the scores, with `/` between components."""
     size_bytes: int
     mtime_ns: int
+    refused: str = ""
+    """Why it is not opened, such as that it is a link out of the archive."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,18 +118,21 @@ class Chunk:
         return Chunk(**{**row, "row_groups": groups})
 
 
-def list_shards(archive: Location) -> tuple[Location, list[ListedFile]]:
+def list_shards(
+    archive: Location, *, follow_links: bool = False
+) -> tuple[Location, list[ListedFile]]:
     """Return the directory that shard paths are relative to, and the shards below it, by path.
 
     An archive may also be a single shard. Files and directories whose names begin with `_` or `.`
-    are not the archive's. Raises InputError where the place does not exist or holds no Parquet.
+    are not the archive's; `listing` says which links are followed. Raises InputError where the
+    place does not exist or holds no Parquet.
     """
     info = archive.info()
     if info.type == pafs.FileType.NotFound:
         raise InputError(f"{archive.uri}: no such file or directory; give an archive of shards.")
     if info.type == pafs.FileType.File:
         return archive.parent, [ListedFile(archive.name, info.size, info.mtime_ns)]
-    shards = list_parquet(archive, "")
+    shards = list_parquet(archive, "", follow_links=follow_links)
     if not shards:
         raise InputError(
             f"{archive.uri}: holds no {SHARD_SUFFIX} files; make an archive with "
@@ -137,15 +146,18 @@ def archive_root(archive: Location) -> Location:
     return archive.parent if archive.is_file() else archive
 
 
-def list_parquet(root: Location, below: str) -> list[ListedFile]:
+def list_parquet(root: Location, below: str, *, follow_links: bool = False) -> list[ListedFile]:
     """Return the Parquet files below a directory of `root`, by path; [] where it is absent.
 
     Those whose path, from `root` on, has a component that begins with `_` or `.` are passed over.
     """
     directory = root.join(below) if below else root
-    selector = pafs.FileSelector(directory.path, recursive=True, allow_not_found=True)
     prefix = root.path.rstrip("/") + "/"
     try:
+        if root.is_local:
+            found = walk_files(root.path, below, SHARD_SUFFIX, follow_links=follow_links)
+            return sorted((ListedFile(*file) for file in found), key=lambda file: file.path)
+        selector = pafs.FileSelector(directory.path, recursive=True, allow_not_found=True)
         files = [
             ListedFile(entry.path.removeprefix(prefix), entry.size, entry.mtime_ns)
             for entry in root.filesystem.get_file_info(selector)
@@ -166,7 +178,7 @@ def open_archive(
     Raises InputError, naming the shard, where one is not Parquet or has no images that digitsum
     reads. `default_shape` is for shards that do not say their images' shape.
     """
-    root, files = list_shards(locate(uri))
+    root, files = list_shards(locate(uri), follow_links=options.follow_links)
     shards = []
     for found in read_shards(root, files, options, default_shape):
         if isinstance(found, InputError):
@@ -193,10 +205,23 @@ def read_shards(
         return list(threads.map(read, files))
 
 
-def open_parquet(location: Location) -> pq.ParquetFile:
-    """Open a Parquet file; raises InputError, naming it, where it is none."""
+def open_parquet(
+    location: Location, *, streamed: bool = False, dictionaries: Sequence[str] = ()
+) -> pq.ParquetFile:
+    """Open a Parquet file; raises InputError, naming it, where it is none.
+
+    What is read of it is fetched ahead, or, where it is `streamed`, as it is needed; columns that
+    `dictionaries` names are read as such.
+    """
     try:
-        return pq.ParquetFile(location.filesystem.open_input_file(location.path), pre_buffer=True)
+        file = location.filesystem.open_input_file(location.path)
+        buffer_size = _STREAM_BYTES if streamed else 0
+        return pq.ParquetFile(
+            file,
+            read_dictionary=list(dictionaries),
+            pre_buffer=not streamed,
+            buffer_size=buffer_size,
+        )
     except OSError as error:
         raise storage_error(f"{location.uri}: cannot be read", error) from error
     except DAMAGED as error:
@@ -262,11 +287,6 @@ def _file_fingerprint(file: ListedFile) -> str:
     return f"size={file.size_bytes} mtime_ns={file.mtime_ns}"
 
 
-def is_hidden(path: str) -> bool:
-    """Whether a relative path has a component that readers pass over: `_...` or `.`..."""
-    return any(component.startswith(("_", ".")) for component in path.split("/"))
-
-
 def read_shard(
     root: Location, file: ListedFile, options: ReadOptions, default_shape: ImageShape
 ) -> Shard:
@@ -276,6 +296,8 @@ def read_shard(
     reads.
     """
     location = root.join(file.path)
+    if file.refused:
+        raise InputError(f"{location.uri}: {file.refused}.")
     with open_parquet(location) as parquet:
         schema = parquet.schema_arrow
         shape = image_shape(schema, options, default_shape, location.uri)
@@ -303,6 +325,11 @@ def _row_group_rows(
     if min(rows, default=0) < 0 or sum(rows) != metadata.num_rows or (said and [*rows] != said):
         raise InputError(
             f"{where}: its footer contradicts itself on the number of rows; replace it."
+        )
+    if max(rows, default=0) > MAX_ROW_GROUP_ROWS:
+        raise InputError(
+            f"{where}: has a row group of {max(rows):,} rows, more than {MAX_ROW_GROUP_ROWS:,}; "
+            "write smaller ones."
         )
     return rows
 

@@ -24,6 +24,7 @@ ROW_GROUP_IMAGES = 8192
 SHARD_IMAGES = 50_000
 REJECTED_FILE = "_rejected.jsonl"
 """What an import rejected, beside the shards: a JSON object a line, `image_id` and `reason`."""
+_ROW_GROUP_BYTES = 2**28
 
 
 @dataclass(frozen=True)
@@ -185,7 +186,8 @@ class _Rechunker:
     def take(self, num_images: int, schema: pa.Schema) -> Iterator[pa.Table]:
         """Yield the next `num_images` images, or what is left, a row group at a time."""
         while num_images > 0 and not self.is_empty():
-            wanted = min(num_images, ROW_GROUP_IMAGES)
+            fit = _ROW_GROUP_BYTES // schema.field(IMAGE).type.byte_width
+            wanted = min(num_images, ROW_GROUP_IMAGES, max(fit, 1))
             parts: list[pa.Table] = []
             while wanted > 0 and not self.is_empty():
                 assert self._rest is not None

@@ -2,7 +2,9 @@
 
 Nothing in a bundle is code, and nothing in it is executed: the configuration is numbers and names
 that are checked one by one, the weights are safetensors. The digest, recorded in config.json,
-covers both; a bundle in which either was changed is refused.
+covers both; a bundle in which either was changed is refused. A bundle comes from anywhere, so the
+network is built without memory first, and no file is read that is larger than it can have reason
+to be.
 """
 
 from __future__ import annotations
@@ -15,25 +17,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 
 from digitsum.archive.location import Location, locate
 from digitsum.archive.publish import publish_bytes
 from digitsum.archive.schema import ImageShape
 from digitsum.errors import InputError, one_line
+from digitsum.model.bundle_config import MAX_CONFIG_BYTES, BundleConfig, parse_config
 from digitsum.model.distributions import Distributions
 from digitsum.model.networks import build_network, network_sizes
 from digitsum.model.sum_network import SumNetwork
-
-BUNDLE_FORMAT = 1
+from digitsum.model.weights import MAX_WEIGHTS_BYTES, load_weights
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 METRICS_FILE = "metrics.json"
 CARD_FILE = "MODEL_CARD.md"
 
+MAX_METRICS_BYTES = 16 * 1024 * 1024
 
 PACKAGED_BUNDLE = Path(__file__).parent / "packaged"
 
@@ -75,13 +76,8 @@ def save_bundle(
     weights = save_safetensors(
         {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     )
-    config = {
-        "format": BUNDLE_FORMAT,
-        "network": network_name,
-        "sizes": network_sizes(network),
-        "pixel_scale": pixel_scale,
-        "temperature": float(temperature),
-    }
+    sizes = network_sizes(network)
+    config = BundleConfig(network_name, sizes, pixel_scale, float(temperature)).to_json()
     digest = _digest(config, weights)
     location = locate(uri)
     publish_bytes(weights, location.join(WEIGHTS_FILE))
@@ -102,27 +98,31 @@ def load_bundle(uri: str) -> Bundle:
     Raises InputError where there is none, where it is of another format or fails its digest.
     """
     location = locate(uri)
-    config = _read_config(location)
-    weights = location.join(WEIGHTS_FILE).read_bytes()
-    recorded = config.pop("digest", None)
-    digest = _digest(config, weights)
+    fields, recorded = _read_config(location)
+    weights = location.join(WEIGHTS_FILE).read_bytes(MAX_WEIGHTS_BYTES)
+    digest = _digest(fields, weights)
     if recorded != digest:
         raise InputError(
             f"{uri}: the bundle's content does not match its digest: it was changed or is "
             "incomplete; train or import it again."
         )
     try:
+        config = BundleConfig.from_json(fields)
         # Sizes are only claims until the weights fit them, so no memory is given to them before.
         with torch.device("meta"):
-            network = build_network(config["network"], config["sizes"])
-        network.load_state_dict(load_safetensors(weights), assign=True)
-        pixel_scale = _positive(config, "pixel_scale")
-        temperature = _positive(config, "temperature")
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, SafetensorError) as e:
-        raise InputError(f"{uri}: not a bundle that can be loaded: {one_line(e)}") from e
+            network = build_network(config.network, config.sizes)
+        network.load_state_dict(load_weights(weights, network), assign=True)
+    except (TypeError, RuntimeError, InputError) as error:
+        raise InputError(f"{uri}: not a bundle that can be loaded: {one_line(error)}") from error
     reference = _read_reference(location)
     return Bundle(
-        config["network"], network.eval(), pixel_scale, temperature, uri, digest, reference
+        config.network,
+        network.eval(),
+        config.pixel_scale,
+        config.temperature,
+        uri,
+        digest,
+        reference,
     )
 
 
@@ -135,33 +135,20 @@ def _read_reference(location: Location) -> Distributions | None:
     """Return the reference that a bundle's metrics hold; None where they hold none."""
     file = location.join(METRICS_FILE)
     try:
-        metrics = json.loads(file.read_bytes()) if file.is_file() else None
-    except (ValueError, RecursionError):
+        metrics = json.loads(file.read_bytes(MAX_METRICS_BYTES)) if file.is_file() else None
+    except (InputError, ValueError, RecursionError):
         return None  # no model, and no score, depends on it
     return Distributions.from_json(metrics.get("reference")) if isinstance(metrics, dict) else None
 
 
-def _read_config(location: Location) -> dict[str, Any]:
+def _read_config(location: Location) -> tuple[dict[str, Any], str]:
     file = location.join(CONFIG_FILE)
     if not file.is_file():
         raise InputError(
             f"{location.uri}: not a bundle: it has no {CONFIG_FILE}; make one with "
             "`digitsum train` or `digitsum import model`."
         )
-    try:
-        config = json.loads(file.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{file.uri}: not JSON: {error}") from error
-    if not isinstance(config, dict) or config.get("format") != BUNDLE_FORMAT:
-        raise InputError(f"{file.uri}: not a bundle of format {BUNDLE_FORMAT}; update digitsum.")
-    return config
-
-
-def _positive(config: Mapping[str, Any], name: str) -> float:
-    value = config[name]
-    if type(value) is not float or not 0 < value < float("inf"):
-        raise ValueError(f"{name} is {value!r}, not a number above 0")
-    return value
+    return parse_config(file.read_bytes(MAX_CONFIG_BYTES), file.uri)
 
 
 def _digest(config: Mapping[str, Any], weights: bytes) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import zipfile
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,8 +14,11 @@ from tyro.conf import Positional
 from digitsum.archive.location import locate
 from digitsum.archive.schema import MAX_DIGIT
 from digitsum.errors import InputError, one_line
-from digitsum.model.baseline import PIXEL_SCALE, BaselineConfig, BaselineNetwork
+from digitsum.model.baseline import PIXEL_SCALE, BaselineConfig
 from digitsum.model.bundle import save_bundle
+from digitsum.model.bundle_config import shown
+from digitsum.model.networks import build_network
+from digitsum.model.weights import MAX_WEIGHTS_BYTES, check_numbers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,8 +57,12 @@ def import_model(config: ImportModelConfig) -> str:
                 "any number of digits (9 for each, and 1); it is another network's."
             )
         sizes = BaselineConfig(config.height, config.width, num_digits)
-        network = BaselineNetwork(sizes)
+        network = build_network("baseline", asdict(sizes))
+        for name, tensor in state.items():
+            _check_tensor(name, tensor, config.weights)
         network.load_state_dict(state)
+        for name, tensor in network.state_dict().items():
+            check_numbers(name, tensor)  # as float32, in which a great float64 is infinite
     except (AttributeError, KeyError, TypeError, RuntimeError) as error:
         raise InputError(
             f"{config.weights}: not the weights of the baseline network for {config.height}x"
@@ -74,10 +83,10 @@ def import_model(config: ImportModelConfig) -> str:
 
 
 def _load_state(path: str) -> dict[str, Any]:
+    file = Path(path).expanduser()
+    _check_size(file, path)
     try:
-        state = torch.load(Path(path).expanduser(), map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file; give the saved state dict.") from error
+        state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
         # torch's unpickler raises whatever the bytes lead it into (UnpicklingError, KeyError,
         # IndexError, ...); all of them mean that this is no state dict.
@@ -88,3 +97,34 @@ def _load_state(path: str) -> dict[str, Any]:
     if not isinstance(state, dict):
         raise InputError(f"{path}: holds a {type(state).__name__}, not a state dict of tensors.")
     return state
+
+
+def _check_size(file: Path, path: str) -> None:
+    """Raise InputError unless it is a file, and holds no more than the greatest network's weights.
+
+    A zip, which is what torch writes, may hold a thousand times as much as it has bytes.
+    """
+    if not file.exists():
+        raise InputError(f"{path}: no such file; give the saved state dict.")
+    if not file.is_file():  # a pipe would be waited for
+        raise InputError(f"{path}: is no file; give the saved state dict.")
+    size = file.stat().st_size
+    no_zip = suppress(OSError, zipfile.BadZipFile, NotImplementedError, ValueError)
+    with no_zip, zipfile.ZipFile(file) as zipped:
+        size = max(size, sum(entry.file_size for entry in zipped.infolist()))
+    if size > MAX_WEIGHTS_BYTES:
+        raise InputError(
+            f"{path}: holds {size:,} bytes, more than the {MAX_WEIGHTS_BYTES:,} of the largest "
+            "network; give the saved state dict alone."
+        )
+
+
+def _check_tensor(name: object, tensor: object, path: str) -> None:
+    """Raise InputError unless it is a plain tensor of floats, whatever their precision."""
+    is_plain = type(tensor) is torch.Tensor and tensor.layout == torch.strided
+    if not (is_plain and isinstance(tensor, torch.Tensor) and tensor.is_floating_point()):
+        found = tensor.dtype if isinstance(tensor, torch.Tensor) else type(tensor).__name__
+        raise InputError(
+            f"{path}: {shown(name)} is {found}, not a plain tensor of floats; save it again with "
+            "torch.save(model.state_dict(), path)."
+        )

@@ -10,12 +10,15 @@ import torch
 
 from digitsum.errors import InputError
 from digitsum.model.baseline import BaselineConfig, BaselineNetwork
+from digitsum.model.bundle_config import shown
 from digitsum.model.counter import CounterNetwork
 from digitsum.model.counter_config import CounterConfig
 from digitsum.model.sum_network import SumNetwork
+from digitsum.model.weights import MAX_PARAMETERS
 
 NetworkName = Literal["counter", "baseline"]
 
+_MAX_SIZE = 2**31
 _NETWORKS: dict[str, tuple[type, Callable[[Any], SumNetwork]]] = {
     "counter": (CounterConfig, CounterNetwork),
     "baseline": (BaselineConfig, BaselineNetwork),
@@ -30,15 +33,24 @@ def build_network(name: str, sizes: Mapping[str, Any]) -> SumNetwork:
     """
     if not isinstance(name, str) or name not in _NETWORKS:
         known = " and ".join(repr(known) for known in get_args(NetworkName))
-        raise InputError(f"a network {name!r} is not known; digitsum knows {known}.")
+        raise InputError(f"a network {shown(name)} is not known; digitsum knows {known}.")
     config_type, network_type = _NETWORKS[name]
     types = {field.name: type(field.default) for field in fields(config_type)}
     for field, value in sizes.items():
-        if field not in types or type(value) is not types[field]:
+        is_of_type = field in types and type(value) is types[field]
+        if not is_of_type or not abs(value) < _MAX_SIZE:
             raise InputError(
-                f"the network's {field!r} cannot be {value!r}; it has {sorted(types)}."
+                f"the network's {shown(field)} cannot be {shown(value)}; it has {sorted(types)}."
             )
-    return network_type(config_type(**sizes))
+    network_config = config_type(**sizes)
+    with torch.device("meta"):  # so that it costs nothing to find out
+        num_parameters = sum(p.numel() for p in network_type(network_config).parameters())
+    if num_parameters > MAX_PARAMETERS:
+        raise InputError(
+            f"a network of {num_parameters:,} parameters is more than the {MAX_PARAMETERS:,} that "
+            "digitsum builds; make the images or the layers smaller."
+        )
+    return network_type(network_config)
 
 
 def network_sizes(network: SumNetwork) -> dict[str, Any]:

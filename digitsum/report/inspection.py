@@ -31,7 +31,13 @@ from digitsum.archive.shards import (
     read_shards,
 )
 from digitsum.errors import InputError, one_line
-from digitsum.model.bundle import CONFIG_FILE, METRICS_FILE, load_bundle, num_parameters
+from digitsum.model.bundle import (
+    CONFIG_FILE,
+    MAX_METRICS_BYTES,
+    METRICS_FILE,
+    load_bundle,
+    num_parameters,
+)
 from digitsum.model.distributions import Distributions
 from digitsum.report.captions import score_caption
 from digitsum.report.contact_sheet import NUM_IMAGES
@@ -128,7 +134,7 @@ def _inspected(place: Location, read: ReadOptions) -> Inspected:
 
 
 def _archive(place: Location, read: ReadOptions) -> Inspected:
-    root, files = list_shards(place)
+    root, files = list_shards(place, follow_links=read.follow_links)
     found = read_shards(root, files, read, DEFAULT_SHAPE)
     archive = Archive(root, tuple(shard for shard in found if isinstance(shard, Shard)))
     unread = [error for error in found if isinstance(error, InputError)]
@@ -186,7 +192,10 @@ class _Sums:
                     f"{location.uri}: column {column!r} is of type {kind}, but sums are integers; "
                     "correct --label-column."
                 )
-            values = parquet.read([column]).column(0)
+            for batch in parquet.iter_batches(columns=[column]):
+                self._add(batch.column(0), location, column)
+
+    def _add(self, values: pa.Array, location: Location, column: str) -> None:
         known = values.drop_null().cast(pa.int64()).to_numpy()
         if len(known) and not 0 <= known.min() <= known.max() <= _GREATEST_SUM:
             raise InputError(
@@ -217,8 +226,8 @@ def _images_of(
     captions = [""] * len(rows.pixels)
     if is_labelled:
         with open_parquet(archive.root.join(chunk.shard)) as parquet:
-            labels = parquet.read_row_group(chunk.row_groups[0], [read.label_column]).column(0)
-        known = labels.slice(0, NUM_IMAGES).to_pylist()
+            batches = parquet.iter_batches(NUM_IMAGES, chunk.row_groups[:1], [read.label_column])
+            known = next(batches).column(0).to_pylist()
         captions[: len(known)] = ["" if label is None else str(label) for label in known]
     return tuple(
         (pixels, rows.errors.get(row, captions[row]))
@@ -230,8 +239,8 @@ def _bundle(place: Location) -> Inspected:
     bundle = load_bundle(place.uri)
     file = place.join(METRICS_FILE)
     try:
-        metrics = json.loads(file.read_bytes()) if file.is_file() else {}
-    except ValueError:
+        metrics = json.loads(file.read_bytes(MAX_METRICS_BYTES)) if file.is_file() else {}
+    except (InputError, ValueError, RecursionError):
         metrics = {}
     weights = sum(tensor.nbytes for tensor in bundle.network.state_dict().values())
     facts = [
@@ -242,11 +251,11 @@ def _bundle(place: Location) -> Inspected:
         ("digits", f"at most {bundle.network.config.max_digits}"),
         ("temperature", f"{bundle.temperature:.3f}"),
     ]
-    best, test = (metrics.get(name) for name in ("best", "test"))
-    if best:
-        facts.append(("validation accuracy", f"{best['validation_accuracy']:.2%}"))
-    if test:
-        facts.append(("test accuracy", f"{test['accuracy']:.2%} of {test['images']:,} images"))
+    with suppress(AttributeError, KeyError, TypeError, ValueError):  # they may say anything
+        if best := metrics.get("best"):
+            facts.append(("validation accuracy", f"{best['validation_accuracy']:.2%}"))
+        if test := metrics.get("test"):
+            facts.append(("test accuracy", f"{test['accuracy']:.2%} of {test['images']:,} images"))
     sums = bundle.reference.sums if bundle.reference else ()
     return Inspected(place.uri, "bundle", tuple(facts), sums)
 

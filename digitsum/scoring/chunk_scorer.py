@@ -87,12 +87,20 @@ class ChunkScorer:
         fault_point(f"scoring {chunk.shard}")
         self._read_s = self._forward_s = 0.0
         self._predicted = Distributions()
-        tables = []
+        tables: list[pa.Table] = []
+        held = 0
         before = time.perf_counter()
         for rows in prefetched(read_chunk(self._archive, chunk, self._read)):
             read = time.perf_counter()
             predictions = self._predictor.predict(rows.pixels)
             tables.append(scored_rows(rows, predictions))
+            held += tables[-1].nbytes
+            if held > self._read.max_read_bytes:
+                raise InputError(
+                    f"{chunk.shard}: the scores of the {chunk.num_rows:,} rows from row "
+                    f"{chunk.first_row} on take more than the {self._read.max_read_mb:,} MB of "
+                    "--max-read-mb; write smaller row groups, or raise the option."
+                )
             self._predicted += Distributions.of(predictions.without(rows.errors))
             self._read_s += read - before
             before = time.perf_counter()

@@ -182,9 +182,10 @@ def commit_part(scores: Location, tables: Iterable[pa.Table], source: PartSource
     """Make the part of a chunk appear from its scores; return what it says of itself.
 
     Raises InputError, and commits nothing, where there are not as many scores as the chunk has
-    rows: its shard was changed after the footer was read.
+    rows, for its shard was changed after the footer was read; and where a link leads elsewhere.
     """
     table = pa.concat_tables([SCORES_SCHEMA.empty_table(), *tables])
+    scores.check_below(part_path(source))
     return write_part(scores.join(part_path(source)), table, source)
 
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from functools import partial
 
 from digitsum.archive.location import Location, locate
-from digitsum.archive.scores import told_digest
+from digitsum.archive.scores import model_directory, told_digest
 from digitsum.model.bundle import Bundle, load_bundle, packaged_bundle
+from digitsum.runs import RUNS_DIRECTORY
 from digitsum.scoring.commit import CommittedParts, committed_parts, parts_of_other_models
 from digitsum.scoring.config import ScoreConfig
 from digitsum.scoring.ledger import Ledger, LedgerFiles, ledger_files
@@ -72,6 +73,8 @@ def open_scoring(config: ScoreConfig) -> Opened:
     archive = locate(config.archive)
     check_apart(archive, scores)
     digest = told_digest(bundle.digest, config.digits)
+    for directory in (model_directory(digest), f"{RUNS_DIRECTORY}/ledger"):
+        scores.check_below(f"{directory}/_")
     files = ledger_files(scores, archive, digest, config.read, str(bundle.shape))
     return Opened(bundle, digest, scores, files)
 

@@ -36,7 +36,7 @@ def survey_archive(
     are not read again. Raises InputError where the archive is none, or where all its shards are
     rejected, with the first one's reason.
     """
-    root, files = retried(lambda: list_shards(locate(uri)))
+    root, files = retried(lambda: list_shards(locate(uri), follow_links=options.follow_links))
     unknown = [file for file in files if file not in known]
     read = read_shards(root, unknown, options, bundle.shape)
     seen: dict[ListedFile, Shard | InputError] = dict(zip(unknown, read, strict=True))
