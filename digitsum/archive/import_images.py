@@ -16,7 +16,7 @@ import pyarrow as pa
 from tyro.conf import Positional
 
 from digitsum.archive.images import Uint8Array, decode_encoded
-from digitsum.archive.schema import DIGIT_SUM, IMAGE_ID, ImageShape, max_sum
+from digitsum.archive.schema import DIGIT_SUM, IMAGE_ID, MAX_NUM_DIGITS, ImageShape, max_sum
 from digitsum.archive.writing import SHARD_IMAGES, LabelledImages, WrittenArchive, write_archive
 from digitsum.errors import InputError
 
@@ -44,6 +44,8 @@ class ImportImagesConfig:
     def __post_init__(self) -> None:
         if self.digits < 1 or self.shard_images < 1:
             raise InputError("--digits and --shard-images are at least 1.")
+        if self.digits > MAX_NUM_DIGITS:
+            raise InputError(f"--digits {self.digits}: give at most {MAX_NUM_DIGITS}.")
 
 
 def import_images(config: ImportImagesConfig) -> WrittenArchive:
@@ -118,6 +120,10 @@ def _decode(
 ) -> Iterator[tuple[str, Uint8Array]]:
     shape: ImageShape | None = None
     for image_id, data in files:
+        if not _is_utf8(image_id):
+            raise InputError(
+                f"{config.source}: file {image_id!r}: its name is not UTF-8; rename it."
+            )
         try:
             pixels = decode_encoded(data, shape)
         except ValueError as error:
@@ -126,6 +132,11 @@ def _decode(
             ) from error
         shape = shape or ImageShape(*pixels.shape)
         yield image_id, 255 - pixels if config.invert else pixels
+
+
+def _is_utf8(name: str) -> bool:
+    # What Python cannot decode of a file's name it keeps as lone surrogates.
+    return not any("\ud800" <= character <= "\udfff" for character in name)
 
 
 def _batches(
