@@ -70,18 +70,27 @@ def main(arguments: Sequence[str] | None = None, prog: str = "digitsum") -> int:
     one sentence goes to stderr. What cannot be parsed ends the process with 2 itself.
     """
     try:
-        config: Any = tyro.cli(
-            Command,
-            prog=prog,
-            description=_DESCRIPTION,
-            args=list(sys.argv[1:] if arguments is None else arguments),
-            config=(OmitArgPrefixes, FlagCreatePairsOff, PositionalMetavarFromFieldName),
-        )
+        config = parse(sys.argv[1:] if arguments is None else arguments, prog)
         _COMMANDS[type(config)](config)
     except DigitsumError as error:
         sys.stderr.write(f"digitsum: {error}\n")
         return error.exit_code
     return 0
+
+
+def parse(arguments: Sequence[str], prog: str = "digitsum") -> Any:
+    """Return the configuration of the command that arguments name; nothing is read or written.
+
+    Raises InputError where a value cannot be; ends the process with 2 where they are no command.
+    """
+    config: Any = tyro.cli(
+        Command,
+        prog=prog,
+        description=_DESCRIPTION,
+        args=list(arguments),
+        config=(OmitArgPrefixes, FlagCreatePairsOff, PositionalMetavarFromFieldName),
+    )
+    return config
 
 
 def _synth(config: SynthConfig) -> None:

@@ -18,7 +18,7 @@ from tyro.conf import Positional
 from digitsum.archive.images import Uint8Array, decode_encoded
 from digitsum.archive.schema import DIGIT_SUM, IMAGE_ID, MAX_NUM_DIGITS, ImageShape, max_sum
 from digitsum.archive.writing import SHARD_IMAGES, LabelledImages, WrittenArchive, write_archive
-from digitsum.errors import InputError
+from digitsum.errors import InputError, one_line
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 BATCH_IMAGES = 1024
@@ -111,8 +111,11 @@ def _tar_files(path: Path) -> Iterator[tuple[str, bytes]]:
                     content = tar.extractfile(member)
                     assert content is not None  # it is a file
                     yield member.name.removeprefix("./"), content.read()
-    except (tarfile.TarError, EOFError, OSError) as error:
-        raise InputError(f"{path}: not a whole tar ({error}); give a folder or tar.") from error
+    except Exception as error:
+        # tarfile raises whatever a header leads it into (TarError, TypeError, ValueError, zlib's
+        # and lzma's errors, ...); all of them mean that this is no whole tar.
+        said = one_line(error)
+        raise InputError(f"{path}: not a whole tar ({said}); give a folder or tar.") from error
 
 
 def _decode(
@@ -201,8 +204,9 @@ def _read_labels(path: str, num_digits: int) -> dict[str, int]:
 def _label(row: dict[str, str], where: str, num_digits: int) -> int:
     largest = max_sum(num_digits)
     text = row[DIGIT_SUM] or ""
-    if re.fullmatch(r"\s*[0-9]{1,6}\s*", text) and int(text) <= largest:
-        return int(text)
+    number = text.strip(" \t")  # what else is a blank to `re` is none to `int`
+    if re.fullmatch(r"[0-9]{1,6}", number) and int(number) <= largest:
+        return int(number)
     raise InputError(
         f"{where}: {DIGIT_SUM} is {text!r}, not a sum of {num_digits} digits, 0..{largest}; "
         "correct it or --digits."

@@ -116,6 +116,9 @@ def load_bundle(uri: str) -> Bundle:
         with torch.device("meta"):
             network = build_network(config["network"], config["sizes"])
         network.load_state_dict(load_safetensors(weights), assign=True)
+        for name, tensor in network.state_dict().items():
+            if not tensor.isfinite().all():
+                raise ValueError(f"{name} holds what is no finite number")
         pixel_scale = _positive(config, "pixel_scale")
         temperature = _positive(config, "temperature")
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, SafetensorError) as e:

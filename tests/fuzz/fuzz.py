@@ -1,7 +1,9 @@
 """Fuzz the seams where bytes from elsewhere are read, each for its share of a time: `make fuzz`.
 
-  PYTHONPATH=build/fuzz/atheris .venv/bin/python tests/fuzz/fuzz.py --seconds 600          all of them
-  PYTHONPATH=build/fuzz/atheris .venv/bin/python tests/fuzz/fuzz.py shard FILE             one input again
+  export PYTHONPATH=build/fuzz/atheris
+  .venv/bin/python tests/fuzz/fuzz.py --seconds 600                all of them
+  .venv/bin/python tests/fuzz/fuzz.py shard --seconds 60           one of them
+  .venv/bin/python tests/fuzz/fuzz.py shard FILE                   one input again
 
 Guided by coverage (atheris, which is libFuzzer for Python) of digitsum, of Pillow, and of tarfile,
 zipfile, gzip and csv. What is compiled (pyarrow, Pillow's decoders,
@@ -86,7 +88,8 @@ def log_of(name: str) -> Path:
 def last_line(name: str) -> str:
     """Return libFuzzer's last line of figures."""
     lines = log_of(name).read_text(errors="replace").splitlines()
-    return next((line.strip() for line in reversed(lines) if line.startswith("#")), "nothing ran")
+    figures = (line for line in reversed(lines) if line.startswith("#") and "cov:" in line)
+    return next(figures, "nothing ran").replace("\t", " ")
 
 
 def fuzz(name: str, arguments: list[str]) -> None:
