@@ -82,7 +82,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "digitsum") -> int:
         print(f"{prog} {version('digitsum')}")
         return 0
     try:
-        config = _parsed(given, prog)
+        config = parse(given, prog)
         _COMMANDS[type(config)](config)
     except DigitsumError as error:
         _warn(f"digitsum: {error}")
@@ -90,14 +90,19 @@ def main(arguments: Sequence[str] | None = None, prog: str = "digitsum") -> int:
     return 0
 
 
-def _parsed(arguments: list[str], prog: str) -> Any:
-    return tyro.cli(
+def parse(arguments: Sequence[str], prog: str = "digitsum") -> Any:
+    """Return the configuration of the command that arguments name; nothing is read or written.
+
+    Raises InputError where a value cannot be; ends the process with 2 where they are no command.
+    """
+    config: Any = tyro.cli(
         Command,
         prog=prog,
         description=_DESCRIPTION,
-        args=arguments,
+        args=list(arguments),
         config=(OmitArgPrefixes, FlagCreatePairsOff, PositionalMetavarFromFieldName),
     )
+    return config
 
 
 def _synth(config: SynthConfig) -> None:
@@ -280,7 +285,7 @@ def _evaluate(config: EvaluateConfig) -> None:
 def _completion(config: CompletionConfig) -> None:
     script = io.StringIO()
     with redirect_stdout(script), suppress(SystemExit):
-        _parsed(["--tyro-print-completion", config.shell], "digitsum")
+        parse(["--tyro-print-completion", config.shell])
     print(mended(script.getvalue()))
 
 

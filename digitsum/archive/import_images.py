@@ -20,7 +20,7 @@ from digitsum.archive.canvas import CanvasOptions
 from digitsum.archive.images import MAX_SIDE, Uint8Array, decode_encoded
 from digitsum.archive.location import locate
 from digitsum.archive.publish import publish_bytes
-from digitsum.archive.schema import DIGIT_SUM, IMAGE_ID, ImageShape, max_sum
+from digitsum.archive.schema import DIGIT_SUM, IMAGE_ID, MAX_NUM_DIGITS, ImageShape, max_sum
 from digitsum.archive.writing import (
     REJECTED_FILE,
     SHARD_IMAGES,
@@ -28,7 +28,7 @@ from digitsum.archive.writing import (
     WrittenArchive,
     write_archive,
 )
-from digitsum.errors import InputError
+from digitsum.errors import InputError, one_line
 from digitsum.fraction import parse_fraction
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
@@ -63,6 +63,8 @@ class ImportImagesConfig:
         parse_fraction("--max-rejected", self.max_rejected)
         if self.digits < 1 or self.shard_images < 1:
             raise InputError("--digits and --shard-images are at least 1.")
+        if self.digits > MAX_NUM_DIGITS:
+            raise InputError(f"--digits {self.digits}: give at most {MAX_NUM_DIGITS}.")
 
 
 def import_images(config: ImportImagesConfig) -> WrittenArchive:
@@ -169,8 +171,11 @@ def _tar_files(path: Path) -> Iterator[_File]:
                         if leads_out
                         else _read_whole(content, member.size),
                     )
-    except (tarfile.TarError, EOFError, OSError) as error:
-        raise InputError(f"{path}: not a whole tar ({error}); give a folder or tar.") from error
+    except Exception as error:
+        # tarfile raises whatever a header leads it into (TarError, TypeError, ValueError, zlib's
+        # and lzma's errors, ...); all of them mean that this is no whole tar.
+        said = one_line(error)
+        raise InputError(f"{path}: not a whole tar ({said}); give a folder or tar.") from error
 
 
 def _decode(
@@ -182,6 +187,8 @@ def _decode(
         try:
             if isinstance(data, ValueError):
                 raise data
+            if not _is_utf8(image_id):
+                raise ValueError("its name is not UTF-8; rename it")
             pixels = decode_encoded(data, shape if canvas.keeps_shape else None)
             fitted = canvas.fit(pixels, shape)
         except ValueError as error:
@@ -189,6 +196,11 @@ def _decode(
             continue
         shape = shape or ImageShape(*fitted.shape)
         yield image_id, fitted
+
+
+def _is_utf8(name: str) -> bool:
+    # What Python cannot decode of a file's name it keeps as lone surrogates.
+    return not any("\ud800" <= character <= "\udfff" for character in name)
 
 
 def _batches(
@@ -254,8 +266,9 @@ def _read_labels(path: str, num_digits: int) -> dict[str, int]:
 def _label(row: dict[str, str], where: str, num_digits: int) -> int:
     largest = max_sum(num_digits)
     text = row[DIGIT_SUM] or ""
-    if re.fullmatch(r"\s*[0-9]{1,6}\s*", text) and int(text) <= largest:
-        return int(text)
+    number = text.strip(" \t")  # what else is a blank to `re` is none to `int`
+    if re.fullmatch(r"[0-9]{1,6}", number) and int(number) <= largest:
+        return int(number)
     raise InputError(
         f"{where}: {DIGIT_SUM} is {text!r}, not a sum of {num_digits} digits, 0..{largest}; "
         "correct it or --digits."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import repeat
@@ -16,7 +15,7 @@ from tyro.conf import Positional
 
 from digitsum.archive.canvas import CanvasOptions
 from digitsum.archive.images import Uint8Array
-from digitsum.archive.schema import ImageShape, max_sum
+from digitsum.archive.schema import MAX_NUM_DIGITS, ImageShape, max_sum
 from digitsum.archive.writing import (
     ROW_GROUP_IMAGES,
     SHARD_IMAGES,
@@ -24,7 +23,7 @@ from digitsum.archive.writing import (
     WrittenArchive,
     write_archive,
 )
-from digitsum.errors import InputError
+from digitsum.errors import InputError, one_line
 
 NpyArray = npt.NDArray[Any]
 
@@ -56,6 +55,8 @@ class ImportNpyConfig:
             )
         if self.digits < 1 or self.shard_images < 1:
             raise InputError("--digits and --shard-images are at least 1.")
+        if self.digits > MAX_NUM_DIGITS:
+            raise InputError(f"--digits {self.digits}: give at most {MAX_NUM_DIGITS}.")
 
 
 def import_npy(config: ImportNpyConfig) -> WrittenArchive:
@@ -92,8 +93,12 @@ def _open(path: str) -> NpyArray:
         array = np.load(Path(path).expanduser(), mmap_mode="r", allow_pickle=False)
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file; name an existing .npy file.") from error
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path}: not a NumPy file of plain numbers: {error}.") from error
+    except Exception as error:
+        # numpy reads a header as Python, and an .npz as a zip: it raises whatever these meet
+        # (ValueError, TokenError, NotImplementedError, ...); all mean that this is no such file.
+        raise InputError(
+            f"{path}: not a NumPy file of plain numbers: {one_line(error)}."
+        ) from error
     if not isinstance(array, np.ndarray):
         raise InputError(
             f"{path}: not a NumPy file of one plain array, but of several; give .npy files."

@@ -13,10 +13,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from digitsum.archive.footer import row_groups
 from digitsum.archive.images import Uint8Array, decode_images, image_shape, used_values
 from digitsum.archive.location import Location, storage_error
 from digitsum.archive.memory import ReadPlan, plan_read
-from digitsum.archive.schema import DIGITS, ReadOptions, max_sum
+from digitsum.archive.schema import DIGITS, ReadOptions, max_sum, the_column
 from digitsum.archive.shards import (
     DAMAGED,
     FOOTER_THREADS,
@@ -83,7 +84,7 @@ def read_chunk(
             raise storage_error(said, error) from error
         except DAMAGED as error:
             raise InputError(
-                f"{location.uri}: cannot be read after row {first_row} ({error}); "
+                f"{location.uri}: cannot be read after row {first_row} ({one_line(error)}); "
                 "replace the shard."
             ) from error
 
@@ -137,6 +138,8 @@ def _check_unchanged(
     if missing or image_shape(schema, options, chunk.shape, where) != chunk.shape:
         what = f"column {missing[0]!r} is gone" if missing else "its images are of another shape"
         raise InputError(f"{where}: was replaced meanwhile ({what}); run again.")
+    for name in columns:
+        the_column(schema, name, where)
 
 
 def check_labels(archive: Archive, options: ReadOptions, num_digits: int) -> None:
@@ -208,7 +211,7 @@ def _read_ids(column: pa.Array) -> tuple[pa.Array, dict[int, str]]:
 
 
 def _has_digits(schema: pa.Schema, read_as_others: list[str]) -> bool:
-    if DIGITS not in schema.names or DIGITS in read_as_others:
+    if schema.names.count(DIGITS) != 1 or DIGITS in read_as_others:
         return False
     return bool(schema.field(DIGITS).type == pa.list_(pa.int8()))
 
@@ -225,21 +228,31 @@ def _check_shard_labels(
                 f"{', '.join(map(repr, schema.names))}; import with --labels, or name the column "
                 "of the true sums with --label-column."
             )
-        kind = schema.field(options.label_column).type
+        kind = the_column(schema, options.label_column, location.uri).type
         if not pa.types.is_integer(kind):
             raise InputError(
                 f"{location.uri}: column {options.label_column!r} is of type {kind}, but sums are "
                 "integers; correct --label-column."
             )
-        for group in range(parquet.metadata.num_row_groups):
-            if parquet.metadata.row_group(group).num_rows:
-                _check_group_labels(parquet, group, options, num_digits, location.uri)
+        signed = pa.types.is_signed_integer(kind)
+        for number, group in enumerate(row_groups(parquet.metadata, location.uri)):
+            column = group.column(options.label_column)
+            told = column.integer_range(signed=signed) if column else None
+            if group.num_rows:
+                _check_group_labels(parquet, number, told, options, num_digits, location.uri)
 
 
 def _check_group_labels(
-    parquet: pq.ParquetFile, group: int, options: ReadOptions, num_digits: int, where: str
+    parquet: pq.ParquetFile,
+    group: int,
+    told: tuple[int, int, int] | None,
+    options: ReadOptions,
+    num_digits: int,
+    where: str,
 ) -> None:
-    least, greatest, nulls = _label_statistics(parquet, group, options.label_column, where)
+    if told is None:
+        told = _read_label_range(parquet, group, options.label_column, where)
+    least, greatest, nulls = told
     place = f"{where}: row group {group}: column {options.label_column!r}"
     if nulls:
         raise InputError(f"{place} holds {nulls} nulls; label every image or remove it.")
@@ -252,22 +265,15 @@ def _check_group_labels(
         )
 
 
-def _label_statistics(
+def _read_label_range(
     parquet: pq.ParquetFile, group: int, column: str, where: str
 ) -> tuple[int, int, int]:
-    """Return the least and the greatest label of a row group and its nulls, from the footer."""
-    row_group = parquet.metadata.row_group(group)
-    index = next(
-        i for i in range(row_group.num_columns) if row_group.column(i).path_in_schema == column
-    )
-    statistics = row_group.column(index).statistics
-    if statistics is not None and statistics.has_min_max and statistics.has_null_count:
-        return int(statistics.min), int(statistics.max), int(statistics.null_count)
+    """Return the least and the greatest label of a row group and its nulls."""
     try:
         values = parquet.read_row_group(group, [column]).column(column)
-    except (pa.ArrowInvalid, OSError) as error:
+    except (*DAMAGED, OSError) as error:
         raise InputError(
-            f"{where}: row group {group}: column {column!r} cannot be read ({error}); "
+            f"{where}: row group {group}: column {column!r} cannot be read ({one_line(error)}); "
             "replace the shard."
         ) from error
     if values.null_count:

@@ -19,6 +19,8 @@ WIDTH_KEY = b"digitsum.width"
 FORMAT_VERSION = "1"
 
 MAX_DIGIT = 9
+MAX_NUM_DIGITS = (2**15 - 1) // MAX_DIGIT
+"""Digits in an image, so that the sum is an int16."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,16 @@ def shard_schema(shape: ImageShape, *, labelled: bool, with_digits: bool = False
             WIDTH_KEY: str(shape.width),
         },
     )
+
+
+def the_column(schema: pa.Schema, name: str, where: str) -> pa.Field:
+    """Return a column that a shard has; raises InputError, naming the shard, where it has several.
+
+    Parquet allows columns of one name, and pyarrow then finds none of them by it.
+    """
+    if len(schema.get_all_field_indices(name)) > 1:
+        raise InputError(f"{where}: has several columns {name!r}; rename all but one of them.")
+    return schema.field(name)
 
 
 def declared_shape(schema: pa.Schema, where: str) -> ImageShape | None:

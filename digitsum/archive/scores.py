@@ -33,6 +33,7 @@ SCORES_SCHEMA = pa.schema(
 
 _PREFIX = "digitsum."
 _NUM_REJECTED = f"{_PREFIX}num_rejected"
+_MOST_DIGITS = 18  # of a number of rows; Python refuses to read numbers of thousands
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +92,7 @@ class Part:
         """Return what Parquet file metadata say of a part, or None where they are no part's."""
         source = PartSource.from_metadata(metadata)
         num_rejected = (metadata or {}).get(_NUM_REJECTED.encode(), b"")
-        if source is None or not num_rejected.isdigit():
+        if source is None or not num_rejected.isdigit() or len(num_rejected) > _MOST_DIGITS:
             return None
         return Part(source, int(num_rejected))
 

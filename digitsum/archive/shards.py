@@ -13,10 +13,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs as pafs
 
+from digitsum.archive.footer import row_groups
 from digitsum.archive.images import image_shape
 from digitsum.archive.listing import is_hidden, walk_files
 from digitsum.archive.location import NAME_IS_NO_TEXT, Location, locate, storage_error
-from digitsum.archive.schema import DEFAULT_SHAPE, IMAGE, IMAGE_ID, ImageShape, ReadOptions
+from digitsum.archive.schema import (
+    DEFAULT_SHAPE,
+    IMAGE,
+    IMAGE_ID,
+    ImageShape,
+    ReadOptions,
+    the_column,
+)
 from digitsum.errors import InputError, one_line
 from digitsum.retries import retried
 
@@ -313,15 +321,11 @@ def _row_group_rows(
 
     Else rows that a damaged footer hides would be neither scored nor rejected.
     """
-    groups = [metadata.row_group(g) for g in range(metadata.num_row_groups)]
+    groups = row_groups(metadata, where)
     rows = tuple(group.num_rows for group in groups)
     flat = not pa.types.is_nested(schema.field(image_column).type)
-    said = [
-        group.column(c).num_values
-        for group in groups
-        for c in range(group.num_columns)
-        if flat and group.column(c).path_in_schema == image_column
-    ]
+    columns = [group.column(image_column) for group in groups] if flat else []
+    said = [column.num_values for column in columns if column]
     if min(rows, default=0) < 0 or sum(rows) != metadata.num_rows or (said and [*rows] != said):
         raise InputError(
             f"{where}: its footer contradicts itself on the number of rows; replace it."
@@ -339,7 +343,7 @@ def _id_column(schema: pa.Schema, options: ReadOptions, where: str) -> str | Non
         if options.id_column == IMAGE_ID:
             return None
         raise InputError(f"{where}: has no column {options.id_column!r}; correct --id-column.")
-    kind = schema.field(options.id_column).type
+    kind = the_column(schema, options.id_column, where).type
     if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_integer(kind):
         return options.id_column
     raise InputError(

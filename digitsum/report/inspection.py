@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from digitsum.archive.canvas import count_bright
+from digitsum.archive.footer import row_groups
 from digitsum.archive.images import Uint8Array
 from digitsum.archive.location import Location, locate
 from digitsum.archive.reading import read_chunk
@@ -144,7 +145,8 @@ def _archive(place: Location, read: ReadOptions) -> Inspected:
     location = archive.root.join(first.file.path)
     with open_parquet(location) as parquet:
         schema = parquet.schema_arrow
-        compression = parquet.metadata.row_group(0).column(0).compression if first.num_rows else ""
+        told = row_groups(parquet.metadata, location.uri)
+    compression = ", ".join(sorted({group.columns[0].codec for group in told}))
     shapes = sorted({str(shard.shape) for shard in archive.shards})
     groups = [rows for shard in archive.shards for rows in shard.row_group_rows]
     is_labelled = read.label_column in schema.names
@@ -152,7 +154,10 @@ def _archive(place: Location, read: ReadOptions) -> Inspected:
     facts = [
         ("shards", f"{len(archive.shards):,}"),
         ("images", f"{archive.num_images:,} of {', '.join(shapes)} pixels"),
-        ("bytes", f"{sizes:,}, {sizes / max(archive.num_images, 1):,.0f} an image, {compression}"),
+        (
+            "bytes",
+            f"{sizes:,}, {sizes / max(archive.num_images, 1):,.0f} an image, {compression}",
+        ),
         ("row groups", f"{len(groups):,} of at most {max(groups, default=0):,} images"),
         ("columns", ", ".join(f"{field.name} {field.type}" for field in schema)),
         ("labelled", "yes" if is_labelled else f"no, there is no column {read.label_column!r}"),
@@ -222,7 +227,9 @@ def _first_images(
 def _images_of(
     archive: Archive, chunk: Chunk, read: ReadOptions, is_labelled: bool
 ) -> tuple[tuple[Uint8Array, str], ...]:
-    rows = next(read_chunk(archive.root, chunk, read))
+    rows = next(read_chunk(archive.root, chunk, read), None)
+    if rows is None:  # its pages hold fewer rows than its footer says
+        return ()
     captions = [""] * len(rows.pixels)
     if is_labelled:
         with open_parquet(archive.root.join(chunk.shard)) as parquet:

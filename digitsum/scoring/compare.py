@@ -14,7 +14,7 @@ import pyarrow as pa
 from digitsum.archive.images import Uint8Array
 from digitsum.archive.location import Location, locate
 from digitsum.archive.reading import read_chunk, read_labels
-from digitsum.archive.scores import MODEL_KEY, Part
+from digitsum.archive.scores import MODEL_KEY, SCORES_SCHEMA, Part
 from digitsum.archive.shards import DAMAGED, Chunk, archive_root
 from digitsum.archive.tables import read_table
 from digitsum.errors import InputError, one_line
@@ -105,8 +105,9 @@ def compare(config: CompareConfig) -> Comparison:
     worst: list[tuple[float, int, str, int, int]] = []
     summed = np.zeros(2)
     for number, path in enumerate(sorted(both)):
-        tables = [_read(scores.join(f"{model}/{path}")) for model in found.models]
-        labels = _labels(found, config, both[path], len(tables[0]))
+        num_rows = both[path].source.num_rows
+        tables = [_read(scores.join(f"{model}/{path}"), num_rows) for model in found.models]
+        labels = _labels(found, config, both[path], num_rows)
         for least, row in _count(found, summed, labels, *tables):
             entry = (least, -number, path, row, int(labels[row]))
             (heapq.heappush if len(worst) < NUM_EXAMPLES else heapq.heappushpop)(worst, entry)
@@ -121,7 +122,9 @@ def compare(config: CompareConfig) -> Comparison:
         try:
             pixels = _pixels(config, both[path], row)
             first, second = (
-                _read(scores.join(f"{model}/{path}")).slice(row, 1).to_pylist()[0]
+                _read(scores.join(f"{model}/{path}"), both[path].source.num_rows)
+                .slice(row, 1)
+                .to_pylist()[0]
                 for model in found.models
             )
             examples.append(Disagreement(pixels, first, second, None if label < 0 else label))
@@ -175,14 +178,21 @@ def _same_bytes(one: Part, other: Part) -> bool:
     )
 
 
-def _read(part: Location) -> pa.Table:
+def _read(part: Location, num_rows: int) -> pa.Table:
     columns = ["image_id", "predicted_sum", "confidence", "digits", "error"]
     try:
-        return read_table(part.read_bytes(), columns)
+        table = read_table(part.read_bytes(), columns)
     except (*DAMAGED, OSError) as error:
         raise InputError(
             f"{part.uri}: cannot be read ({one_line(error)}); remove it, and score again."
         ) from error
+    expected = pa.schema([SCORES_SCHEMA.field(name) for name in columns])
+    if table.num_rows != num_rows or not table.schema.equals(expected):
+        raise InputError(
+            f"{part.uri}: its columns are not those of {num_rows} scores; remove it, and score "
+            "again."
+        )
+    return table
 
 
 def _labels(

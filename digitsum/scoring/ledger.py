@@ -22,7 +22,7 @@ from digitsum.archive.location import Location
 from digitsum.archive.publish import publish_bytes
 from digitsum.archive.schema import ImageShape, ReadOptions
 from digitsum.archive.scores import Part, PartSource, model_directory
-from digitsum.archive.shards import ListedFile, Shard
+from digitsum.archive.shards import DAMAGED, ListedFile, Shard
 from digitsum.archive.tables import read_table
 from digitsum.errors import InputError
 from digitsum.runs import RUNS_DIRECTORY
@@ -85,11 +85,14 @@ def ledger_files(
 def read_ledger(files: LedgerFiles) -> Ledger:
     """Return the ledger; an empty one where there is none that can be read."""
     shards = {}
-    for row in _read(files.shards, _SHARDS):
-        file = _file(row)
-        shape = ImageShape(row["height"], row["width"])
-        groups = tuple(row["row_group_rows"])
-        shards[file] = Shard(file, groups, shape, row["id_column"], row["image_column"])
+    try:
+        for row in _read(files.shards, _SHARDS):
+            file = _file(row)
+            shape = ImageShape(row["height"], row["width"])
+            groups = tuple(row["row_group_rows"])
+            shards[file] = Shard(file, groups, shape, row["id_column"], row["image_column"])
+    except (TypeError, InputError):
+        shards = {}  # nulls, or sizes that cannot be: not what was written here
     parts = {}
     for row in _read(files.parts, _PARTS):
         file, num_rejected = _file(row), row.pop("num_rejected")
@@ -147,8 +150,11 @@ def _read(location: Location, schema: pa.Schema) -> list[dict]:  # type: ignore[
     # A flipped bit may leave a table that can be read, and says what was never entered.
     if hashlib.sha256(parquet).digest() != digest:
         return []
-    table = read_table(parquet)
-    rows: list[dict] = table.to_pylist() if table.schema.equals(schema) else []  # type: ignore[type-arg]
+    try:
+        table = read_table(parquet)
+        rows: list[dict] = table.to_pylist() if table.schema.equals(schema) else []  # type: ignore[type-arg]
+    except (*DAMAGED, OSError):
+        return []  # the digest was made for it elsewhere
     return rows
 
 

@@ -20,8 +20,9 @@ from digitsum.archive.location import Location, locate
 from digitsum.archive.reading import read_chunk
 from digitsum.archive.schema import ReadOptions
 from digitsum.archive.scores import PartSource, part_path
+from digitsum.archive.shards import DAMAGED
 from digitsum.archive.tables import read_table
-from digitsum.errors import DigitsumError, InputError
+from digitsum.errors import DigitsumError, InputError, one_line
 from digitsum.model.distributions import Distributions
 from digitsum.runs import MANIFEST_FILE
 from digitsum.scoring.quarantine import DIRECTORY, SHARDS
@@ -102,7 +103,7 @@ def read_manifest(run: Location) -> dict[str, Any]:
         )
     try:
         manifest = json.loads(file.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{file.uri}: not JSON: {error}") from error
     if not isinstance(manifest, dict):
         raise InputError(f"{file.uri}: not a manifest; give the directory of a run.")
@@ -117,7 +118,14 @@ def _rejected(
     # Whole shards first, and not all of what is shown of one chunk.
     names = sorted(run.join(DIRECTORY).files(), key=lambda name: not name.startswith(SHARDS))
     for name in names:
-        table = read_table(run.join(f"{DIRECTORY}/{name}").read_bytes())
+        file = run.join(f"{DIRECTORY}/{name}")
+        try:
+            table = read_table(file.read_bytes())
+        except (*DAMAGED, OSError) as error:
+            raise InputError(
+                f"{file.uri}: cannot be read ({one_line(error)}); remove it, or score again with "
+                "--retry-rejected."
+            ) from error
         counted = table.group_by(["stage", "reason"]).aggregate([([], "count_all")])
         for pair in counted.to_pylist():
             reasons[pair["stage"], pair["reason"]] += pair["count_all"]
@@ -164,7 +172,9 @@ def _sample_chunk(
         read,
         config["chunk_images"],
     )
-    rows = next(read_chunk(archive, chunk, read))
+    rows = next(read_chunk(archive, chunk, read), None)
+    if rows is None:
+        raise InputError(f"{chunk.shard}: holds fewer rows than its footer says; replace it.")
     source = PartSource(
         outcome["model_digest"],
         said["shard"],

@@ -38,12 +38,18 @@ class RunStatus:
         if not self.outcome:
             return "ended before it was complete, or is still at work"
         said = self.outcome
-        ended = "complete" if said.get("complete") else f"incomplete: {said.get('why_incomplete')}"
-        rejected = said.get("rejected", 0)
+        why = " ".join(str(said.get("why_incomplete")).split())
+        ended = "complete" if said.get("complete") else f"incomplete: {why}"
+        images, rejected, seconds = map(self.number, ("images", "rejected", "seconds"))
         return (
-            f"{said.get('images', 0) - rejected:,} images scored and {rejected:,} rejected in "
-            f"{said.get('seconds', 0):,.1f} s; {ended}"
+            f"{images - rejected:,} images scored and {rejected:,} rejected in {seconds:,.1f} s; "
+            f"{ended}"
         )
+
+    def number(self, name: str) -> float:
+        """Return a number of the outcome; 0 where none of that name is written."""
+        found = self.outcome.get(name)
+        return found if isinstance(found, int | float) else 0
 
 
 @dataclass(frozen=True)
@@ -87,7 +93,7 @@ def measured_rate(scores: Location, model_digest: str) -> tuple[float, str] | No
     """
     of_another = None
     for run in last_runs(scores):
-        rate = run.outcome.get("images_per_s")
+        rate = run.number("images_per_s")
         if rate and run.outcome.get("model_digest") == model_digest:
             return float(rate), run.name
         if rate and of_another is None:
@@ -139,6 +145,6 @@ def _manifest(file: Location) -> dict[str, Any] | None:
         return None
     try:
         manifest = json.loads(file.read_bytes())
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return manifest if isinstance(manifest, dict) else None

@@ -1,0 +1,150 @@
+"""Structures in Thrift's compact protocol, read without their schema and written again.
+
+It is what a Parquet footer is made of. A structure becomes nested lists that can be changed in
+place: a struct is a list of Field, a list a Sequence, an integer an int, text bytes. Raises
+ValueError where bytes are no such structure.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+TRUE, FALSE, BYTE, I16, I32, I64, DOUBLE, BINARY, LIST, SET, MAP, STRUCT = range(1, 13)
+INTEGERS = (I16, I32, I64)
+_MAX_DEPTH = 32
+
+
+@dataclass
+class Field:
+    """A field of a struct."""
+
+    number: int
+    kind: int
+    value: Any
+
+
+@dataclass
+class Sequence:
+    """A list or a set, and the kind of what is in it."""
+
+    kind: int
+    values: list[Any] = field(default_factory=list)
+
+
+def read_struct(data: bytes) -> tuple[list[Field], int]:
+    """Return a struct, and how many bytes it takes."""
+    reader = _Reader(data)
+    try:
+        return reader.struct(0), reader.at
+    except IndexError as error:
+        raise ValueError("the bytes end within the struct") from error
+
+
+def write_struct(fields: list[Field]) -> bytes:
+    """Return the bytes of a struct."""
+    out = bytearray()
+    _write(out, STRUCT, fields)
+    return bytes(out)
+
+
+class _Reader:
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self.at = 0
+
+    def struct(self, depth: int) -> list[Field]:
+        if depth > _MAX_DEPTH:
+            raise ValueError("nested too deeply")
+        fields: list[Field] = []
+        number = 0
+        while head := self._byte():
+            number = number + (head >> 4) if head >> 4 else self._integer()
+            kind = head & 15
+            value = kind == TRUE if kind in (TRUE, FALSE) else self._value(kind, depth)
+            fields.append(Field(number, kind, value))
+        return fields
+
+    def _value(self, kind: int, depth: int) -> Any:
+        if kind in INTEGERS:
+            return self._integer()
+        if kind in (TRUE, FALSE, BYTE):
+            return self._byte()
+        if kind == DOUBLE:
+            return self._bytes(8)
+        if kind == BINARY:
+            return self._bytes(self._varint())
+        if kind in (LIST, SET):
+            head = self._byte()
+            size = self._varint() if head >> 4 == 15 else head >> 4
+            if size > len(self._data):
+                raise ValueError("a list is longer than all bytes")
+            return Sequence(head & 15, [self._value(head & 15, depth + 1) for _ in range(size)])
+        if kind == STRUCT:
+            return self.struct(depth + 1)
+        raise ValueError(f"a value of kind {kind}")  # a Parquet footer has no map
+
+    def _byte(self) -> int:
+        self.at += 1
+        return self._data[self.at - 1]
+
+    def _bytes(self, size: int) -> bytes:
+        self.at += size
+        if self.at > len(self._data):
+            raise IndexError
+        return self._data[self.at - size : self.at]
+
+    def _varint(self) -> int:
+        value = shift = 0
+        while (byte := self._byte()) & 0x80:
+            value |= (byte & 0x7F) << shift
+            shift += 7
+            if shift > 63:
+                raise ValueError("an integer of more than 64 bits")
+        return value | byte << shift
+
+    def _integer(self) -> int:
+        zigzag = self._varint()
+        return zigzag >> 1 ^ -(zigzag & 1)
+
+
+def _write(out: bytearray, kind: int, value: Any) -> None:
+    if kind in INTEGERS:
+        _write_varint(out, (value << 1 ^ value >> 63) & 0xFFFF_FFFF_FFFF_FFFF)
+    elif kind in (TRUE, FALSE, BYTE):
+        out.append(value)
+    elif kind == DOUBLE:
+        out += value
+    elif kind == BINARY:
+        _write_varint(out, len(value))
+        out += value
+    elif kind in (LIST, SET):
+        size = len(value.values)
+        out.append(min(size, 15) << 4 | value.kind)
+        if size >= 15:
+            _write_varint(out, size)
+        for item in value.values:
+            _write(out, value.kind, item)
+    else:
+        _write_fields(out, value)
+
+
+def _write_fields(out: bytearray, fields: list[Field]) -> None:
+    number = 0
+    for one in fields:
+        step = one.number - number
+        number = one.number
+        kind = one.kind if one.kind not in (TRUE, FALSE) else (TRUE if one.value else FALSE)
+        if 0 < step < 16:
+            out.append(step << 4 | kind)
+        else:
+            out.append(kind)
+            _write(out, I16, number)
+        if kind not in (TRUE, FALSE):
+            _write(out, kind, one.value)
+    out.append(0)
+
+
+def _write_varint(out: bytearray, value: int) -> None:
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)

@@ -1,0 +1,126 @@
+"""Fuzz the seams where bytes from elsewhere are read, each for its share of a time: `make fuzz`.
+
+  export PYTHONPATH=build/fuzz/atheris
+  .venv/bin/python tests/fuzz/fuzz.py --seconds 600                all of them
+  .venv/bin/python tests/fuzz/fuzz.py shard --seconds 60           one of them
+  .venv/bin/python tests/fuzz/fuzz.py shard FILE                   one input again
+
+Guided by coverage (atheris, which is libFuzzer for Python) of digitsum, of Pillow, and of tarfile,
+zipfile, gzip and csv. What is compiled (pyarrow, Pillow's decoders,
+safetensors) is not instrumented: it is run, and watched for crashes, hangs and memory, but does
+not guide. Each seam runs in a process of its own, for a crash there ends the process. What is found
+lies in build/fuzz/found/SEAM; kept in tests/fuzz/corpus/SEAM it is tried by every `make test`.
+What was reached is remembered in build/fuzz/corpus, and the next run goes on from there.
+"""
+
+import argparse
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+HERE = Path(__file__).parent
+BUILD = HERE.parents[1] / "build" / "fuzz"
+KEPT = HERE / "corpus"
+GUIDES = ("digitsum", "PIL", "tarfile", "zipfile", "gzip", "csv")
+MEMORY = Path("/dev/shm")
+TIMEOUT_S = 20
+MEMORY_MB = 3000
+
+
+def main() -> int:
+    """Fuzz all seams, or one; return 1 where something was found."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("seam", nargs="?", help="only this one")
+    parser.add_argument("input", nargs="?", type=Path, help="a file to try again, and no other")
+    parser.add_argument("--seconds", type=int, default=600, help="for all seams together")
+    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    options, for_libfuzzer = parser.parse_known_args()
+    if options.child:
+        fuzz(options.seam, for_libfuzzer)
+    from targets import TARGETS
+
+    names = [options.seam] if options.seam else list(TARGETS)
+    if options.input:
+        return subprocess.call(command(names[0], str(options.input.resolve())))
+    found = []
+    for name in names:
+        seconds = max(2, options.seconds // len(names))
+        began = time.monotonic()
+        failed = run(name, seconds)
+        print(f"{name:12}{time.monotonic() - began:6.0f} s  {last_line(name)}", flush=True)
+        found += [name] if failed else []
+    for name in found:
+        print(f"{name}: something was found; see {BUILD}/found/{name} and {log_of(name)}")
+    return 1 if found else 0
+
+
+def run(name: str, seconds: int) -> bool:
+    """Fuzz a seam for a time; return whether something was found."""
+    corpus, found = BUILD / "corpus" / name, BUILD / "found" / name
+    shutil.rmtree(found, ignore_errors=True)
+    for directory in (corpus, found):
+        directory.mkdir(parents=True, exist_ok=True)
+    kept = KEPT / name
+    with log_of(name).open("w") as log:
+        arguments = [f"-max_total_time={seconds}", f"-artifact_prefix={found}/"]
+        directories = [str(corpus)] + [str(kept)] * kept.is_dir()
+        done = subprocess.run(
+            command(name, *arguments, *directories), stdout=log, stderr=log, check=False
+        )
+    return done.returncode != 0
+
+
+def command(name: str, *arguments: str) -> list[str]:
+    """Return the command that fuzzes a seam, of arguments of libFuzzer's."""
+    limits = (f"-timeout={TIMEOUT_S}", f"-rss_limit_mb={MEMORY_MB}")
+    return [sys.executable, __file__, "--child", name, *limits, *arguments]
+
+
+def log_of(name: str) -> Path:
+    """Return the file in which what libFuzzer says of a seam is written."""
+    return BUILD / f"{name}.log"
+
+
+def last_line(name: str) -> str:
+    """Return libFuzzer's last line of figures."""
+    lines = log_of(name).read_text(errors="replace").splitlines()
+    figures = (line for line in reversed(lines) if line.startswith("#") and "cov:" in line)
+    return next(figures, "nothing ran").replace("\t", " ")
+
+
+def fuzz(name: str, arguments: list[str]) -> None:
+    """Fuzz a seam in this process, as libFuzzer's arguments say, which ends it."""
+    import atheris
+
+    # Before any of them is imported, or there is nothing to be guided by.
+    with atheris.instrument_imports(include=list(GUIDES)):
+        from targets import TARGETS
+
+        target = TARGETS[name]
+        read = target.load()
+    corpus = BUILD / "corpus" / name
+    if corpus.is_dir():
+        for number, seed in enumerate(target.whole()):
+            (corpus / f"seed-{number:02}").write_bytes(seed)
+    # What is committed is synced first, which takes its time on a disk.
+    memory = MEMORY if MEMORY.is_dir() else None
+    parent = tempfile.TemporaryDirectory(prefix="digitsum-fuzz-", dir=memory)
+
+    def try_one(data: bytes) -> None:
+        with tempfile.TemporaryDirectory(dir=parent.name) as place:
+            read(data, Path(place))
+
+    def mutated(data: bytes, max_size: int, seed: int) -> bytes:
+        return target.mutate(bytes(data), max_size, random.Random(seed), atheris.Mutate)
+
+    limit = f"-max_len={target.max_size}"
+    atheris.Setup([sys.argv[0], limit, *arguments], try_one, custom_mutator=mutated)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,58 @@
+"""Models that come from elsewhere: a bundle, and torch's weights."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+from rejection import refused_in_a_line
+
+from digitsum.archive.schema import ReadOptions
+from digitsum.model.bundle import CONFIG_FILE, METRICS_FILE, WEIGHTS_FILE, Bundle, load_bundle
+from digitsum.model.import_model import ImportModelConfig, import_model
+from digitsum.model.torch_predictor import TorchPredictor
+from digitsum.report.inspection import inspect
+
+LARGEST_PASS = 1 << 16
+
+
+def load_forged_bundle(data: bytes, place: Path) -> None:
+    """Load a bundle of a configuration, a zero byte, and weights, under the digest that they have.
+
+    One that loads must also predict: its weights are numbers of the kind that networks compute in.
+    """
+    text, _, weights = data.partition(b"\0")
+    try:
+        config = json.loads(text)
+        content = json.dumps(config, sort_keys=True, separators=(",", ":")).encode()
+        if isinstance(config, dict):
+            config["digest"] = hashlib.sha256(content + b"\0" + weights).hexdigest()
+            text = json.dumps(config).encode()
+    except (ValueError, RecursionError):
+        pass
+    (place / CONFIG_FILE).write_bytes(text)
+    (place / WEIGHTS_FILE).write_bytes(weights)
+    (place / METRICS_FILE).write_bytes(text)
+    with refused_in_a_line():
+        bundle = load_bundle(str(place))
+        assert all(tensor.isfinite().all() for tensor in bundle.network.state_dict().values())
+        inspect(str(place), ReadOptions()).lines()
+        if bundle.shape.num_pixels <= LARGEST_PASS:
+            _check_predicts(bundle)
+
+
+def _check_predicts(bundle: Bundle) -> None:
+    predictor = TorchPredictor(bundle, batch_size=2)
+    predicted = predictor.predict(np.zeros((2, bundle.shape.height, bundle.shape.width), np.uint8))
+    assert predicted.sums.shape == predicted.confidences.shape == (2,)
+    assert 0 <= predicted.sums.min() <= predicted.sums.max() <= bundle.network.config.max_digits * 9
+
+
+def import_weights(data: bytes, place: Path) -> None:
+    """Import a torch state dict."""
+    file = place / "model.pth"
+    file.write_bytes(data)
+    with refused_in_a_line():
+        bundle = str(place / "bundle")
+        digest = import_model(ImportModelConfig(weights=str(file), bundle=bundle))
+        assert load_bundle(bundle).digest == digest

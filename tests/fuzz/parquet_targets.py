@@ -1,0 +1,140 @@
+"""Parquet files that come from elsewhere: shards, parts of scores, the ledger, the quarantine."""
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from rejection import refused_in_a_line
+from run_seeds import part, run_manifest, scored_from
+from seeds import SHARD
+
+from digitsum.archive.location import Location, locate
+from digitsum.archive.reading import Rows, check_labels, read_chunk
+from digitsum.archive.schema import ImageShape, ReadOptions
+from digitsum.archive.scores import part_path, part_source, read_part
+from digitsum.archive.shards import Archive, Chunk, ListedFile, plan_chunks, read_shard
+from digitsum.model.predictions import Predictions
+from digitsum.report.inspection import inspect
+from digitsum.scoring.commit import commit_part, committed_parts, scored_rows
+from digitsum.scoring.compare import compare
+from digitsum.scoring.config import CompareConfig
+from digitsum.scoring.ledger import LedgerFiles, read_ledger
+from digitsum.scoring.plan import Survey, plan_scores
+from digitsum.scoring.review import review_scoring
+
+SHAPE = ImageShape(2, 3)
+OPTIONS = ReadOptions()
+CHUNK_IMAGES = 5
+DIGITS = 4
+MODEL, OTHER_MODEL = "a" * 64, "b" * 64
+MOST_ROWS = 100_000
+"""Rows of a shard beyond which none is read here: a few bytes may stand for a billion of them."""
+
+
+def score_shard(data: bytes, place: Path, options: ReadOptions = OPTIONS) -> list[Rows]:
+    """Survey, read and commit a shard, as a run of scoring does; return what was read.
+
+    Rows in are rows out: a chunk is committed with as many rows as its footer promised, or not.
+    """
+    root = _write(place, f"archive/{SHARD}", data).parent
+    scores = locate(str(place / "scores"))
+    found: list[Rows] = []
+    with refused_in_a_line():
+        shard = read_shard(root, ListedFile(SHARD, len(data), 1), options, SHAPE)
+        assert all(rows >= 0 for rows in shard.row_group_rows)
+        archive = Archive(root, (shard,))
+        with refused_in_a_line():
+            check_labels(archive, options, DIGITS)
+        if shard.num_rows > MOST_ROWS:
+            return []
+        chunks = plan_chunks(shard, CHUNK_IMAGES)
+        assert sum(chunk.num_rows for chunk in chunks) == shard.num_rows
+        for chunk in chunks:
+            with refused_in_a_line():
+                found += _committed(root, scores, chunk, options)
+            with refused_in_a_line():
+                list(_read(root, chunk, options, labels=True))
+        plan = plan_scores(Survey(archive), MODEL, CHUNK_IMAGES, _by_path(scores))
+        assert not plan.gone
+        assert {d.decided for d in plan.decisions} <= {"new", "done"}
+    with refused_in_a_line():
+        inspect(root.uri, options).lines()
+    return found
+
+
+def _committed(root: Location, scores: Location, chunk: Chunk, options: ReadOptions) -> list[Rows]:
+    read = list(_read(root, chunk, options, labels=False))
+    source = part_source(chunk, MODEL)
+    predicted = (
+        scored_rows(rows, Predictions(np.zeros(n, np.int16), np.ones(n, np.float32)))
+        for rows in read
+        for n in [len(rows.image_ids)]
+    )
+    made = commit_part(scores, predicted, source)
+    assert read_part(scores.join(part_path(source))) == made
+    assert made.num_rejected == sum(len(rows.errors) for rows in read)
+    assert sum(len(rows.image_ids) for rows in read) == chunk.num_rows
+    return read
+
+
+def _read(root: Location, chunk: Chunk, options: ReadOptions, *, labels: bool) -> Iterator[Rows]:
+    next_row = chunk.first_row
+    for rows in read_chunk(root, chunk, options, labels=labels):
+        n = len(rows.image_ids)
+        assert rows.first_row == next_row
+        assert rows.pixels.shape == (n, chunk.height, chunk.width)
+        assert rows.pixels.dtype == np.uint8
+        assert rows.image_ids.type == pa.string()
+        assert rows.image_ids.null_count == 0
+        assert all(0 <= row < n and reason for row, reason in rows.errors.items())
+        assert (rows.digit_sums is not None) == labels
+        assert rows.digit_sums is None or rows.digit_sums.shape == (n,)
+        assert rows.digits is None or len(rows.digits) == n
+        next_row += n
+        yield rows
+
+
+def _by_path(scores: Location):
+    return committed_parts(scores, MODEL, {}).by_path
+
+
+def read_forged_part(data: bytes, place: Path) -> None:
+    """Read a part of scores, by all that do; beside it lies a whole part of another model."""
+    path = part_path(scored_from(MODEL))
+    _write(place, f"scores/{path}", data)
+    _write(place, f"scores/{part_path(scored_from(OTHER_MODEL))}", part(OTHER_MODEL))
+    scores = locate(str(place / "scores"))
+    with refused_in_a_line():
+        read_part(scores.join(path))
+    with refused_in_a_line():
+        inspect(scores.uri, OPTIONS).lines()
+    with refused_in_a_line():
+        compare(CompareConfig(archive=str(place / "archive"), scores=scores.uri))
+
+
+def read_forged_ledger(data: bytes, place: Path) -> None:
+    """Read a ledger whose digest was forged too: it is believed, or passed over, in silence."""
+    content = hashlib.sha256(data).digest() + data
+    file = _write(place, "ledger", content)
+    ledger = read_ledger(LedgerFiles(file, file))
+    assert not (ledger.shards and ledger.parts)
+
+
+def read_quarantine(data: bytes, place: Path) -> None:
+    """Read what a run rejected; what a report refuses in a sentence may come out."""
+    run = place / "scores" / "_runs" / "score-1"
+    file = _write(place, "scores/_runs/score-1/rejected/shards.parquet", data)
+    assert file.is_file()
+    with refused_in_a_line(), suppress(KeyError, TypeError, AttributeError, ValueError):
+        found = review_scoring(locate(str(run)), run_manifest())
+        assert sum(found.reasons.values()) >= len(found.rejected) > -1
+
+
+def _write(place: Path, name: str, data: bytes) -> Location:
+    file = place / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(data)
+    return locate(str(file))

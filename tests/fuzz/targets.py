@@ -1,0 +1,57 @@
+"""The seams where bytes from elsewhere are read, each as a function of bytes.
+
+A target is what the fuzzer calls, and what `test_corpus.py` calls for every input that is kept. It
+returns where the bytes were read as they should be, or were refused as a user is told: by a
+DigitsumError of one line. Whatever else it raises is a finding.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+
+from mutators import Mutator, mutate_image, mutate_parquet, mutate_plain, mutate_tar
+
+
+@dataclass(frozen=True)
+class Target:
+    """A seam; what it needs is imported when it is used, for torch takes seconds."""
+
+    module: str
+    """Module of `function`."""
+    function: str
+    """Reads bytes; what it writes goes into an empty directory."""
+    seeds: str
+    """Module and function that yields small inputs that are whole, to begin with."""
+    mutate: Mutator = mutate_plain
+    max_size: int = 4096
+    """Bytes of the largest input that is tried."""
+
+    def load(self) -> Callable[[bytes, Path], object]:
+        """Return the function."""
+        found: Callable[[bytes, Path], object] = getattr(import_module(self.module), self.function)
+        return found
+
+    def whole(self) -> Iterator[bytes]:
+        """Yield the inputs to begin with."""
+        module, _, function = self.seeds.partition(".")
+        yield from getattr(import_module(module), function)()
+
+
+PARQUET, IMPORTS, MODELS = "parquet_targets", "import_targets", "model_targets"
+TARGETS = {
+    "shard": Target(PARQUET, "score_shard", "seeds.shards", mutate_parquet, 8192),
+    "layout": Target("layouts", "read_layout", "seeds.layouts", max_size=512),
+    "image": Target(IMPORTS, "decode_image", "seeds.images", mutate_image),
+    "part": Target(PARQUET, "read_forged_part", "run_seeds.parts", mutate_parquet, 8192),
+    "ledger": Target(PARQUET, "read_forged_ledger", "run_seeds.ledgers", mutate_parquet, 8192),
+    "quarantine": Target(PARQUET, "read_quarantine", "run_seeds.quarantines", mutate_parquet),
+    "bundle": Target(MODELS, "load_forged_bundle", "model_seeds.bundles", max_size=16384),
+    "weights": Target(MODELS, "import_weights", "model_seeds.weights"),
+    "manifest": Target("run_targets", "read_manifest_of_a_run", "run_seeds.manifests"),
+    "npy": Target(IMPORTS, "import_arrays", "seeds.arrays"),
+    "npz": Target(IMPORTS, "load_npz", "seeds.npzs"),
+    "idx": Target(IMPORTS, "load_idx", "seeds.idxs"),
+    "tar": Target(IMPORTS, "import_tar", "seeds.tars", mutate_tar, 16384),
+    "labels": Target(IMPORTS, "import_labels", "seeds.labels"),
+}
