@@ -121,7 +121,7 @@ def test_pages_that_expand_ten_thousandfold_are_read_a_few_rows_at_a_time(tmp_pa
 
 
 def test_a_page_that_alone_is_over_the_limit_costs_its_shard(tmp_path):
-    data = pa.array([bytes(200 * MIB), BLANK], pa.binary())
+    data = pa.array([bytes(100 * MIB), BLANK], pa.binary())
     shard = write(tmp_path / "a.parquet", data, use_dictionary=False)
     assert shard.stat().st_size < MIB
     said, peak = read_apart(shard)
@@ -165,7 +165,7 @@ def test_dictionary_values_that_no_row_uses_cost_no_row():
 
 @pytest.mark.parametrize("version", ["1.0", "2.0"])
 def test_a_list_that_goes_on_and_on_costs_its_shard(version, tmp_path):
-    wild = lists([SIZE, 100_000_000, SIZE])
+    wild = lists([SIZE, 30_000_000, SIZE])
     shard = write(tmp_path / "a.parquet", wild, data_page_version=version)
     assert shard.stat().st_size < MIB
     said, peak = read_apart(shard)
@@ -210,7 +210,7 @@ def test_many_row_groups_of_one_great_value_are_not_held_together(tmp_path):
 
 def test_a_footer_that_lies_of_sizes_changes_nothing(tmp_path):
     shard = write(
-        tmp_path / "a.parquet", pa.array([bytes(200 * MIB)] * 2, pa.binary()), use_dictionary=False
+        tmp_path / "a.parquet", pa.array([bytes(100 * MIB)] * 2, pa.binary()), use_dictionary=False
     )
     content = shard.read_bytes()
     length = int.from_bytes(content[-8:-4], "little")
@@ -234,11 +234,11 @@ def _varint(number: int) -> bytes:
 
 
 def test_what_is_over_the_limit_costs_itself_and_all_else_is_scored(archive, scored, tmp_path):
-    great = pa.array([bytes(300 * MIB), BLANK], pa.binary())
+    great = pa.array([bytes(40 * MIB), BLANK], pa.binary())
     write(archive / "great.parquet", great, use_dictionary=False)
-    write(archive / "wild.parquet", lists([SIZE, 100_000_000]))
+    write(archive / "wild.parquet", lists([SIZE, 10_000_000]))
     write(archive / "none.parquet", pixels(0))
-    code, _, rows = scored("--max-read-mb 256")
+    code, _, rows = scored("--max-read-mb 64")
     assert code == 3
     assert len([row for row in rows if row["predicted_sum"] is not None]) == 10
     assert len(rows) == 10
@@ -249,8 +249,9 @@ def test_what_is_over_the_limit_costs_itself_and_all_else_is_scored(archive, sco
 
 def test_scores_that_would_be_over_the_limit_cost_their_chunk(archive, scored, tmp_path):
     ids = pa.array([f"{number:0>1000}" for number in range(9000)])
-    write(archive / "long.parquet", pixels(9000), ids, row_group_size=10_000)
-    code, _, rows = scored("--max-read-mb 4")
+    small_pages = {"data_page_size": 2**16, "write_batch_size": 64, "use_dictionary": ["image"]}
+    write(archive / "long.parquet", pixels(9000), ids, row_group_size=10_000, **small_pages)
+    code, _, rows = scored("--max-read-mb 8")
     assert (code, len(rows)) == (3, 10)
     assert "the scores of the 9,000 rows" in rejected(tmp_path)["long.parquet"]
 
