@@ -8,13 +8,16 @@ So the pages' headers are walked first, and from them follows how many rows may 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 
+from digitsum.archive.footer import ColumnChunk, RowGroup
 from digitsum.archive.page_headers import PageHeader, read_page_headers
 from digitsum.archive.repetition import rows_begun
 from digitsum.errors import InputError
@@ -24,6 +27,7 @@ MIN_ROWS = 1
 # the memory for them grows: measured 14 bytes.
 _BYTES_A_LIST_VALUE = 16
 _COPIES = 2
+_HEADER_THREADS = 16
 
 Int64Array = npt.NDArray[np.int64]
 
@@ -41,9 +45,9 @@ class ReadPlan:
 
 
 def plan_read(
-    parquet: pq.ParquetFile,
+    schema: pq.ParquetSchema,
+    groups: Sequence[RowGroup],
     file: Any,
-    row_groups: Sequence[int],
     columns: Sequence[str],
     batch_rows: int,
     bytes_a_row: int,
@@ -54,11 +58,15 @@ def plan_read(
     `bytes_a_row` is what is made of each row besides: its pixels. Raises InputError where even a
     single row would take more, ValueError where the pages' headers cannot be read, and OSError.
     """
-    leaves = [
-        _Leaf.of(parquet, file, leaf, row_groups)
-        for leaf in range(len(parquet.schema))
-        if _is_of(parquet.schema.column(leaf).path, columns)
-    ]
+    chosen = [n for n in range(len(schema)) if _is_of(schema.column(n).path, columns)]
+    # From an object store each header takes a request, one after the other in a column chunk.
+    with ThreadPoolExecutor(_HEADER_THREADS) as threads:
+        chunks = [[group.columns[leaf] for group in groups] for leaf in chosen]
+        headers = [threads.map(partial(_headers, file), of_leaf) for of_leaf in chunks]
+        leaves = [
+            _Leaf.of(schema.column(leaf), of_leaf, list(read), file)
+            for leaf, of_leaf, read in zip(chosen, chunks, headers, strict=True)
+        ]
     as_dictionary = tuple(leaf.path for leaf in leaves if leaf.keep_dictionary(batch_rows, limit))
     rows = batch_rows
     while (
@@ -94,19 +102,17 @@ class _Leaf:
     """Rows that begin up to the end of each page; None where that is not known."""
 
     @staticmethod
-    def of(parquet: pq.ParquetFile, file: Any, leaf: int, row_groups: Sequence[int]) -> _Leaf:
-        schema = parquet.schema.column(leaf)
-        pages: list[PageHeader] = []
-        codecs: list[str] = []
-        compressed = 0
-        for group in row_groups:
-            column = parquet.metadata.row_group(group).column(leaf)
-            start, size = column.data_page_offset, column.total_compressed_size
-            if column.has_dictionary_page and 0 < column.dictionary_page_offset < start:
-                start = column.dictionary_page_offset
-            pages += read_page_headers(file, start, size, column.num_values)
-            codecs += [column.compression] * (len(pages) - len(codecs))
-            compressed += size
+    def of(
+        schema: pq.ColumnSchema,
+        chunks: Sequence[ColumnChunk],
+        headers: Sequence[list[PageHeader]],
+        file: Any,
+    ) -> _Leaf:
+        pages = [page for of_chunk in headers for page in of_chunk]
+        codecs = [
+            chunk.codec for chunk, of_chunk in zip(chunks, headers, strict=True) for _ in of_chunk
+        ]
+        compressed = sum(chunk.compressed_bytes for chunk in chunks)
         widths = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 12, "FLOAT": 4, "DOUBLE": 8}
         widths["FIXED_LEN_BYTE_ARRAY"] = schema.length
         is_list = schema.max_repetition_level > 0
@@ -175,6 +181,10 @@ class _Leaf:
             for page, codec in zip(self.pages, self.codecs, strict=True)
         ]
         return np.cumsum(rows, dtype=np.int64)
+
+
+def _headers(file: Any, chunk: ColumnChunk) -> list[PageHeader]:
+    return list(read_page_headers(file, chunk.first_page, chunk.compressed_bytes, chunk.num_values))
 
 
 def _is_of(path: str, columns: Sequence[str]) -> bool:

@@ -118,12 +118,14 @@ def _plan_read(
     options: ReadOptions,
 ) -> ReadPlan:
     """Return how to read a chunk in bounded memory; raises InputError where that cannot be."""
-    if max(chunk.row_groups, default=0) >= parquet.metadata.num_row_groups:
+    groups = row_groups(parquet.metadata, location.uri)
+    if max(chunk.row_groups, default=0) >= len(groups):
         raise InputError(f"{location.uri}: was replaced meanwhile (by a shorter one); run again.")
     pixels, limit = chunk.shape.num_pixels, options.max_read_bytes
     with location.filesystem.open_input_file(location.path) as file:
         try:
-            return plan_read(parquet, file, chunk.row_groups, columns, BATCH_ROWS, pixels, limit)
+            wanted = [groups[group] for group in chunk.row_groups]
+            return plan_read(parquet.schema, wanted, file, columns, BATCH_ROWS, pixels, limit)
         except InputError as error:
             raise InputError(f"{location.uri}: {error}") from error
         except ValueError as error:

@@ -25,6 +25,8 @@ SHARD_IMAGES = 50_000
 REJECTED_FILE = "_rejected.jsonl"
 """What an import rejected, beside the shards: a JSON object a line, `image_id` and `reason`."""
 _ROW_GROUP_BYTES = 2**28
+# Readers look at each page's header before they read, which takes an object store a request.
+_PAGE_BYTES = 2**23
 
 
 @dataclass(frozen=True)
@@ -150,6 +152,7 @@ def _shard_writer(target: Location, schema: pa.Schema) -> Iterator[pq.ParquetWri
             compression="zstd",
             use_dictionary=labels,
             write_statistics=[IMAGE_ID, *labels],
+            data_page_size=_PAGE_BYTES,
         ) as writer,
     ):
         yield writer
