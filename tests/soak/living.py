@@ -5,6 +5,7 @@ line of stdout an `Answer`. What the commands print goes to stderr.
 """
 
 import contextlib
+import gc
 import io
 import json
 import os
@@ -23,6 +24,9 @@ def live(on_ray: bool) -> None:
             with contextlib.redirect_stdout(said):
                 code = main(json.loads(line))
             sys.stderr.write(said.getvalue())
+            # Ray Data's plans refer to themselves, and wait for a collection that comes now and
+            # then: what waits is not lost.
+            gc.collect()
             found = {"code": code, "said": said.getvalue(), **(held_by_ray() if on_ray else {})}
             answers.write(json.dumps(found) + "\n")
 

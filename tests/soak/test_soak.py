@@ -36,7 +36,7 @@ _HANDLES = "in a year 73 of the 1,024 that a process may have; one that is not c
 FIGURES = {
     LIVING_RAY: [
         Figure("driver MB", "MB", 0.5, _MEMORY),
-        Figure("tree MB", "MB", 1.0, "as of the driver; that of Ray's ten processes is noisier"),
+        Figure("tree MB", "MB", 3.0, "Ray remembers figures of runs; an actor that stays has 100"),
         Figure("files", "files", 0.2, _HANDLES),
         Figure("threads", "threads", 0.2, _HANDLES),
         Figure("processes", "processes", 0.2, "an actor that is not ended is 1 a round"),

@@ -12,22 +12,26 @@ _PARTS = "rows-*.parquet"
 
 
 def of_process(process: psutil.Process, *, tree: bool) -> dict[str, float]:
-    """Measure a process at rest, and with `tree` all below it."""
+    """Measure a process at rest, and with `tree` all below it.
+
+    Memory is what each has for itself alone (USS): what it shares, such as torch's code, is more or
+    less its own as other programs of the machine start and end. Shared objects are Ray's to count.
+    """
     found: dict[str, float] = {
-        "driver MB": process.memory_info().rss / MEGABYTE,
+        "driver MB": _own_bytes(process) / MEGABYTE,
         "files": process.num_fds(),
         "threads": process.num_threads(),
     }
     if tree:
         family = [process, *process.children(recursive=True)]
-        found["tree MB"] = sum(map(_pss, family)) / MEGABYTE
+        found["tree MB"] = sum(map(_own_bytes, family)) / MEGABYTE
         found["processes"] = len(family)
     return found
 
 
-def _pss(process: psutil.Process) -> float:
+def _own_bytes(process: psutil.Process) -> float:
     try:
-        return float(process.memory_full_info().pss)
+        return float(process.memory_full_info().uss)
     except psutil.Error:
         return 0.0
 
