@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import ray
+from ray._private import ray_constants
 from ray._private.state import state
 from ray.data import DataContext
 
@@ -27,7 +29,8 @@ def connected() -> Iterator[None]:
     """Be connected to Ray within the block; a DigitsumError raised in a worker is raised here.
 
     Joins the cluster that RAY_ADDRESS names, as it does within `ray job submit`; else starts Ray on
-    this machine alone, and ends it again. A process that is connected already stays so.
+    this machine alone, where it listens on the loopback address alone, and ends it again. A process
+    that is connected already stays so.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     for chatter, level in _CHATTER.items():
@@ -35,7 +38,10 @@ def connected() -> Iterator[None]:
     starts = not ray.is_initialized()
     if starts:
         address = os.environ.get("RAY_ADDRESS", "local")
-        ray.init(address=address, logging_level=logging.WARNING)
+        if address == "local":
+            _start_on_loopback()
+        else:
+            ray.init(address=address, logging_level=logging.WARNING)
     context = DataContext.get_current()
     context.enable_progress_bars = False
     # Ray Data's own wrapping loses the error that a function raised when it crosses processes.
@@ -50,6 +56,25 @@ def connected() -> Iterator[None]:
     finally:
         if starts:
             ray.shutdown()
+
+
+def _start_on_loopback() -> None:
+    """Start Ray on this machine so that no other machine can open a port of it.
+
+    Left to itself, all of Ray but its dashboard listens on every interface, where only its token
+    keeps others out. It does so because a cluster may come of it, and listens on 127.0.0.1 alone
+    where it believes that none will, as on macOS and Windows; no public option says so.
+    """
+    may_be_cluster = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        ray.init(address="local", dashboard_host="127.0.0.1", logging_level=logging.WARNING)
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = may_be_cluster
+    # Whoever reads the token can run code as this user; Ray writes it for all to read.
+    token = Path.home() / ".ray" / "auth_token"
+    with suppress(OSError):
+        token.chmod(token.stat().st_mode & 0o700)
 
 
 def node_resources() -> list[dict[str, float]]:
