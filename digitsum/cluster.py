@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import ray
+from ray._private import ray_constants
 from ray._private.state import state
 from ray.data import DataContext
 
@@ -29,7 +30,8 @@ def connected() -> Iterator[None]:
     """Be connected to Ray within the block; a DigitsumError raised in a worker is raised here.
 
     Joins the cluster that RAY_ADDRESS names, as it does within `ray job submit`; else starts Ray on
-    this machine alone, and ends it again. A process that is connected already stays so.
+    this machine alone, where it listens on the loopback address alone, and ends it again. A process
+    that is connected already stays so.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     for chatter, level in _CHATTER.items():
@@ -37,11 +39,12 @@ def connected() -> Iterator[None]:
     with ExitStack() as ended:
         if not ray.is_initialized():
             address = os.environ.get("RAY_ADDRESS", "local")
-            started = ray.init(address=address, logging_level=logging.WARNING)
             if address == "local":
-                session = Path(started.address_info["session_dir"])
+                session = _start_on_loopback()
                 ended.enter_context(held_session(session))
                 remove_ended_sessions(session.parent)
+            else:
+                ray.init(address=address, logging_level=logging.WARNING)
             ended.callback(ray.shutdown)
         context = DataContext.get_current()
         context.enable_progress_bars = False
@@ -54,6 +57,28 @@ def connected() -> Iterator[None]:
             if said is None or said is error:
                 raise
             raise said from error
+
+
+def _start_on_loopback() -> Path:
+    """Start Ray on this machine so that no other machine can open a port of it; return its session.
+
+    Left to itself, all of Ray but its dashboard listens on every interface, where only its token
+    keeps others out. It does so because a cluster may come of it, and listens on 127.0.0.1 alone
+    where it believes that none will, as on macOS and Windows; no public option says so.
+    """
+    may_be_cluster = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        started = ray.init(
+            address="local", dashboard_host="127.0.0.1", logging_level=logging.WARNING
+        )
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = may_be_cluster
+    # Whoever reads the token can run code as this user; Ray writes it for all to read.
+    token = Path.home() / ".ray" / "auth_token"
+    with suppress(OSError):
+        token.chmod(token.stat().st_mode & 0o700)
+    return Path(started.address_info["session_dir"])
 
 
 def node_resources() -> list[dict[str, float]]:
