@@ -19,7 +19,7 @@ from typing import Any
 import ray
 from ray.cluster_utils import Cluster
 
-from digitsum.archive.shards import Chunk
+from digitsum.archive.chunks import Chunk
 from digitsum.scoring.config import ActorOptions
 
 ACTORS = 64

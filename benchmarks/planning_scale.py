@@ -11,9 +11,10 @@ import resource
 import sys
 import time
 
+from digitsum.archive.chunks import plan_chunks
 from digitsum.archive.location import locate
 from digitsum.archive.scores import Part, part_path, part_source
-from digitsum.archive.shards import Archive, ListedFile, Shard, plan_chunks
+from digitsum.archive.shards import Archive, ListedFile, Shard
 from digitsum.model.bundle import load_bundle, packaged_bundle
 from digitsum.scoring.plan import Survey, plan_scores
 

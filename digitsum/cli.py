@@ -19,13 +19,12 @@ from digitsum.archive.import_npy import ImportNpyConfig, import_npy
 from digitsum.archive.location import locate
 from digitsum.archive.publish import publish_bytes
 from digitsum.archive.synth import SynthConfig, synth
-from digitsum.archive.writing import WrittenArchive
 from digitsum.completion import CompletionConfig, mended
 from digitsum.errors import DigitsumError, InputError
 from digitsum.fraction import parse_fraction
 from digitsum.model.import_model import ImportModelConfig, import_model
-from digitsum.printable import printable
 from digitsum.report.config import InspectConfig, ReportConfig
+from digitsum.saying import plan_lines, say, say_written, warn
 from digitsum.scoring.config import (
     CompareConfig,
     EvaluateConfig,
@@ -85,7 +84,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "digitsum") -> int:
         config = parse(given, prog)
         _COMMANDS[type(config)](config)
     except DigitsumError as error:
-        _warn(f"digitsum: {error}")
+        warn(f"digitsum: {error}")
         return error.exit_code
     return 0
 
@@ -106,23 +105,23 @@ def parse(arguments: Sequence[str], prog: str = "digitsum") -> Any:
 
 
 def _synth(config: SynthConfig) -> None:
-    _say_written(synth(config))
+    say_written(synth(config))
 
 
 def _import_npy(config: ImportNpyConfig) -> None:
-    _say_written(import_npy(config))
+    say_written(import_npy(config))
 
 
 def _import_images(config: ImportImagesConfig) -> None:
     written = import_images(config)
-    _say_written(written)
+    say_written(written)
     written.check_rejected(parse_fraction("--max-rejected", config.max_rejected))
     if written.rejected:
-        _warn(written.said_of_rejected())
+        warn(written.said_of_rejected())
 
 
 def _import_model(config: ImportModelConfig) -> None:
-    _say(f"{config.bundle}: bundle written, model {import_model(config)}")
+    say(f"{config.bundle}: bundle written, model {import_model(config)}")
 
 
 def _train(config: TrainConfig) -> None:
@@ -131,8 +130,8 @@ def _train(config: TrainConfig) -> None:
 
     trained = train(config)
     best = trained.best
-    _say(f"{trained.run.uri}: run, with {' and '.join(['curves.json', *report_of(trained.run)])}")
-    _say(
+    say(f"{trained.run.uri}: run, with {' and '.join(['curves.json', *report_of(trained.run)])}")
+    say(
         f"{trained.bundle_uri}: bundle of epoch {best.epoch} of {len(trained.history)}, validation "
         f"accuracy {best.validation_accuracy:.2%} on {best.validation_images:,} images"
     )
@@ -144,7 +143,7 @@ def _score(config: ScoreConfig) -> None:
     from digitsum.scoring.score import expected_time, plan, score
 
     def say_plan(plan: ScorePlan) -> None:
-        _say(*_plan_lines(plan.summary()), expected_time(config, plan))
+        say(*plan_lines(plan.summary()), expected_time(config, plan))
 
     if config.plan:
         planned = plan(config)
@@ -159,14 +158,14 @@ def _score(config: ScoreConfig) -> None:
     if config.json:
         print(json.dumps(scored.to_json()))
     else:
-        _say(
+        say(
             f"{scored.scores.uri}: {outcome.num_images - outcome.num_rejected:,} images scored and "
             f"{outcome.num_rejected:,} rejected in {outcome.seconds:.1f} s, "
             f"{outcome.images_per_s:,.0f} images/s with the start"
         )
-        _say(f"{scored.run.uri}: run, with {' and '.join(leaves)}")
-        _say(outcome.bottleneck)
-        _say(drift_sentence(scored.shifts))
+        say(f"{scored.run.uri}: run, with {' and '.join(leaves)}")
+        say(outcome.bottleneck)
+        say(drift_sentence(scored.shifts))
     scored.check_rejected()
     if config.fail_on_drift:
         scored.check_drift()
@@ -179,9 +178,9 @@ def _status(config: StatusConfig) -> None:
     if config.json:
         print(json.dumps(found.to_json()))
         return
-    _say(f"{found.scores_uri}: current scores in {found.current or 'no directory yet'}")
+    say(f"{found.scores_uri}: current scores in {found.current or 'no directory yet'}")
     for run in found.runs:
-        _say(f"  {run.name}: {run.sentence()}")
+        say(f"  {run.name}: {run.sentence()}")
 
 
 def _verify(config: VerifyConfig) -> None:
@@ -191,14 +190,14 @@ def _verify(config: VerifyConfig) -> None:
     if config.json:
         print(json.dumps(found.to_json()))
     else:
-        _say(*found.faults)
+        say(*found.faults)
     if found.faults:
         raise InputError(
             f"{config.scores}: the scores are not those of {config.archive}; see what is listed "
             "above, and run `digitsum score` again."
         )
     if not config.json:
-        _say(
+        say(
             f"{config.scores}: {found.num_images:,} images in {found.num_chunks:,} chunks are "
             f"scored once each, in order, {found.num_rejected:,} of them rejected; "
             f"{found.num_recomputed:,} were scored again, with the same sums"
@@ -208,7 +207,7 @@ def _verify(config: VerifyConfig) -> None:
 def _report(config: ReportConfig) -> None:
     from digitsum.report.make_report import make_report
 
-    _say(make_report(locate(config.run)).uri)
+    say(make_report(locate(config.run)).uri)
 
 
 def _compare(config: CompareConfig) -> None:
@@ -223,14 +222,14 @@ def _compare(config: CompareConfig) -> None:
     if config.json:
         print(json.dumps(found.to_json()))
         return
-    _say(
+    say(
         f"{found.num_images:,} images scored by {' and '.join(found.models)}: the same sum of "
         f"{found.agreement:.2%}, another of {found.num_images - found.num_same:,}"
     )
     if found.num_labelled:
         first, second = (right / found.num_labelled for right in found.right)
-        _say(f"{found.num_labelled:,} have a true sum: right of {first:.2%} and {second:.2%}")
-    _say(f"{config.report}: {REPORT_FILE}")
+        say(f"{found.num_labelled:,} have a true sum: right of {first:.2%} and {second:.2%}")
+    say(f"{config.report}: {REPORT_FILE}")
 
 
 def _inspect(config: InspectConfig) -> None:
@@ -243,7 +242,7 @@ def _inspect(config: InspectConfig) -> None:
     if config.json:
         print(json.dumps(found.to_json()))
     else:
-        _say(*found.lines())
+        say(*found.lines())
     shown = sys.stdout.isatty() and not config.json
     if not found.images:
         if config.sheet is not None:
@@ -264,22 +263,22 @@ def _evaluate(config: EvaluateConfig) -> None:
     evaluated = evaluate(config)
     evaluation = evaluated.evaluation
     leaves = publish_evaluation(evaluated, locate(config.report))
-    _say(
+    say(
         f"{evaluation.num_images:,} images: {evaluation.accuracy:.2%} right, "
         f"{evaluation.accuracy_within_1:.2%} within 1, mean absolute error "
         f"{evaluation.mean_absolute_error:.3f}, {evaluation.num_rejected:,} rejected"
     )
-    _say(
+    say(
         f"the most confident 80%: {evaluation.certainty.accuracy_at(0.8):.2%} right; calibration "
         f"error {evaluation.certainty.calibration_error:.2%}"
     )
     if evaluation.num_strings:
-        _say(f"all digits right, in order: {evaluation.digits_accuracy:.2%}")
-    _say(f"{config.report}: {' and '.join(leaves)}")
+        say(f"all digits right, in order: {evaluation.digits_accuracy:.2%}")
+    say(f"{config.report}: {' and '.join(leaves)}")
     print(json.dumps(evaluated.to_json()))
     evaluated.check_rejected(parse_fraction("--max-rejected", config.max_rejected))
     if evaluated.unread:
-        _warn(evaluated.said_of_unread())
+        warn(evaluated.said_of_unread())
 
 
 def _completion(config: CompletionConfig) -> None:
@@ -287,42 +286,6 @@ def _completion(config: CompletionConfig) -> None:
     with redirect_stdout(script), suppress(SystemExit):
         parse(["--tyro-print-completion", config.shell])
     print(mended(script.getvalue()))
-
-
-def _say(*lines: str) -> None:
-    """Print lines; ids, reasons and names in them come from data, and are text to the terminal."""
-    print(*map(printable, lines), sep="\n", end="\n" if lines else "", flush=True)
-
-
-def _warn(line: str) -> None:
-    """Write a line to stderr, as `_say` does to stdout."""
-    sys.stderr.write(f"{printable(line)}\n")
-
-
-def _say_written(written: WrittenArchive) -> None:
-    _say(
-        f"{written.uri}: {written.num_images:,} images of {written.shape} pixels in "
-        f"{written.num_shards} shards"
-    )
-    if written.is_inverted:
-        _warn(
-            f"{written.uri}: most images are bright, as paper with dark ink is; models read bright "
-            "ink on dark: look at them with `digitsum inspect`, and import again with --invert"
-        )
-
-
-def _plan_lines(summary: dict[str, dict[str, Any]]) -> list[str]:
-    """Return a line for each decision, and one for each of its reasons."""
-    lines = []
-    for decision, counts in summary.items():
-        lines.append(f"{decision:10}" + _counts(counts))
-        lines += [f"{'':10}{_counts(of)}  {why}" for why, of in counts["reasons"].items()]
-    return lines
-
-
-def _counts(counts: dict[str, Any]) -> str:
-    numbers = {what: number for what, number in counts.items() if what != "reasons"}
-    return "".join(f"{number:12,} {what}" for what, number in numbers.items())
 
 
 _COMMANDS: dict[type, Callable[[Any], None]] = {

@@ -13,19 +13,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from digitsum.archive.chunks import Chunk
 from digitsum.archive.footer import row_groups
 from digitsum.archive.images import Uint8Array, decode_images, image_shape, used_values
 from digitsum.archive.location import Location, storage_error
 from digitsum.archive.memory import ReadPlan, plan_read
 from digitsum.archive.schema import DIGITS, ReadOptions, max_sum, the_column
-from digitsum.archive.shards import (
-    DAMAGED,
-    FOOTER_THREADS,
-    Archive,
-    Chunk,
-    Shard,
-    open_parquet,
-)
+from digitsum.archive.shards import DAMAGED, FOOTER_THREADS, Archive, Shard, open_parquet
 from digitsum.errors import InputError, one_line
 
 BATCH_ROWS = 4096

@@ -8,9 +8,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from digitsum.archive.chunks import Chunk
 from digitsum.archive.location import Location, storage_error
 from digitsum.archive.publish import published
-from digitsum.archive.shards import DAMAGED, SHARD_SUFFIX, Chunk
+from digitsum.archive.shards import DAMAGED, SHARD_SUFFIX
 from digitsum.errors import InputError, StorageError
 
 FORMAT_VERSION = "3"

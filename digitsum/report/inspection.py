@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import islice, zip_longest
+from itertools import islice
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-
 from digitsum.archive.canvas import count_bright
+from digitsum.archive.chunks import Chunk, plan_chunks
 from digitsum.archive.footer import row_groups
 from digitsum.archive.images import Uint8Array
 from digitsum.archive.location import Location, locate
@@ -23,12 +20,10 @@ from digitsum.archive.shards import (
     DAMAGED,
     SHARD_SUFFIX,
     Archive,
-    Chunk,
     Shard,
     list_parquet,
     list_shards,
     open_parquet,
-    plan_chunks,
     read_shards,
 )
 from digitsum.errors import InputError, one_line
@@ -43,15 +38,14 @@ from digitsum.model.distributions import Distributions
 from digitsum.report.captions import score_caption
 from digitsum.report.contact_sheet import NUM_IMAGES
 from digitsum.report.page import REPORT_FILE
+from digitsum.report.sum_counts import SumCounts, histogram
 from digitsum.runs import MANIFEST_FILE, RUNS_DIRECTORY
 from digitsum.scoring.config import StatusConfig
 from digitsum.scoring.review import read_manifest, sample_of
 from digitsum.scoring.status import status
 
-_BARS = " ▁▂▃▄▅▆▇█"
 _MOST_FILES_COUNTED = 1000
 _MOST_CHUNKS_TRIED = 20
-_GREATEST_SUM = 10_000
 
 
 @dataclass(frozen=True)
@@ -85,16 +79,6 @@ class Inspected:
         if any(self.sums):
             lines.append(f"  {'sums':{width}}  {histogram(self.sums)}")
         return lines
-
-
-def histogram(counts: Sequence[int]) -> str:
-    """Return counts as a line of bars, between the first number that occurs and the last."""
-    some = np.flatnonzero(counts)
-    first, last = int(some[0]), int(some[-1])
-    most = max(counts)
-    tallest = len(_BARS) - 1
-    levels = [max(bool(n), round(tallest * n / most)) for n in counts[first : last + 1]]
-    return f"{first} {''.join(_BARS[level] for level in levels)} {last}"
 
 
 def inspect(uri: str, read: ReadOptions) -> Inspected:
@@ -167,7 +151,7 @@ def _archive(place: Location, read: ReadOptions) -> Inspected:
     some = archive.shards[:_MOST_FILES_COUNTED]
     if is_labelled and len(archive.shards) > len(some):
         facts.append(("sums are of", f"the first {len(some):,} shards"))
-    sums = _Sums()
+    sums = SumCounts()
     for shard in some if is_labelled else ():
         try:
             sums.count(archive.root.join(shard.file.path), read.label_column)
@@ -177,41 +161,6 @@ def _archive(place: Location, read: ReadOptions) -> Inspected:
     if 2 * sum(count_bright(pixels[None]) for pixels, _ in images) > len(images):
         facts.append(("ink", "dark on bright, as it seems; models read bright ink on dark"))
     return Inspected(place.uri, "archive", tuple(facts), sums.counts, images)
-
-
-class _Sums:
-    """Images by their sum, counted file by file."""
-
-    def __init__(self) -> None:
-        self.counts: tuple[int, ...] = ()
-        self.num_rows = self.num_null = 0
-
-    def count(self, location: Location, column: str) -> None:
-        """Count a column of a file; raises InputError where it holds no sums."""
-        with open_parquet(location) as parquet:
-            if column not in parquet.schema_arrow.names:
-                raise InputError(f"{location.uri}: has no column {column!r}; name the sums.")
-            kind = parquet.schema_arrow.field(column).type
-            if not pa.types.is_integer(kind):
-                raise InputError(
-                    f"{location.uri}: column {column!r} is of type {kind}, but sums are integers; "
-                    "correct --label-column."
-                )
-            for batch in parquet.iter_batches(columns=[column]):
-                self._add(batch.column(0), location, column)
-
-    def _add(self, values: pa.Array, location: Location, column: str) -> None:
-        known = values.drop_null().cast(pa.int64()).to_numpy()
-        if len(known) and not 0 <= known.min() <= known.max() <= _GREATEST_SUM:
-            raise InputError(
-                f"{location.uri}: column {column!r} holds {known.min()} to {known.max()}, which "
-                "are no sums of digits; correct --label-column."
-            )
-        self.num_rows += len(values)
-        self.num_null += values.null_count
-        found = np.bincount(known).tolist()
-        added = zip_longest(self.counts, found, fillvalue=0)
-        self.counts = tuple(one + other for one, other in added)
 
 
 def _first_images(
@@ -300,7 +249,7 @@ def _scores(place: Location) -> Inspected:
     sums: tuple[int, ...] = ()
     for name in models:
         files = list_parquet(place, name)
-        counted = _Sums()
+        counted = SumCounts()
         for file in files[:_MOST_FILES_COUNTED]:
             counted.count(place.join(file.path), "predicted_sum")
         said = f"{counted.num_rows:,} images, {counted.num_null:,} of them rejected"

@@ -19,7 +19,7 @@ import ray
 from ray.data import ActorPoolStrategy
 from ray.util.annotations import RayDeprecationWarning
 
-from digitsum.archive.shards import Chunk
+from digitsum.archive.chunks import Chunk
 from digitsum.cluster import node_resources, num_cluster
 from digitsum.errors import InputError
 from digitsum.scoring.config import ActorOptions

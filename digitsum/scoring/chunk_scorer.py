@@ -10,11 +10,11 @@ from typing import Any
 
 import pyarrow as pa
 
+from digitsum.archive.chunks import Chunk, check_unchanged
 from digitsum.archive.location import locate
 from digitsum.archive.reading import read_chunk
 from digitsum.archive.schema import ReadOptions
 from digitsum.archive.scores import SCORES_SCHEMA, part_source, told_digest
-from digitsum.archive.shards import Chunk, check_unchanged
 from digitsum.errors import InputError
 from digitsum.faults import fault_point
 from digitsum.model.bundle import Bundle

@@ -11,11 +11,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from digitsum.archive.chunks import Chunk
 from digitsum.archive.images import Uint8Array
 from digitsum.archive.location import Location, locate
 from digitsum.archive.reading import read_chunk, read_labels
 from digitsum.archive.scores import MODEL_KEY, SCORES_SCHEMA, Part
-from digitsum.archive.shards import DAMAGED, Chunk, archive_root
+from digitsum.archive.shards import DAMAGED, archive_root
 from digitsum.archive.tables import read_table
 from digitsum.errors import InputError, one_line
 from digitsum.scoring.commit import committed_parts

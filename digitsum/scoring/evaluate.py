@@ -6,10 +6,10 @@ import pickle
 from collections.abc import Mapping
 from typing import Any
 
+from digitsum.archive.chunks import Chunk, plan_chunks
 from digitsum.archive.location import locate
 from digitsum.archive.reading import check_labels, read_chunk
 from digitsum.archive.schema import ReadOptions, max_sum
-from digitsum.archive.shards import Chunk, plan_chunks
 from digitsum.errors import InputError
 from digitsum.model.bundle import Bundle, load_bundle, packaged_bundle
 from digitsum.prefetch import prefetched

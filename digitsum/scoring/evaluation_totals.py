@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from digitsum.archive.chunks import Chunk
 from digitsum.archive.reading import Rows
-from digitsum.archive.shards import Chunk
 from digitsum.model.predictions import Predictions
 from digitsum.scoring.certainty import Certainty
 from digitsum.scoring.examples import Example, hits, merge_examples, worst_misses

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from digitsum.archive.shards import Chunk
+from digitsum.archive.chunks import Chunk
 from digitsum.errors import TooManyRejectedError
 from digitsum.model.distributions import Distributions
 from digitsum.scoring.plan import ScorePlan

@@ -7,10 +7,11 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
+from digitsum.archive.chunks import Chunk, plan_chunks
 from digitsum.archive.listing import is_hidden
 from digitsum.archive.location import Location
 from digitsum.archive.scores import Part, PartSource, part_directory, part_path, part_source
-from digitsum.archive.shards import Archive, Chunk, Shard, plan_chunks
+from digitsum.archive.shards import Archive, Shard
 from digitsum.errors import InputError
 from digitsum.model.sum_network import SumNetwork
 

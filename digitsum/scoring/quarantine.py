@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from digitsum.archive.chunks import Chunk
 from digitsum.archive.location import Location
 from digitsum.archive.publish import publish_bytes
-from digitsum.archive.shards import Chunk
 from digitsum.retries import retried
 from digitsum.scoring.plan import RejectedShard
 

@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from digitsum.archive.chunks import Chunk
 from digitsum.archive.location import Location, locate
 from digitsum.archive.publish import publish_bytes
 from digitsum.archive.scores import part_directory, part_path, part_source
-from digitsum.archive.shards import SHARD_SUFFIX, Chunk, ListedFile, is_listed_so
+from digitsum.archive.shards import SHARD_SUFFIX, ListedFile, is_listed_so
 from digitsum.errors import DriftError, InputError, TooManyRejectedError
 from digitsum.faults import fault_point
 from digitsum.model.distributions import Distributions

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from digitsum.archive.chunks import Chunk, plan_chunks
 from digitsum.archive.location import Location
 from digitsum.archive.schema import DEFAULT_SHAPE, ImageShape, ReadOptions
-from digitsum.archive.shards import Chunk, ListedFile, plan_chunks, read_shard
+from digitsum.archive.shards import ListedFile, read_shard
 from digitsum.errors import InputError
 
 

@@ -10,13 +10,7 @@ from collections.abc import Mapping
 
 from digitsum.archive.location import Location, locate
 from digitsum.archive.schema import ReadOptions
-from digitsum.archive.shards import (
-    Archive,
-    ListedFile,
-    Shard,
-    list_shards,
-    read_shards,
-)
+from digitsum.archive.shards import Archive, ListedFile, Shard, list_shards, read_shards
 from digitsum.errors import InputError
 from digitsum.model.bundle import Bundle
 from digitsum.retries import retried

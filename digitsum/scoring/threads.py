@@ -17,7 +17,7 @@ from typing import Any
 
 import joblib
 
-from digitsum.archive.shards import Chunk
+from digitsum.archive.chunks import Chunk
 from digitsum.errors import DigitsumError, InputError
 from digitsum.printable import printable, printable_lines
 from digitsum.scoring.config import ActorOptions

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from digitsum.archive.chunks import Chunk
 from digitsum.archive.location import Location, locate
 from digitsum.archive.reading import Rows, read_chunk
 from digitsum.archive.scores import SCORES_SCHEMA, part_path, part_source, told_digest
-from digitsum.archive.shards import Chunk
 from digitsum.archive.tables import read_table
 from digitsum.errors import InputError
 from digitsum.model.bundle import load_bundle, packaged_bundle

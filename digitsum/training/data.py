@@ -16,10 +16,11 @@ from typing import Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from digitsum.archive.chunks import Chunk, check_unchanged, plan_chunks
 from digitsum.archive.images import Uint8Array
 from digitsum.archive.location import locate
 from digitsum.archive.reading import Rows, read_chunk
-from digitsum.archive.shards import Archive, Chunk, check_unchanged, plan_chunks
+from digitsum.archive.shards import Archive
 from digitsum.errors import InputError
 from digitsum.prefetch import mapped_ahead
 from digitsum.printable import printable

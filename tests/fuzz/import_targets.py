@@ -10,13 +10,14 @@ import pyarrow as pa
 from rejection import refused_in_a_line
 from seeds import idx, png
 
+from digitsum.archive.chunks import plan_chunks
 from digitsum.archive.glyphs import Glyphs, load_glyphs
 from digitsum.archive.images import decode_encoded, decode_images
 from digitsum.archive.import_images import ImportImagesConfig, import_images
 from digitsum.archive.import_npy import ImportNpyConfig, import_npy
 from digitsum.archive.reading import read_chunk
 from digitsum.archive.schema import ImageShape, ReadOptions
-from digitsum.archive.shards import open_archive, plan_chunks
+from digitsum.archive.shards import open_archive
 from digitsum.archive.writing import WrittenArchive
 
 DIGITS = 4

@@ -11,11 +11,12 @@ from rejection import refused_in_a_line
 from run_seeds import part, run_manifest, scored_from
 from seeds import SHARD
 
+from digitsum.archive.chunks import Chunk, plan_chunks
 from digitsum.archive.location import Location, locate
 from digitsum.archive.reading import Rows, check_labels, read_chunk
 from digitsum.archive.schema import ImageShape, ReadOptions
 from digitsum.archive.scores import part_path, part_source, read_part
-from digitsum.archive.shards import Archive, Chunk, ListedFile, plan_chunks, read_shard
+from digitsum.archive.shards import Archive, ListedFile, read_shard
 from digitsum.model.predictions import Predictions
 from digitsum.report.inspection import inspect
 from digitsum.scoring.commit import commit_part, committed_parts, scored_rows

@@ -16,8 +16,9 @@ import ray
 import torch
 from PIL import Image
 
+from digitsum.archive.chunks import Chunk, plan_chunks
 from digitsum.archive.schema import ReadOptions
-from digitsum.archive.shards import Chunk, open_archive, plan_chunks
+from digitsum.archive.shards import open_archive
 from digitsum.cli import main
 from digitsum.model.baseline import BaselineConfig, BaselineNetwork
 from digitsum.model.bundle import load_bundle

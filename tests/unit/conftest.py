@@ -9,12 +9,13 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import settings
 
+from digitsum.archive.chunks import plan_chunks
 from digitsum.archive.glyphs import Glyphs, load_glyphs
 from digitsum.archive.location import locate
 from digitsum.archive.reading import read_chunk
 from digitsum.archive.schema import ImageShape, ReadOptions
 from digitsum.archive.scores import Part, part_source, told_digest
-from digitsum.archive.shards import open_archive, plan_chunks
+from digitsum.archive.shards import open_archive
 from digitsum.archive.writing import LabelledImages
 from digitsum.model.bundle import Bundle
 from digitsum.model.torch_predictor import TorchPredictor

@@ -17,10 +17,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from digitsum.archive.chunks import plan_chunks
 from digitsum.archive.images import decode_images
 from digitsum.archive.reading import MAX_ID_BYTES, read_chunk
 from digitsum.archive.schema import DEFAULT_SHAPE, ReadOptions
-from digitsum.archive.shards import MAX_ROW_GROUP_ROWS, open_archive, plan_chunks
+from digitsum.archive.shards import MAX_ROW_GROUP_ROWS, open_archive
 from digitsum.cli import main
 from digitsum.errors import InputError
 
@@ -65,7 +66,8 @@ def read_apart(path: Path, max_read_mb: int = 256) -> tuple[str, int]:
 import resource, sys
 from digitsum.archive.reading import read_chunk
 from digitsum.archive.schema import ReadOptions
-from digitsum.archive.shards import open_archive, plan_chunks
+from digitsum.archive.chunks import plan_chunks
+from digitsum.archive.shards import open_archive
 from digitsum.errors import InputError
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 before, options, rows, errors = peak(), ReadOptions(max_read_mb=int(sys.argv[2])), 0, 0

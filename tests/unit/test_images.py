@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from digitsum.archive.chunks import plan_chunks
 from digitsum.archive.images import decode_encoded, decode_images, image_shape
 from digitsum.archive.reading import read_chunk
 from digitsum.archive.schema import DEFAULT_SHAPE, ImageShape, ReadOptions
-from digitsum.archive.shards import open_archive, plan_chunks
+from digitsum.archive.shards import open_archive
 from digitsum.errors import InputError
 
 SHAPE = ImageShape(3, 5)

@@ -11,7 +11,8 @@ from digitsum.archive.synth import SynthConfig, synth
 from digitsum.cli import main
 from digitsum.errors import InputError
 from digitsum.model.bundle import packaged_bundle
-from digitsum.report.inspection import histogram, inspect
+from digitsum.report.inspection import inspect
+from digitsum.report.sum_counts import histogram
 
 
 @pytest.fixture(scope="module")

@@ -4,10 +4,11 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from digitsum.archive.chunks import Chunk
 from digitsum.archive.location import locate
 from digitsum.archive.schema import ImageShape
 from digitsum.archive.scores import Part, part_path, part_source
-from digitsum.archive.shards import Archive, Chunk, ListedFile, Shard
+from digitsum.archive.shards import Archive, ListedFile, Shard
 from digitsum.errors import TooManyRejectedError
 from digitsum.model.distributions import Distributions
 from digitsum.scoring.outcome import Outcome, ScoredChunk, rejected_of

@@ -5,10 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from digitsum.archive.chunks import Chunk, plan_chunks
 from digitsum.archive.location import locate
 from digitsum.archive.schema import ImageShape
 from digitsum.archive.scores import Part, part_path, part_source
-from digitsum.archive.shards import Archive, Chunk, ListedFile, Shard, plan_chunks
+from digitsum.archive.shards import Archive, ListedFile, Shard
 from digitsum.errors import InputError
 from digitsum.model.baseline import BaselineConfig, BaselineNetwork
 from digitsum.model.counter import CounterNetwork

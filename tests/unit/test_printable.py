@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from digitsum.archive.chunks import Chunk
 from digitsum.archive.location import locate
 from digitsum.archive.reading import Rows
-from digitsum.archive.shards import Chunk
 from digitsum.archive.synth import SynthConfig, synth
 from digitsum.cli import main
 from digitsum.model.bundle import packaged_bundle

@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from digitsum.archive.chunks import Chunk, plan_chunks
 from digitsum.archive.location import Location, locate
 from digitsum.archive.schema import ImageShape
 from digitsum.archive.scores import SCORES_SCHEMA
-from digitsum.archive.shards import Chunk, ListedFile, Shard, plan_chunks
+from digitsum.archive.shards import ListedFile, Shard
 from digitsum.scoring.plan import RejectedShard
 from digitsum.scoring.quarantine import (
     DIRECTORY,

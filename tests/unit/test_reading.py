@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from digitsum.archive.chunks import plan_chunks
 from digitsum.archive.reading import BATCH_ROWS, Rows, check_labels, read_chunk
 from digitsum.archive.schema import ImageShape, ReadOptions
-from digitsum.archive.shards import Archive, open_archive, plan_chunks
+from digitsum.archive.shards import Archive, open_archive
 from digitsum.archive.writing import write_archive
 from digitsum.errors import InputError, StorageError
 

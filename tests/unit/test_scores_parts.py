@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from digitsum.archive.chunks import plan_chunks
 from digitsum.archive.location import locate
 from digitsum.archive.schema import ImageShape
 from digitsum.archive.scores import (
@@ -23,7 +24,7 @@ from digitsum.archive.scores import (
     told_digest,
     write_part,
 )
-from digitsum.archive.shards import ListedFile, Shard, plan_chunks
+from digitsum.archive.shards import ListedFile, Shard
 from digitsum.errors import InputError
 
 DIGEST = "0123456789abcdef" * 4

@@ -7,17 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from digitsum.archive.chunks import Chunk, check_unchanged, plan_chunks
 from digitsum.archive.location import locate
 from digitsum.archive.schema import ImageShape, ReadOptions
-from digitsum.archive.shards import (
-    Chunk,
-    ListedFile,
-    Shard,
-    check_unchanged,
-    list_shards,
-    open_archive,
-    plan_chunks,
-)
+from digitsum.archive.shards import ListedFile, Shard, list_shards, open_archive
 from digitsum.errors import InputError
 
 SHAPE = ImageShape(2, 3)

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import pytest
 
-from digitsum.archive.shards import Chunk
+from digitsum.archive.chunks import Chunk
 from digitsum.errors import InputError
 from digitsum.scoring import engine
 from digitsum.scoring.config import ActorOptions

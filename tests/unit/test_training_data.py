@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from digitsum.archive.chunks import Chunk
 from digitsum.archive.reading import read_chunk
 from digitsum.archive.schema import ImageShape
-from digitsum.archive.shards import Chunk, open_archive
+from digitsum.archive.shards import open_archive
 from digitsum.errors import InputError, StorageError
 from digitsum.training.config import TrainConfig
 from digitsum.training.data import (

@@ -3,9 +3,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from digitsum.archive.chunks import plan_chunks
 from digitsum.archive.reading import Rows, check_labels, read_chunk
 from digitsum.archive.schema import ImageShape, ReadOptions
-from digitsum.archive.shards import open_archive, plan_chunks
+from digitsum.archive.shards import open_archive
 from digitsum.archive.synth import BLOCK_IMAGES, SynthConfig, synth
 from digitsum.archive.writing import LabelledImages, write_archive
 from digitsum.errors import InputError
