@@ -27,6 +27,8 @@ MIN_ROWS = 1
 # the memory for them grows: measured 14 bytes.
 _BYTES_A_LIST_VALUE = 16
 _COPIES = 2
+_BATCHES_HELD = 2
+"""One is scored while the next one is read."""
 _HEADER_THREADS = 16
 
 Int64Array = npt.NDArray[np.int64]
@@ -69,11 +71,13 @@ def plan_read(
         ]
     as_dictionary = tuple(leaf.path for leaf in leaves if leaf.keep_dictionary(batch_rows, limit))
     rows = batch_rows
+    share = limit // _BATCHES_HELD
     while (
-        taken := rows * bytes_a_row + sum(leaf.bytes_of(rows, limit) for leaf in leaves)
-    ) > limit:
+        taken := rows * bytes_a_row + sum(leaf.bytes_of(rows, share) for leaf in leaves)
+    ) > share:
         if rows == MIN_ROWS:
-            worst = max(leaves, key=lambda leaf: leaf.bytes_of(rows, limit))
+            worst = max(leaves, key=lambda leaf: leaf.bytes_of(rows, share))
+            taken *= _BATCHES_HELD
             raise InputError(
                 f"column {worst.path!r} may take {taken // 2**20:,} MB of memory at a single row, "
                 f"more than the {limit // 2**20:,} MB of --max-read-mb; write smaller pages "

@@ -62,14 +62,16 @@ def rejected(tmp_path: Path) -> dict[str, str]:
 
 def read_apart(path: Path, max_read_mb: int = 256) -> tuple[str, int]:
     """Read a shard in a process of its own; return what came of it and the MiB that it took."""
-    code = """
-import resource, sys
+    code = r"""
+import re, sys
+from pathlib import Path
 from digitsum.archive.reading import read_chunk
 from digitsum.archive.schema import ReadOptions
 from digitsum.archive.chunks import plan_chunks
 from digitsum.archive.shards import open_archive
 from digitsum.errors import InputError
-peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+# Not getrusage's maximum, which begins with that of the process that this one was forked from.
+peak = lambda: int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1])
 before, options, rows, errors = peak(), ReadOptions(max_read_mb=int(sys.argv[2])), 0, 0
 try:
     archive = open_archive(sys.argv[1], options)
@@ -207,7 +209,7 @@ def test_many_row_groups_of_one_great_value_are_not_held_together(tmp_path):
     shard = write(tmp_path / "a.parquet", great, use_dictionary=False, row_group_size=1)
     said, peak = read_apart(shard)
     assert said == "40 40"
-    assert peak < 300
+    assert peak < 400  # and all of them are 800
 
 
 def test_a_footer_that_lies_of_sizes_changes_nothing(tmp_path):

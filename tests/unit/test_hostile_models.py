@@ -72,12 +72,14 @@ def refusal(bundle: Path) -> str:
 
 def loaded_apart(bundle: Path) -> tuple[str, int]:
     """Load a bundle in a process of its own; return what it said and the MiB that loading took."""
-    code = """
-import resource, sys
+    code = r"""
+import re, sys
+from pathlib import Path
 from digitsum.errors import InputError
 from digitsum.model.bundle import load_bundle, packaged_bundle
 load_bundle(packaged_bundle())  # what torch takes is not the attack's
-peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+# Not getrusage's maximum, which begins with that of the process that this one was forked from.
+peak = lambda: int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1])
 before = peak()
 try:
     load_bundle(sys.argv[1])
