@@ -69,7 +69,9 @@ class BatchPredictor(ABC):
 
     @torch.inference_mode()
     def _predict(self, pixels: Uint8Array) -> Predictions:
-        return _predictions(self._posterior(pixels))
+        posterior = self._posterior(pixels)
+        _check_finite(posterior.sum_log_probs)
+        return _predictions(posterior)
 
     @abstractmethod
     def _posterior(self, pixels: Uint8Array) -> Posterior:
@@ -120,6 +122,16 @@ def check_backend(backend: Backend, device: str) -> None:
         raise InputError(
             "--backend openvino: runs on x86 CPUs that have it (pip install openvino), and not on "
             "GPUs; leave the option out."
+        )
+
+
+def _check_finite(values: torch.Tensor) -> None:
+    """Raise InputError where what a network says holds what is no number."""
+    # The sum is one pass; where it overflows, each value tells.
+    if not bool(torch.isfinite(values.sum())) and bool(torch.isnan(values).any()):
+        raise InputError(
+            "the model predicts what is no probability: its weights, or --pixel-scale when it was "
+            "trained, are too great; give another bundle."
         )
 
 

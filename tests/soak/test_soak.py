@@ -167,7 +167,8 @@ class Soak:
         return num_killed, orphans
 
     def _check_rows(self, this: Round) -> None:
-        command = f"verify --archive {self._archive.path} --scores {self._scores} --sample 200"
+        command = f"verify --archive {self._archive.path} --scores {self._scores}"
+        command += " --sample 200 --json"
         answer = self._living[Way.LIVING_THREADS].ask(command.split())
         [line] = [line for line in answer["said"].splitlines() if line.startswith("{")]
         found = json.loads(line)

@@ -479,19 +479,21 @@ def test_the_status_of_scores_is_their_current_directory_and_their_runs(run, don
 
 
 def test_scores_of_the_archive_are_verified_and_others_are_not(run, done, tmp_path):
-    code, out, err = run(WORK["verify"])
+    code, said, err = run(WORK["verify"])
     assert (code, err) == (0, "")
-    figures, said = out.splitlines()
+    assert (
+        "19 images in 1 chunks are scored once each, in order, 0 of them rejected; 19 were scored "
+        "again" in said
+    )
+    code, figures, err = run(WORK["verify"] + " --json")
     counts = {"chunks": 1, "images": 19, "rejected": 0, "recomputed": 19, "faults": []}
     assert json.loads(figures) == counts
-    assert "19 images in 1 chunks are scored once each, in order; 19 were scored again" in said
     assert json.loads(run(WORK["verify"] + " --sample 3 --json")[1])["recomputed"] == 3
 
     (part,) = done.glob("model=*/*/rows-*")
     part.write_bytes(b"")
-    code, out, err = run(WORK["verify"])
+    code, fault, err = run(WORK["verify"])
     assert code == 2
-    fault, figures = out.splitlines()
     assert "no current scores: the part is broken" in fault
-    assert json.loads(figures)["faults"] == [fault]
+    assert json.loads(run(WORK["verify"] + " --json")[1])["faults"] == [fault.rstrip("\n")]
     assert re.fullmatch(r"digitsum: [^\n]+: the scores are not those of [^\n]+\n", err)

@@ -76,7 +76,7 @@ def scored(tmp_path_factory) -> Path:
     rejected = ["--max-rejected", "90%"]
     assert main(["score", *use, "--scores", str(out / "scores"), *rejected]) == 0
     (archive / f"{SCRIPT}.parquet").unlink()
-    assert main(["evaluate", *use, "--report", str(out / "evaluation")]) == 0
+    assert main(["evaluate", *use, *rejected, "--report", str(out / "evaluation")]) == 0
     # Told a wrong number of digits, it says other sums, and they lie beside the first.
     assert main(["score", *use, "--scores", str(out / "scores"), "--digits", "3", *rejected]) == 0
     models = ["--models", *sorted(path.name for path in out.glob("scores/model=*"))]

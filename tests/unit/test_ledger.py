@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from digitsum.archive import shards as module
 from digitsum.archive.location import locate
 from digitsum.archive.schema import ImageShape, ReadOptions
 from digitsum.archive.scores import Part, PartSource
@@ -21,7 +22,7 @@ from digitsum.model.baseline import PIXEL_SCALE, BaselineConfig, BaselineNetwork
 from digitsum.model.bundle import Bundle
 from digitsum.model.counter import CounterNetwork
 from digitsum.model.counter_config import CounterConfig
-from digitsum.scoring import commit, survey
+from digitsum.scoring import commit
 from digitsum.scoring.commit import committed_parts
 from digitsum.scoring.ledger import (
     Ledger,
@@ -308,7 +309,7 @@ def test_on_a_night_on_which_nothing_changed_no_footer_is_read(nights, monkeypat
     def fail(*_):
         raise AssertionError("a footer is read")
 
-    monkeypatch.setattr(survey, "read_shard", fail)
+    monkeypatch.setattr(module, "read_shard", fail)
     monkeypatch.setattr(commit, "read_part", fail)
     assert nights.plan(read_ledger(nights.files)) == plan
     with pytest.raises(AssertionError, match="a footer is read"):
@@ -320,9 +321,9 @@ def test_of_a_shard_that_changed_the_footer_is_read_and_of_the_others_none(
 ):
     replace_by_one_of_the_same_size(nights, write_parquet)
     read = []
-    read_shard = survey.read_shard
+    read_shard = module.read_shard
     monkeypatch.setattr(
-        survey,
+        module,
         "read_shard",
         lambda root, file, *rest: (read.append(file.path), read_shard(root, file, *rest))[1],
     )

@@ -13,6 +13,7 @@ from digitsum.archive.import_images import ImportImagesConfig
 from digitsum.archive.import_npy import ImportNpyConfig
 from digitsum.archive.synth import SynthConfig
 from digitsum.cli import _COMMANDS, parse
+from digitsum.completion import CompletionConfig
 from digitsum.errors import InputError
 from digitsum.model.import_model import ImportModelConfig
 from digitsum.report.config import InspectConfig, ReportConfig
@@ -38,6 +39,7 @@ REQUIRED = {
     VerifyConfig: "verify --archive A --scores S",
     CompareConfig: "compare --archive A --scores S",
     ReportConfig: "report R",
+    CompletionConfig: "completion bash",
 }
 NUMBERS = st.one_of(
     st.integers(-3, 5),

@@ -60,6 +60,8 @@ def test_a_manifest_says_what_was_asked_and_what_came_of_it(manifest):
             "label_column": "digit_sum",
             "height": None,
             "width": None,
+            "max_read_mb": 1024,
+            "follow_links": False,
         },
     }
 
