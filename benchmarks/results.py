@@ -37,7 +37,6 @@ ROWS = (
     ("full", "counter", "--workers 2"),
     ("large", "counter", "--workers 2"),
 )
-LAST_EPOCHS = 6
 _SPEED_IMAGES = 1024
 _SPEED_ROUNDS = 5
 
@@ -84,9 +83,7 @@ def _counted(num_digits: int) -> str:
 
 def _row(preset: str, network: str, options: str) -> Row:
     name = f"{preset}-{network}"
-    if not (OUT / name / "config.json").exists() and preset == "full":
-        _two_trainings(name, options)
-    elif not (OUT / name / "config.json").exists():
+    if not (OUT / name / "config.json").exists():
         # Named, so that a training that was interrupted goes on.
         _run(
             f"train --model {network} --preset {preset} --bundle {OUT}/{name} --name {name} "
@@ -100,21 +97,6 @@ def _row(preset: str, network: str, options: str) -> Row:
         _mflop(bundle),
         _images_per_s(bundle),
         _evaluate(name, "test"),
-    )
-
-
-def _two_trainings(name: str, options: str) -> None:
-    """Train the packaged model: on the training glyphs, then a little on those that validate too.
-
-    The first shows by the validation glyphs that the recipe is good, and fits the temperature; the
-    second leaves nothing to be chosen, and so needs no glyphs that are new to it.
-    """
-    first = OUT / f"{name}-first"
-    if not (first / "config.json").exists():
-        _run(f"train --preset full --bundle {first} --name {name}-first {options}")
-    _run(
-        f"train --preset full --start-from {first} --train-on-validation --epochs {LAST_EPOCHS} "
-        f"--seed 1 --bundle {OUT}/{name} --name {name} {options}"
     )
 
 

@@ -20,7 +20,7 @@ from digitsum.archive.canvas import CanvasOptions
 from digitsum.archive.images import MAX_SIDE, Uint8Array, decode_encoded
 from digitsum.archive.location import locate
 from digitsum.archive.publish import publish_bytes
-from digitsum.archive.schema import DIGIT_SUM, IMAGE_ID, MAX_NUM_DIGITS, ImageShape, max_sum
+from digitsum.archive.schema import DIGIT_SUM, IMAGE_ID, MAX_LABEL_DIGITS, ImageShape, max_sum
 from digitsum.archive.writing import (
     REJECTED_FILE,
     SHARD_IMAGES,
@@ -63,8 +63,8 @@ class ImportImagesConfig:
         parse_fraction("--max-rejected", self.max_rejected)
         if self.digits < 1 or self.shard_images < 1:
             raise InputError("--digits and --shard-images are at least 1.")
-        if self.digits > MAX_NUM_DIGITS:
-            raise InputError(f"--digits {self.digits}: give at most {MAX_NUM_DIGITS}.")
+        if self.digits > MAX_LABEL_DIGITS:
+            raise InputError(f"--digits {self.digits}: give at most {MAX_LABEL_DIGITS}.")
 
 
 def import_images(config: ImportImagesConfig) -> WrittenArchive:

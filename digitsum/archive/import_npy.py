@@ -15,7 +15,7 @@ from tyro.conf import Positional
 
 from digitsum.archive.canvas import CanvasOptions
 from digitsum.archive.images import Uint8Array
-from digitsum.archive.schema import MAX_NUM_DIGITS, ImageShape, max_sum
+from digitsum.archive.schema import MAX_LABEL_DIGITS, ImageShape, max_sum
 from digitsum.archive.writing import (
     ROW_GROUP_IMAGES,
     SHARD_IMAGES,
@@ -55,8 +55,8 @@ class ImportNpyConfig:
             )
         if self.digits < 1 or self.shard_images < 1:
             raise InputError("--digits and --shard-images are at least 1.")
-        if self.digits > MAX_NUM_DIGITS:
-            raise InputError(f"--digits {self.digits}: give at most {MAX_NUM_DIGITS}.")
+        if self.digits > MAX_LABEL_DIGITS:
+            raise InputError(f"--digits {self.digits}: give at most {MAX_LABEL_DIGITS}.")
 
 
 def import_npy(config: ImportNpyConfig) -> WrittenArchive:

@@ -19,7 +19,7 @@ WIDTH_KEY = b"digitsum.width"
 FORMAT_VERSION = "1"
 
 MAX_DIGIT = 9
-MAX_NUM_DIGITS = (2**15 - 1) // MAX_DIGIT
+MAX_LABEL_DIGITS = (2**15 - 1) // MAX_DIGIT
 """Digits in an image, so that the sum is an int16."""
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from digitsum.archive.images import MAX_SIDE
 from digitsum.archive.schema import ImageShape, max_sum
 from digitsum.errors import InputError
 from digitsum.model.sum_network import SumNetwork
@@ -17,7 +18,6 @@ from digitsum.model.sum_network import SumNetwork
 # The bytes as they are: the accuracy that the paper reports is reached so, and with pixels of 0..1
 # only half of it, at the paper's step size and number of epochs.
 PIXEL_SCALE = 1.0
-MAX_SIDE = 4096
 MAX_NUM_DIGITS = 64
 _POOLED = 8  # three 2x2 max pools
 

@@ -12,9 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from digitsum.archive.images import MAX_SIDE
 from digitsum.archive.schema import ImageShape, max_sum
 from digitsum.errors import InputError
-from digitsum.model.baseline import MAX_NUM_DIGITS, MAX_SIDE
+from digitsum.model.baseline import MAX_NUM_DIGITS
 from digitsum.model.counter_config import CounterConfig
 from digitsum.model.reading import NOTHING, most_probable_digits
 from digitsum.model.sum_distribution import (

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from digitsum.archive.images import MAX_SIDE
 from digitsum.archive.schema import ImageShape
 from digitsum.errors import InputError
-from digitsum.model.baseline import MAX_NUM_DIGITS, MAX_SIDE
+from digitsum.model.baseline import MAX_NUM_DIGITS
 
 MAX_CHANNELS = 1024
 MAX_MIXERS = 16
