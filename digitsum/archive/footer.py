@@ -31,7 +31,7 @@ _KEPT_OF_COLUMN: Kept = {
     _STATISTICS: {_NULL_COUNT: {}, _MAX_VALUE: {}, _MIN_VALUE: {}},
 }
 _KEPT: Kept = {_ROW_GROUPS: {_COLUMNS: {_META_DATA: _KEPT_OF_COLUMN}, _NUM_ROWS: {}}}
-_CODECS = ("UNCOMPRESSED", "SNAPPY", "GZIP", "LZO", "BROTLI", "LZ4", "ZSTD", "LZ4_RAW")
+_CODECS = ("UNCOMPRESSED", "SNAPPY", "GZIP", "LZO", "BROTLI", "LZ4", "ZSTD", "LZ4")
 
 
 @dataclass(frozen=True, slots=True)

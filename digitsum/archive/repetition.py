@@ -22,7 +22,9 @@ def rows_begun(file: Any, page: PageHeader, codec: str) -> int:
         return page.num_rows
     data = file.read_at(page.compressed_bytes, page.offset)
     if codec != "UNCOMPRESSED":
-        data = pa.decompress(data, page.uncompressed_bytes, codec.lower(), asbytes=True)
+        # What is written by that name is raw blocks; pyarrow's own "lz4" is a format of files.
+        name = "lz4_raw" if codec == "LZ4" else codec.lower()
+        data = pa.decompress(data, page.uncompressed_bytes, name, asbytes=True)
     end = _LENGTH_BYTES + int.from_bytes(data[:_LENGTH_BYTES], "little")
     return _zeros(memoryview(data)[_LENGTH_BYTES:end], page.num_values)
 
