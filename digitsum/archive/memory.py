@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 
 from digitsum.archive.footer import ColumnChunk, RowGroup
-from digitsum.archive.page_headers import PageHeader, read_page_headers
+from digitsum.archive.page_headers import AHEAD_LOCAL, AHEAD_REMOTE, PageHeader, read_page_headers
 from digitsum.archive.repetition import rows_begun
 from digitsum.errors import InputError
 
@@ -54,17 +54,21 @@ def plan_read(
     batch_rows: int,
     bytes_a_row: int,
     limit: int,
+    *,
+    is_local: bool = True,
 ) -> ReadPlan:
     """Return how to read columns of row groups within `limit` bytes, at most `batch_rows` a time.
 
-    `bytes_a_row` is what is made of each row besides: its pixels. Raises InputError where even a
-    single row would take more, ValueError where the pages' headers cannot be read, and OSError.
+    `bytes_a_row` is what is made of each row besides: its pixels. A file that is not local is
+    asked for few great pieces: some MB come as soon as a header does. Raises InputError where even
+    a single row would take more, ValueError where the pages' headers cannot be read, and OSError.
     """
     chosen = [n for n in range(len(schema)) if _is_of(schema.column(n).path, columns)]
-    # From an object store each header takes a request, one after the other in a column chunk.
+    ahead = AHEAD_LOCAL if is_local else AHEAD_REMOTE
+    # Requests to an object store take long, and those of a column chunk follow one another.
     with ThreadPoolExecutor(_HEADER_THREADS) as threads:
         chunks = [[group.columns[leaf] for group in groups] for leaf in chosen]
-        headers = [threads.map(partial(_headers, file), of_leaf) for of_leaf in chunks]
+        headers = [threads.map(partial(_headers, file, ahead), of_leaf) for of_leaf in chunks]
         leaves = [
             _Leaf.of(schema.column(leaf), of_leaf, list(read), file)
             for leaf, of_leaf, read in zip(chosen, chunks, headers, strict=True)
@@ -187,8 +191,9 @@ class _Leaf:
         return np.cumsum(rows, dtype=np.int64)
 
 
-def _headers(file: Any, chunk: ColumnChunk) -> list[PageHeader]:
-    return list(read_page_headers(file, chunk.first_page, chunk.compressed_bytes, chunk.num_values))
+def _headers(file: Any, ahead: int, chunk: ColumnChunk) -> list[PageHeader]:
+    size, num_values = chunk.compressed_bytes, chunk.num_values
+    return list(read_page_headers(file, chunk.first_page, size, num_values, ahead=ahead))
 
 
 def _is_of(path: str, columns: Sequence[str]) -> bool:

@@ -14,6 +14,9 @@ from typing import Any
 
 from digitsum.archive.compact_thrift import CompactReader, Kept
 
+AHEAD_LOCAL = 1024
+AHEAD_REMOTE = 8 * 2**20
+"""Bytes to read at once: object stores send some MB as soon as a few bytes."""
 _FIRST_READ, _MAX_HEADER = 1024, 16 * 2**20
 _DATA, _DICTIONARY, _DATA_V2 = 0, 2, 3
 # Numbers of fields in parquet.thrift: kind and sizes; values, and rows, of each kind of page.
@@ -35,14 +38,18 @@ class PageHeader:
     """Rows that begin in it, where it says so."""
 
 
-def read_page_headers(file: Any, start: int, size: int, num_values: int) -> Iterator[PageHeader]:
+def read_page_headers(
+    file: Any, start: int, size: int, num_values: int, *, ahead: int = AHEAD_LOCAL
+) -> Iterator[PageHeader]:
     """Yield the headers of a column chunk's pages, those that a reader of `num_values` comes to.
 
-    `file` is pyarrow's. Raises ValueError where there is no header in place, and OSError.
+    `file` is pyarrow's; `ahead` bytes of it are read at once, and the headers in them taken from
+    there. Raises ValueError where there is no header in place, and OSError.
     """
     offset, end = start, start + size
+    held = _ReadAhead(file, end, ahead)
     while offset < end and num_values > 0:
-        header, length = _read_header(file, offset, end)
+        header, length = _read_header(held, offset, end)
         kind, uncompressed, compressed = (_count(header, key) for key in (1, 2, 3))
         offset += length
         of_kind = header.get({_DATA: 5, _DICTIONARY: 7, _DATA_V2: 8}.get(kind, 0))
@@ -54,6 +61,22 @@ def read_page_headers(file: Any, start: int, size: int, num_values: int) -> Iter
         offset += compressed
 
 
+class _ReadAhead:
+    """A file up to `end`, of which what was read last is held."""
+
+    def __init__(self, file: Any, end: int, ahead: int) -> None:
+        self._file, self._end, self._ahead = file, end, ahead
+        self._start, self._held = 0, b""
+
+    def read_at(self, size: int, offset: int) -> bytes:
+        first = offset - self._start
+        if first < 0 or first + size > len(self._held):
+            wanted = min(max(size, self._ahead), self._end - offset)
+            self._start, self._held = offset, self._file.read_at(wanted, offset)
+            first = 0
+        return self._held[first : first + size]
+
+
 def _count(fields: dict[int, Any], key: int) -> int:
     value = fields.get(key)
     if not isinstance(value, int) or value < 0:
@@ -61,7 +84,7 @@ def _count(fields: dict[int, Any], key: int) -> int:
     return value
 
 
-def _read_header(file: Any, offset: int, end: int) -> tuple[dict[int, Any], int]:
+def _read_header(file: _ReadAhead, offset: int, end: int) -> tuple[dict[int, Any], int]:
     wanted = _FIRST_READ
     while True:
         data = file.read_at(min(wanted, end - offset), offset)

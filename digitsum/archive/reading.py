@@ -119,7 +119,16 @@ def _plan_read(
     with location.filesystem.open_input_file(location.path) as file:
         try:
             wanted = [groups[group] for group in chunk.row_groups]
-            return plan_read(parquet.schema, wanted, file, columns, BATCH_ROWS, pixels, limit)
+            return plan_read(
+                parquet.schema,
+                wanted,
+                file,
+                columns,
+                BATCH_ROWS,
+                pixels,
+                limit,
+                is_local=location.is_local,
+            )
         except InputError as error:
             raise InputError(f"{location.uri}: {error}") from error
         except ValueError as error:
