@@ -65,12 +65,18 @@ def _start_on_loopback() -> Path:
     Left to itself, all of Ray but its dashboard listens on every interface, where only its token
     keeps others out. It does so because a cluster may come of it, and listens on 127.0.0.1 alone
     where it believes that none will, as on macOS and Windows; no public option says so.
+
+    Ray's dashboard, which would take ten more processes, is left out: who wants it starts Ray by
+    `ray start --head`, and names it by RAY_ADDRESS.
     """
     may_be_cluster = ray_constants.ENABLE_RAY_CLUSTER
     ray_constants.ENABLE_RAY_CLUSTER = False
     try:
         started = ray.init(
-            address="local", dashboard_host="127.0.0.1", logging_level=logging.WARNING
+            address="local",
+            include_dashboard=False,
+            dashboard_host="127.0.0.1",
+            logging_level=logging.WARNING,
         )
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = may_be_cluster

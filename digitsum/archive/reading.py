@@ -22,7 +22,7 @@ from digitsum.archive.schema import DIGITS, ReadOptions, max_sum, the_column
 from digitsum.archive.shards import DAMAGED, FOOTER_THREADS, Archive, Shard, open_parquet
 from digitsum.errors import InputError, one_line
 
-BATCH_ROWS = 4096
+BATCH_ROWS = 1024
 MAX_ID_BYTES = 1024
 """Of the scores, ids are held until a chunk is done."""
 

@@ -85,6 +85,10 @@ class Composition:
     """uint8 (n, height, width)."""
     digits: Uint8Array
     """uint8 (n, num_digits), left to right."""
+    glyphs: npt.NDArray[np.int64]
+    """int64 (n, num_digits): which glyph each digit is."""
+    left_x: npt.NDArray[np.int64]
+    """int64 (n, num_digits): the left edge of each digit's tile, in pixels."""
 
     @property
     def digit_sums(self) -> npt.NDArray[np.int16]:
@@ -137,7 +141,7 @@ def compose(
         rows = y[:, place, None, None] + tile[:, None]
         columns = x[:, place, None, None] + tile
         pixels[image, rows, columns] += glyphs.pixels[chosen[:, place]]
-    return Composition(pixels, glyphs.digits[chosen])
+    return Composition(pixels, glyphs.digits[chosen], chosen, x)
 
 
 def layout_x(

@@ -1,5 +1,6 @@
 """What others can reach, and learn, of the Ray that a command starts on its own machine."""
 
+import http.client
 import os
 import socket
 import stat
@@ -21,7 +22,7 @@ from digitsum.archive.synth import SynthConfig, synth
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT_S = 400
-# Where the dashboard gives its own metrics, without a token.
+# Where what is left of the dashboard gives its own metrics, without a token.
 METRICS_PORT = int(os.environ.get("DASHBOARD_METRIC_PORT", "44227"))
 # Holds the Ray that digitsum starts until its stdin ends; a worker says what it was given.
 HOLD = """
@@ -167,18 +168,35 @@ def test_a_token_is_asked_for_and_no_other_user_can_read_it(held):
     assert stat.S_IMODE(token.stat().st_mode) == 0o600
 
 
+def test_there_is_no_dashboard(held):
+    ports = {one.port for one in listening(held.process) if "dashboard.py" in one.process}
+    assert ports <= {METRICS_PORT}
+
+
 def test_a_job_without_the_token_is_refused(held):
-    [port] = {one.port for one in listening(held.process) if is_dashboard(one)}
-    for path in ("/api/jobs/", "/api/version", "/api/v0/tasks", "/nodes?view=summary"):
-        with pytest.raises(urllib.error.HTTPError) as refused:
-            urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=30)
-        assert refused.value.code == 401, path
+    """A node's agent takes jobs too, and has other ports, of metrics and of gRPC."""
+    ports = {one.port for one in listening(held.process) if "DashboardAgent" in one.process}
+    answers = {port: answer(port, "/api/job_agent/jobs/") for port in ports}
+    refused = {port for port, (status, _) in answers.items() if status == 401}
+    assert len(refused) == 1
+    for status, said in answers.values():
+        assert status != 200 or said.startswith(b"# HELP")
+    [port] = refused
+    for path in ("/api/job_agent/jobs/", "/api/version", "/logs", "/worker/traceback"):
+        assert answer(port, path)[0] == 401, path
     with pytest.raises(OSError, match="refused"):
         socket.create_connection((own_address(), port), timeout=10)
 
 
-def is_dashboard(one: Listening) -> bool:
-    return "dashboard.py" in one.process and one.port != METRICS_PORT
+def answer(port: int, path: str) -> tuple[int, bytes]:
+    """Return what a port of this machine says to a GET without a token; 0 where it is no HTTP."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=30) as response:
+            return response.status, response.read()
+    except urllib.error.HTTPError as refused:
+        return refused.code, b""
+    except (http.client.HTTPException, OSError):
+        return 0, b""
 
 
 def own_address() -> str:
