@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -52,7 +53,6 @@ class ChunkScorer:
         self._read = read
         self._predictor = actors.predictor(bundle, num_digits)
         self._node = socket.gethostname()
-        self._worker = f"{self._node} {os.getpid()} {id(self)}"
         self._read_s = self._forward_s = 0.0
         self._attempts = 0
         self._predicted = Distributions()
@@ -138,6 +138,6 @@ class ChunkScorer:
             predicted,
             self._predictor.backend,
             time.time(),
-            self._worker,
+            f"{self._node} {os.getpid()} {threading.get_ident()}",
         )
         return said.to_row()

@@ -1,12 +1,14 @@
 """Chunks through threads of this process: for few images, where Ray's start is not worth its time.
 
 The network and the reading of Parquet leave Python's lock alone while they work, so threads share
-out the cores as well as processes do. What they lack is Ray's care: where the process dies, the
-run does, and is to be run again.
+out the cores as well as processes do. One network computes for all, a batch on each core, and there
+is a chunk more in hand than cores: while one is opened or committed, the cores have the others.
+What threads lack is Ray's care: where the process dies, the run does, and is to be run again.
 """
 
 from __future__ import annotations
 
+import copy
 import sys
 import threading
 import traceback
@@ -33,18 +35,17 @@ def map_chunks_in_threads(
 ) -> Iterator[dict[str, Any]]:
     """Yield what workers, made with `arguments`, return for each chunk, as they are finished.
 
-    Each thread has a worker of its own, and cores that no thread has are shared out among them. A
-    DigitsumError ends the run; so does any other exception, or, with `lose_failed`, its chunk has
-    no result.
+    Each thread has a copy of one worker, and all of them its predictor. A DigitsumError ends the
+    run; so does any other exception, or, with `lose_failed`, its chunk has no result.
     """
     # As the process may use, by its affinity and its container's quota.
-    num_threads, cores_each = share_out(joblib.cpu_count(), options, len(chunks))
-    arguments = {**arguments, "actors": replace(options, cpus_per_actor=cores_each)}
+    num_threads, num_cores = share_out(joblib.cpu_count(), options, len(chunks))
+    made = worker(**{**arguments, "actors": replace(options, cpus_per_actor=num_cores)})
     own = threading.local()
 
     def work(chunk: Chunk) -> dict[str, Any] | None:
         if not hasattr(own, "worker"):
-            own.worker = worker(**arguments)
+            own.worker = copy.copy(made)
         try:
             result: dict[str, Any] = own.worker(chunk.to_row())
             return result
@@ -70,18 +71,15 @@ def map_chunks_in_threads(
 
 
 def share_out(num_cores: int, options: ActorOptions, num_chunks: int) -> tuple[int, int]:
-    """Return how many threads there are, and how many cores each computes on.
+    """Return how many threads have a chunk each, and on how many cores all compute together.
 
-    Raises InputError where not even one finds the cores that it shall have.
+    Raises InputError where there are fewer cores than one actor would have.
     """
     if options.cpus_per_actor > num_cores:
         raise InputError(
             f"--cpus-per-actor {options.cpus_per_actor}: this process may use {num_cores} cores; "
             "lower it."
         )
-    room = num_cores // options.cpus_per_actor
-    wanted = options.max_actors if options.max_actors is not None else room
-    num_threads = max(1, min(room, wanted, num_chunks))
     if options.max_actors is not None:
-        return num_threads, options.cpus_per_actor
-    return num_threads, num_cores // num_threads
+        num_cores = min(num_cores, options.max_actors * options.cpus_per_actor)
+    return max(1, min(num_cores // options.cpus_per_actor + 1, num_chunks)), num_cores

@@ -18,14 +18,15 @@ class Worker:
     """Counts the workers and what they did; fails where it is told to."""
 
     made: ClassVar = []
+    used: ClassVar = {}
 
     def __init__(self, actors, fails=None):
         self.cores, self.fails = actors.cpus_per_actor, fails or {}
-        self.thread = threading.get_ident()
+        self.predictor = object()
         Worker.made.append(self)
 
     def __call__(self, row):
-        assert threading.get_ident() == self.thread
+        assert Worker.used.setdefault(threading.get_ident(), self) is self
         time.sleep(0.01)
         if row["first_row"] in self.fails:
             raise self.fails[row["first_row"]]
@@ -34,7 +35,7 @@ class Worker:
 
 @pytest.fixture(autouse=True)
 def fresh():
-    Worker.made = []
+    Worker.made, Worker.used = [], {}
 
 
 def chunks_of(number):
@@ -48,6 +49,7 @@ def four_cores(monkeypatch):
 
 def scored(number, options=None, **more):
     options = options or ActorOptions()
+    Worker.made, Worker.used = [], {}
     lose = more.pop("lose_failed", False)
     found = map_chunks_in_threads(Worker, more, chunks_of(number), options, lose_failed=lose)
     return sorted(result["first_row"] for result in found)
@@ -55,22 +57,26 @@ def scored(number, options=None, **more):
 
 @pytest.mark.usefixtures("four_cores")
 @pytest.mark.parametrize(
-    ("number", "options", "workers", "cores"),
+    ("number", "options", "threads", "cores"),
     [
-        (9, ActorOptions(), 4, 1),
-        (3, ActorOptions(), 3, 1),
-        (2, ActorOptions(), 2, 2),
+        (90, ActorOptions(), 5, 4),
+        (3, ActorOptions(), 3, 4),
         (1, ActorOptions(), 1, 4),
-        (9, ActorOptions(cpus_per_actor=2), 2, 2),
-        (9, ActorOptions(max_actors=1), 1, 1),
-        (1, ActorOptions(max_actors=3), 1, 1),
+        (90, ActorOptions(cpus_per_actor=2), 3, 4),
+        (90, ActorOptions(cpus_per_actor=3), 2, 4),
+        (90, ActorOptions(max_actors=1), 2, 1),
+        (1, ActorOptions(max_actors=3), 1, 3),
+        (90, ActorOptions(max_actors=9), 5, 4),
     ],
 )
-def test_every_chunk_is_scored_once_on_all_cores(number, options, workers, cores):
+def test_every_chunk_is_scored_once_on_all_cores(number, options, threads, cores):
     assert scored(number, options) == list(range(number))
-    assert len(Worker.made) == workers
-    assert {worker.cores for worker in Worker.made} == {cores}
-    assert share_out(4, options, number) == (workers, cores)
+    [made] = Worker.made
+    assert made.cores == cores
+    used = list(Worker.used.values())
+    assert len({id(worker) for worker in used}) == len(used) == threads
+    assert {id(worker.predictor) for worker in used} == {id(made.predictor)}
+    assert share_out(4, options, number) == (threads, cores)
 
 
 def test_more_cores_than_there_are_cannot_be_had():
