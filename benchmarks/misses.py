@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from digitsum.archive.glyphs import EMBEDDED, load_glyphs
+from digitsum.archive.glyphs import EMBEDDED, SPLIT_PERCENT, load_glyphs
 from digitsum.archive.reading import Rows
 from digitsum.archive.schema import DEFAULT_SHAPE
 from digitsum.archive.synth import BLOCK_IMAGES, Composition, compose
@@ -34,7 +34,7 @@ CLOSE = 16
 WORST = (2, 10)
 SAMPLE = 12
 # As `digitsum synth --split test` draws them.
-_SEED, _SPLIT = 0, 2
+_SEED, _SPLIT = 0, list(SPLIT_PERCENT).index("test")
 
 
 def misses() -> None:

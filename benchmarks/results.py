@@ -94,8 +94,9 @@ def _counted(num_digits: int) -> str:
 def _row(preset: str, network: str, trainings: Sequence[str]) -> Row:
     name = f"{preset}-{network}"
     stages = [*(f"{name}-first" for _ in trainings[1:]), name]
+    is_trained = (OUT / name / "config.json").exists()
     for stage, options in zip(stages, trainings, strict=True):
-        if not (OUT / stage / "config.json").exists():
+        if not is_trained and not (OUT / stage / "config.json").exists():
             # Named, so that a training that was interrupted goes on.
             _run(
                 f"train --model {network} --preset {preset} --bundle {OUT}/{stage} --name {stage} "

@@ -66,8 +66,8 @@ def _start_on_loopback() -> Path:
     keeps others out. It does so because a cluster may come of it, and listens on 127.0.0.1 alone
     where it believes that none will, as on macOS and Windows; no public option says so.
 
-    Ray's dashboard, which would take ten more processes, is left out: who wants it starts Ray by
-    `ray start --head`, and names it by RAY_ADDRESS.
+    Ray's dashboard, which would take ten more processes, is left out: who wants it starts Ray
+    without digitsum, as docs/clusters.md says, and names it by RAY_ADDRESS.
     """
     may_be_cluster = ray_constants.ENABLE_RAY_CLUSTER
     ray_constants.ENABLE_RAY_CLUSTER = False

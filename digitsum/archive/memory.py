@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 
 from digitsum.archive.footer import ColumnChunk, RowGroup
-from digitsum.archive.page_headers import AHEAD_LOCAL, AHEAD_REMOTE, PageHeader, read_page_headers
+from digitsum.archive.page_headers import PageHeader, read_page_headers
 from digitsum.archive.repetition import rows_begun
 from digitsum.errors import InputError
 
@@ -30,6 +30,8 @@ _COPIES = 2
 _BATCHES_HELD = 2
 """One is scored while the next one is read."""
 _HEADER_THREADS = 16
+_AHEAD = 8 * 2**20
+"""Object stores send some MB as soon as a few bytes."""
 
 Int64Array = npt.NDArray[np.int64]
 
@@ -55,17 +57,21 @@ def plan_read(
     bytes_a_row: int,
     limit: int,
     *,
-    is_local: bool = True,
+    is_local: bool,
 ) -> ReadPlan:
     """Return how to read columns of row groups within `limit` bytes, at most `batch_rows` a time.
 
-    `bytes_a_row` is what is made of each row besides: its pixels. A file that is not local is
-    asked for few great pieces: some MB come as soon as a header does. Raises InputError where even
-    a single row would take more, ValueError where the pages' headers cannot be read, and OSError.
+    `bytes_a_row` is what is made of each row besides: its pixels. Of a file that is not local, what
+    is not streamed is fetched in few pieces, whole, to find its pages' headers. Raises InputError
+    where even a single row would take more, ValueError where the pages' headers cannot be read, and
+    OSError.
     """
     chosen = [n for n in range(len(schema)) if _is_of(schema.column(n).path, columns)]
-    ahead = AHEAD_LOCAL if is_local else AHEAD_REMOTE
-    # Requests to an object store take long, and those of a column chunk follow one another.
+    compressed = sum(group.columns[leaf].compressed_bytes for group in groups for leaf in chosen)
+    is_streamed = compressed > limit // 4
+    # Requests to an object store take long, and those of a column chunk follow one another. But
+    # sizes are claims: of many chunks that claim to be great, only headers are fetched.
+    ahead = 0 if is_local or is_streamed else _AHEAD
     with ThreadPoolExecutor(_HEADER_THREADS) as threads:
         chunks = [[group.columns[leaf] for group in groups] for leaf in chosen]
         headers = [threads.map(partial(_headers, file, ahead), of_leaf) for of_leaf in chunks]
@@ -88,7 +94,7 @@ def plan_read(
                 "and dictionaries, or raise the option."
             )
         rows = max(MIN_ROWS, rows // 2)
-    return ReadPlan(rows, sum(leaf.compressed_bytes for leaf in leaves) > limit // 4, as_dictionary)
+    return ReadPlan(rows, is_streamed, as_dictionary)
 
 
 @dataclass
@@ -103,7 +109,6 @@ class _Leaf:
     codecs: list[str]
     """Of each page."""
     file: Any
-    compressed_bytes: int
     is_dictionary: bool = False
     """Whether it is read as an Arrow dictionary."""
     ends: Int64Array | None = None
@@ -120,12 +125,11 @@ class _Leaf:
         codecs = [
             chunk.codec for chunk, of_chunk in zip(chunks, headers, strict=True) for _ in of_chunk
         ]
-        compressed = sum(chunk.compressed_bytes for chunk in chunks)
         widths = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 12, "FLOAT": 4, "DOUBLE": 8}
         widths["FIXED_LEN_BYTE_ARRAY"] = schema.length
         is_list = schema.max_repetition_level > 0
         width = widths.get(schema.physical_type)
-        found = _Leaf(schema.path, width, is_list, pages, codecs, file, compressed)
+        found = _Leaf(schema.path, width, is_list, pages, codecs, file)
         rows = [0 if page.is_dictionary else page.num_values for page in pages]
         if is_list:
             if any(page.num_rows is None and not page.is_dictionary for page in pages):

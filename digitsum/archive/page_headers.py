@@ -14,9 +14,6 @@ from typing import Any
 
 from digitsum.archive.compact_thrift import CompactReader, Kept
 
-AHEAD_LOCAL = 1024
-AHEAD_REMOTE = 8 * 2**20
-"""Bytes to read at once: object stores send some MB as soon as a few bytes."""
 _FIRST_READ, _MAX_HEADER = 1024, 16 * 2**20
 _DATA, _DICTIONARY, _DATA_V2 = 0, 2, 3
 # Numbers of fields in parquet.thrift: kind and sizes; values, and rows, of each kind of page.
@@ -39,12 +36,12 @@ class PageHeader:
 
 
 def read_page_headers(
-    file: Any, start: int, size: int, num_values: int, *, ahead: int = AHEAD_LOCAL
+    file: Any, start: int, size: int, num_values: int, *, ahead: int = 0
 ) -> Iterator[PageHeader]:
     """Yield the headers of a column chunk's pages, those that a reader of `num_values` comes to.
 
-    `file` is pyarrow's; `ahead` bytes of it are read at once, and the headers in them taken from
-    there. Raises ValueError where there is no header in place, and OSError.
+    `file` is pyarrow's; at least `ahead` bytes of it are read at once, and the headers in them
+    taken from there. Raises ValueError where there is no header in place, and OSError.
     """
     offset, end = start, start + size
     held = _ReadAhead(file, end, ahead)

@@ -1,4 +1,4 @@
-"""Reading the images, ids and labels of a chunk, a few thousand rows at a time."""
+"""Reading the images, ids and labels of a chunk, a thousand rows or so at a time."""
 
 from __future__ import annotations
 
@@ -47,9 +47,16 @@ class Rows:
 
 
 def read_chunk(
-    root: Location, chunk: Chunk, options: ReadOptions, *, labels: bool = False
+    root: Location,
+    chunk: Chunk,
+    options: ReadOptions,
+    *,
+    labels: bool = False,
+    batch_rows: int = BATCH_ROWS,
 ) -> Iterator[Rows]:
-    """Yield the rows of a chunk in order, at most BATCH_ROWS at a time, whatever its row groups.
+    """Yield the rows of a chunk in order, `batch_rows` at a time, whatever its row groups.
+
+    At most so many, for they are fewer where they would take too much memory.
 
     With `labels`, every row has one: where it is null, InputError names the shard and row. Raises
     InputError too where the shard cannot be read any more.
@@ -65,7 +72,7 @@ def read_chunk(
         with_digits = labels and _has_digits(parquet.schema_arrow, columns)
         columns += [DIGITS] if with_digits else []
         try:
-            plan = _plan_read(parquet, location, chunk, columns, options)
+            plan = _plan_read(parquet, location, chunk, columns, options, batch_rows)
             if plan.streamed or plan.as_dictionary:
                 parquet = opened.enter_context(
                     open_parquet(location, streamed=plan.streamed, dictionaries=plan.as_dictionary)
@@ -110,6 +117,7 @@ def _plan_read(
     chunk: Chunk,
     columns: Sequence[str],
     options: ReadOptions,
+    batch_rows: int,
 ) -> ReadPlan:
     """Return how to read a chunk in bounded memory; raises InputError where that cannot be."""
     groups = row_groups(parquet.metadata, location.uri)
@@ -124,7 +132,7 @@ def _plan_read(
                 wanted,
                 file,
                 columns,
-                BATCH_ROWS,
+                batch_rows,
                 pixels,
                 limit,
                 is_local=location.is_local,

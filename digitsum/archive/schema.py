@@ -62,7 +62,7 @@ class ReadOptions:
     """Image width in pixels, where the shards do not say it themselves."""
     max_read_mb: int = 1024
     """Memory, in MB, that a batch of rows may take while it is read; what would take more is
-    rejected. Each actor reads by itself."""
+    rejected. Each actor reads by itself; threads do, one more than there would be actors."""
     follow_links: bool = False
     """Read shards too that symbolic links out of the archive lead to."""
 

@@ -33,8 +33,10 @@ import openvino  # noqa: E402
 
 # Tracing keeps what it does in variables that all threads of the process share.
 _TRACING = threading.Lock()
-# A night has one model and one shape, or a few.
-_GRAPHS_KEPT = 4
+# A night has one model; an archive one shape, or a few.
+_GRAPHS_KEPT = 16
+_COMPILED_KEPT = 4
+"""A compiled network takes some 50 MB."""
 
 
 class OpenVinoPredictor(BatchPredictor):
@@ -62,10 +64,9 @@ class OpenVinoPredictor(BatchPredictor):
             # Else it takes bf16 wherever the chip has it; see predictor.py.
             "INFERENCE_PRECISION_HINT": "f32",
         }
-        # Of the shape that came last: an archive has one, and a compiled network takes 50 MB.
-        self._compiled: tuple[tuple[int, ...], Any] | None = None
+        # By the shape of a batch; those that were used last, the very last at the end.
+        self._compiled: dict[tuple[int, ...], _Compiled] = {}
         self._compiling = threading.Lock()
-        self._own = threading.local()
         # Before it is timed, and in most archives of the shape that they have.
         self._request(bundle.shape.height, bundle.shape.width)
 
@@ -89,14 +90,29 @@ class OpenVinoPredictor(BatchPredictor):
         """Return this thread's request for images of a shape."""
         shape = (self._batch_size, height, width)
         with self._compiling:
-            if self._compiled is None or self._compiled[0] != shape:
+            compiled = self._compiled.pop(shape, None)
+            if compiled is None:
                 with _TRACING:
                     model = _converted(_Conversion(self._content, shape, self._graph))
-                core = openvino.Core()
-                self._compiled = shape, core.compile_model(model, "CPU", self._options)
-            compiled = self._compiled[1]
-        if getattr(self._own, "compiled", None) is not compiled:
-            self._own.compiled, self._own.request = compiled, compiled.create_infer_request()
+                network = openvino.Core().compile_model(model, "CPU", self._options)
+                compiled = _Compiled(network)
+            self._compiled[shape] = compiled
+            if len(self._compiled) > _COMPILED_KEPT:
+                del self._compiled[next(iter(self._compiled))]
+        return compiled.request()
+
+
+class _Compiled:
+    """A compiled network, and each thread's request to it."""
+
+    def __init__(self, network: Any) -> None:
+        self._network = network
+        self._own = threading.local()
+
+    def request(self) -> Any:
+        """Return the calling thread's request."""
+        if not hasattr(self._own, "request"):
+            self._own.request = self._network.create_infer_request()
         return self._own.request
 
 

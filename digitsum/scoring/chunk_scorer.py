@@ -52,6 +52,7 @@ class ChunkScorer:
         self._model_digest = told_digest(bundle.digest, num_digits)
         self._read = read
         self._predictor = actors.predictor(bundle, num_digits)
+        self._batch_rows = actors.images_per_read
         self._node = socket.gethostname()
         self._read_s = self._forward_s = 0.0
         self._attempts = 0
@@ -90,7 +91,8 @@ class ChunkScorer:
         tables: list[pa.Table] = []
         held = 0
         before = time.perf_counter()
-        for rows in prefetched(read_chunk(self._archive, chunk, self._read)):
+        read_rows = read_chunk(self._archive, chunk, self._read, batch_rows=self._batch_rows)
+        for rows in prefetched(read_rows):
             read = time.perf_counter()
             predictions = self._predictor.predict(rows.pixels)
             tables.append(scored_rows(rows, predictions))

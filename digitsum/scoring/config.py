@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
 from tyro.conf import Positional
 
+from digitsum.archive.reading import BATCH_ROWS
 from digitsum.archive.schema import ReadOptions
 from digitsum.errors import InputError
 from digitsum.fraction import parse_fraction
@@ -37,7 +39,8 @@ class ActorOptions:
     """Images in one pass of the network; by default 64 on CPUs, 2048 on a GPU."""
     engine: Engine = "auto"
     """Where they live: on Ray, or as threads of this process; `auto` takes threads for at most
-    100,000 images where no cluster is connected or named and the last run did not die."""
+    100,000 images where no cluster is connected or named and the last run did not die. Threads
+    compute together on the cores of all actors, with a chunk more in hand than there are actors."""
     backend: Backend = "auto"
     """What runs the network: OpenVINO on x86 CPUs, torch elsewhere; or always one of them."""
 
@@ -71,6 +74,12 @@ class ActorOptions:
     def images_per_batch(self) -> int:
         """Images in one pass of the network, as asked for or by default."""
         return self.batch_size or (GPU_BATCH_SIZE if self.gpus_per_actor else CPU_BATCH_SIZE)
+
+    @property
+    def images_per_read(self) -> int:
+        """Images to read at a time: as many as keep all threads busy, in whole passes."""
+        at_once = self.images_per_batch * self.cpus_per_actor
+        return at_once * math.ceil(BATCH_ROWS / at_once)
 
     def predictor(self, bundle: Bundle, num_digits: int | None) -> Predictor:
         """Return the predictor of an actor, on the GPU or the CPUs that were reserved for it.

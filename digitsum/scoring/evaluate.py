@@ -78,6 +78,7 @@ class ChunkEvaluator:
         self._num_classes = max_sum(num_digits or bundle.network.config.max_digits) + 1
         self._read = read
         self._predictor = actors.predictor(bundle, num_digits)
+        self._batch_rows = actors.images_per_read
 
     def __call__(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """Return what was counted of the chunk that `row` describes."""
@@ -92,7 +93,10 @@ class ChunkEvaluator:
 
     def _count(self, chunk: Chunk) -> EvaluationTotals:
         totals = EvaluationTotals(self._num_classes)
-        for rows in prefetched(read_chunk(self._archive, chunk, self._read, labels=True)):
+        read_rows = read_chunk(
+            self._archive, chunk, self._read, labels=True, batch_rows=self._batch_rows
+        )
+        for rows in prefetched(read_rows):
             totals.count(rows, self._predictor.predict(rows.pixels))
         if totals.num_images != chunk.num_rows:
             raise InputError(

@@ -2,7 +2,8 @@
 
 The network and the reading of Parquet leave Python's lock alone while they work, so threads share
 out the cores as well as processes do. One network computes for all, a batch on each core, and there
-is a chunk more in hand than cores: while one is opened or committed, the cores have the others.
+is a chunk more in hand than there would be actors, if there are so many: while one is opened or
+committed, the cores have the others.
 What threads lack is Ray's care: where the process dies, the run does, and is to be run again.
 """
 

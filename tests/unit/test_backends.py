@@ -147,6 +147,21 @@ def test_predictors_may_be_made_and_used_by_many_threads_at_once(bundle, backend
             np.testing.assert_array_equal(found.readings.digits, expected.readings.digits)
 
 
+@pytest.mark.parametrize("num_threads", [1, 2])
+@pytest.mark.parametrize("backend", ["openvino", "torch"])
+def test_one_predictor_may_be_used_by_many_threads_at_once(bundle, backend, num_threads):
+    """Of images of several widths, more than there are compiled networks kept."""
+    images = [np.pad(composed(20), ((0, 0), (0, 0), (0, 8 * more))) for more in range(6)]
+    predictor = make_predictor(bundle, backend=backend, batch_size=8, num_threads=num_threads)
+    expected = [
+        make_predictor(bundle, backend=backend, batch_size=8).predict(each) for each in images
+    ]
+    with ThreadPoolExecutor(3) as threads:
+        for number, found in enumerate(threads.map(predictor.predict, images * 3)):
+            np.testing.assert_array_equal(found.sums, expected[number % 6].sums)
+            np.testing.assert_array_equal(found.confidences, expected[number % 6].confidences)
+
+
 @pytest.mark.parametrize("num_digits", [None, 4])
 @pytest.mark.parametrize("backend", ["openvino", "torch"])
 def test_the_number_of_threads_makes_no_difference_to_a_single_bit(bundle, backend, num_digits):

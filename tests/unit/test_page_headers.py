@@ -56,6 +56,30 @@ def test_headers_are_the_same_however_much_is_read_at_once(shard, ahead):
     assert len(pages) > 10
 
 
+def test_headers_that_hold_great_values_are_read_to_their_end():
+    """Statistics make a header of some KB, more than is read of it at first."""
+    values = [bytes([number]) * 3000 for number in range(8)]
+    sink = io.BytesIO()
+    pq.write_table(
+        pa.table({"image": pa.array(values, pa.binary())}),
+        sink,
+        compression="none",
+        use_dictionary=False,
+        data_page_size=1,
+        write_batch_size=1,
+    )
+    content = sink.getvalue()
+    [group] = row_groups(pq.ParquetFile(io.BytesIO(content)).metadata, "here")
+    [column] = group.columns
+    chunk = column.first_page, column.compressed_bytes, column.num_values
+    for ahead in (0, 2000, 2**20):
+        pages = list(read_page_headers(CountedFile(content), *chunk, ahead=ahead))
+        assert [page.num_values for page in pages] == [1] * 8
+        for page, value in zip(pages, values, strict=True):
+            # The value's length, and the value.
+            assert content[page.offset :][4 : page.uncompressed_bytes] == value
+
+
 def test_a_column_chunk_that_is_read_ahead_takes_one_read(shard):
     content, chunk = shard
     each, whole = CountedFile(content), CountedFile(content)

@@ -36,7 +36,7 @@ def image_column(num_images: int) -> pa.Array:
 @given(
     num_images=st.integers(1, 3 * BATCH_ROWS),
     group=st.sampled_from([700, BATCH_ROWS - 1, BATCH_ROWS + 1, 20_000]),
-    chunk_images=st.sampled_from([1, 5000, 100_000]),
+    chunk_images=st.sampled_from([1, BATCH_ROWS + BATCH_ROWS // 2, 100_000]),
 )
 def test_chunks_give_every_row_once_in_order_whatever_the_row_groups(
     num_images, group, chunk_images, write_parquet, make_batch, tmp_path_factory

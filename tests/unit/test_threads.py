@@ -19,6 +19,7 @@ class Worker:
 
     made: ClassVar = []
     used: ClassVar = {}
+    together: ClassVar = threading.Barrier(1)
 
     def __init__(self, actors, fails=None):
         self.cores, self.fails = actors.cpus_per_actor, fails or {}
@@ -26,7 +27,10 @@ class Worker:
         Worker.made.append(self)
 
     def __call__(self, row):
-        assert Worker.used.setdefault(threading.get_ident(), self) is self
+        if threading.get_ident() not in Worker.used:
+            Worker.used[threading.get_ident()] = self
+            Worker.together.wait(60)
+        assert Worker.used[threading.get_ident()] is self
         time.sleep(0.01)
         if row["first_row"] in self.fails:
             raise self.fails[row["first_row"]]
@@ -49,7 +53,7 @@ def four_cores(monkeypatch):
 
 def scored(number, options=None, **more):
     options = options or ActorOptions()
-    Worker.made, Worker.used = [], {}
+    Worker.used = {}
     lose = more.pop("lose_failed", False)
     found = map_chunks_in_threads(Worker, more, chunks_of(number), options, lose_failed=lose)
     return sorted(result["first_row"] for result in found)
@@ -69,7 +73,9 @@ def scored(number, options=None, **more):
         (90, ActorOptions(max_actors=9), 5, 4),
     ],
 )
-def test_every_chunk_is_scored_once_on_all_cores(number, options, threads, cores):
+def test_every_chunk_is_scored_once_on_all_cores(number, options, threads, cores, monkeypatch):
+    # Each thread waits until all have a chunk: else one might do the work of two.
+    monkeypatch.setattr(Worker, "together", threading.Barrier(threads))
     assert scored(number, options) == list(range(number))
     [made] = Worker.made
     assert made.cores == cores
@@ -119,11 +125,11 @@ def test_a_worker_that_cannot_be_made_is_no_chunks_fault():
 
 
 def test_who_stops_listening_stops_the_rest():
-    results = map_chunks_in_threads(Worker, {}, chunks_of(500), ActorOptions(max_actors=1))
+    results = map_chunks_in_threads(Worker, {}, chunks_of(2000), ActorOptions(max_actors=1))
     next(results)
     started = time.monotonic()
     results.close()
-    assert time.monotonic() - started < 2  # all 500 would take 5
+    assert time.monotonic() - started < 5  # all 2000 would take 10
 
 
 @pytest.fixture
