@@ -5,8 +5,8 @@ commits its own. No image passes through the object store, and a chunk's retry i
 everything that belongs to it. There are no read tasks that actors could starve of CPUs.
 
 Measured against images that pass through Ray Data's operators to actors with the same back-end
-(`make bench`, 2 cores, one round): 1.19 times as many images a second by the paper's network, 1.32
-times by the counter, whose forward pass takes less.
+(`make bench`, 2 cores, medians of three rounds): 1.6 times as many images a second by the paper's
+network, 1.35 times by the counter.
 """
 
 from __future__ import annotations
