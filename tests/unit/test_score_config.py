@@ -101,3 +101,18 @@ def test_a_sample_to_verify_is_of_at_least_no_images():
     assert VerifyConfig(archive="a", scores="s", sample=0).sample == 0
     with pytest.raises(InputError, match="--sample -1: give at least 0"):
         VerifyConfig(archive="a", scores="s", sample=-1)
+
+
+@pytest.mark.parametrize(
+    ("options", "images"),
+    [
+        (ActorOptions(), 1024),
+        (ActorOptions(cpus_per_actor=32), 2048),
+        (ActorOptions(batch_size=1000), 2000),
+        (ActorOptions(batch_size=5000), 5000),
+        (ActorOptions(gpus_per_actor=1), 2048),
+    ],
+)
+def test_whole_passes_are_read_and_one_for_each_thread_at_least(options, images):
+    assert options.images_per_read == images
+    assert images >= options.images_per_batch * options.cpus_per_actor
