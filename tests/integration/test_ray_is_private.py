@@ -33,9 +33,9 @@ import ray
 from ray._private.parameter import RayParams
 from ray._private.ray_constants import DEFAULT_DASHBOARD_AGENT_LISTEN_PORT as WANTED_BY_ALL
 from digitsum.cluster import connected
-RayParams.__init__.__defaults__ = tuple(
-    int(sys.argv[1]) if value == WANTED_BY_ALL else value for value in RayParams.__init__.__defaults__
-)
+defaults = RayParams.__init__.__defaults__
+own = int(sys.argv[1])
+RayParams.__init__.__defaults__ = tuple(own if d == WANTED_BY_ALL else d for d in defaults)
 with connected():
     @ray.remote
     def environment(name):

@@ -201,12 +201,12 @@ def test_a_shard_that_was_replaced_meanwhile_is_refused(archive):
 def test_of_a_great_row_group_each_worker_reads_no_more_than_it_must(archive, monkeypatch):
     """Nor does it hold more than a few thousand rows of it at once."""
     monkeypatch.setattr("digitsum.training.data._MOST_ROWS_AT_ONCE", GROUP - 1)
-    monkeypatch.setattr("digitsum.archive.reading.BATCH_ROWS", 5)
     for shard in archive.glob("*.parquet"):
         pq.write_table(pq.read_table(shard), shard)
     decoded = []
     monkeypatch.setattr(
-        "digitsum.training.data.read_chunk", lambda *a, **k: counting(decoded, *a, **k)
+        "digitsum.training.data.read_chunk",
+        lambda *a, **k: counting(decoded, *a, **k, batch_rows=5),
     )
     of, chunks = config(archive, workers=3, batch_size=3), opened(archive, "all")
     assert {chunk.num_rows for chunk in chunks.chunks} == {SHARD_IMAGES}
