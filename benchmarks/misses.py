@@ -7,16 +7,16 @@ pictures, docs/gallery.png and docs/sample.png.
 
 from __future__ import annotations
 
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
-from digitsum.archive.glyphs import EMBEDDED, SPLIT_PERCENT, load_glyphs
+from digitsum.archive.glyphs import load_glyphs
 from digitsum.archive.reading import Rows
-from digitsum.archive.schema import DEFAULT_SHAPE
-from digitsum.archive.synth import BLOCK_IMAGES, Composition, compose
+from digitsum.archive.synth import Composition, SynthConfig, compose_blocks
 from digitsum.model.bundle import load_bundle, packaged_bundle
 from digitsum.model.explain import explain
 from digitsum.model.predictions import Predictions
@@ -28,52 +28,39 @@ from digitsum.report.figures import to_png
 from digitsum.report.gallery import draw_gallery
 from digitsum.scoring.examples import hits, worst_misses
 
-TEST_IMAGES, NUM_DIGITS = 10_000, 4
+TEST = SynthConfig(out="unused", images=10_000, split="test")
+GLYPHS = load_glyphs(TEST.glyphs, TEST.split)
 DOCS = Path(__file__).parent.parent / "docs"
 CLOSE = 16
 WORST = (2, 10)
 SAMPLE = 12
-# As `digitsum synth --split test` draws them.
-_SEED, _SPLIT = 0, list(SPLIT_PERCENT).index("test")
 
 
 def misses() -> None:
     """Measure, say, and draw."""
-    images = _test_images()
+    images = _joined(list(compose_blocks(GLYPHS, TEST)))
     bundle = load_bundle(packaged_bundle())
     predictions = make_predictor(bundle, num_threads=2).predict(images.pixels)
     _say(images, predictions)
     _draw(images, predictions, TorchPredictor(bundle, batch_size=64))
 
 
-def _test_images() -> Composition:
-    glyphs = load_glyphs(EMBEDDED, "test")
-    blocks = [
-        compose(
-            glyphs,
-            np.random.default_rng((_SEED, _SPLIT, block)),
-            BLOCK_IMAGES,
-            NUM_DIGITS,
-            DEFAULT_SHAPE,
-        )
-        for block in range(-(-TEST_IMAGES // BLOCK_IMAGES))
-    ]
-    fields = ("pixels", "digits", "glyphs", "left_x")
-    whole = (np.concatenate([getattr(block, field) for block in blocks]) for field in fields)
-    return Composition(*(values[:TEST_IMAGES] for values in whole))
+def _joined(blocks: list[Composition]) -> Composition:
+    names = [field.name for field in fields(Composition)]
+    return Composition(*(np.concatenate([getattr(b, name) for b in blocks]) for name in names))
 
 
 def _say(images: Composition, predictions: Predictions) -> None:
     assert predictions.readings is not None  # the packaged model reads digits
     is_right = predictions.sums == images.digit_sums
     is_read = predictions.readings.digits >= 0
-    is_counted = is_read.sum(axis=1) == NUM_DIGITS
-    read = predictions.readings.digits[is_counted, :NUM_DIGITS]
+    is_counted = is_read.sum(axis=1) == TEST.digits
+    read = predictions.readings.digits[is_counted, : TEST.digits]
     is_misread = read != images.digits[is_counted]
-    misread = np.bincount(images.glyphs[is_counted][is_misread], minlength=images.glyphs.max() + 1)
+    misread = np.bincount(images.glyphs[is_counted][is_misread], minlength=len(GLYPHS))
     worst = np.argsort(-misread, kind="stable")
-    digits = load_glyphs(EMBEDDED, "test").digits[worst]
-    print(f"{is_right.mean():.2%} of {TEST_IMAGES:,} images are right")
+    digits = GLYPHS.digits[worst]
+    print(f"{is_right.mean():.2%} of {TEST.images:,} images are right")
     print(f"{misread.sum():,} digits are misread, of {np.count_nonzero(misread)} glyphs")
     for number in WORST:
         share = misread[worst[:number]].sum() / misread.sum()

@@ -53,8 +53,7 @@ def package_bundle() -> None:
     metrics["test"] = {k: v for k, v in figures.items() if k not in ("archive", "bundle")}
     (PACKAGED_BUNDLE / METRICS_FILE).write_text(json.dumps(metrics, indent=2) + "\n")
     # Where it was trained is nobody else's place.
-    card = _of_training(BUNDLE).replace(f"the weights of {FIRST}", "those of a first training")
-    card = card.replace(f"that of {FIRST}", "that of the first training")
+    card = _of_training(BUNDLE).replace(str(FIRST), "the first training")
     first = _table(_of_training(FIRST))
     card += f"\n## The first training\nIt showed the recipe to be good.\n\n{first}"
     (PACKAGED_BUNDLE / CARD_FILE).write_text(card + _measured(row, figures, by_digits) + LIMITS)
@@ -71,8 +70,7 @@ def _of_training(bundle: Path) -> str:
 
 def _table(card: str) -> str:
     """Return the first table of a card."""
-    rest = card[card.index("| | |") :]
-    return rest[: rest.index("\n\n") + 1] if "\n\n" in rest else rest
+    return card[card.index("| | |") :].partition("\n\n")[0].strip() + "\n"
 
 
 def _measured(row: dict, figures: dict, by_digits: list[dict]) -> str:  # type: ignore[type-arg]

@@ -76,7 +76,8 @@ def results(presets: Sequence[str]) -> None:
         rows = [_row(preset, network, trainings) for preset, network, trainings in wanted]
         counts = range(1, 9) if "full" in [row.preset for row in rows] else ()
         by_count = [_evaluate("full-counter", _counted(count)) for count in counts]
-    _publish(rows, by_count)
+        told = _evaluate("full-counter", "test", "--digits 4") if counts else None
+    _publish(rows, by_count, told)
 
 
 def _synth(name: str, images: int, options: str) -> None:
@@ -113,10 +114,12 @@ def _row(preset: str, network: str, trainings: Sequence[str]) -> Row:
     )
 
 
-def _evaluate(bundle: str, archive: str) -> dict[str, float | None]:
-    report = OUT / "evaluations" / f"{bundle}-on-{archive}"
+def _evaluate(bundle: str, archive: str, options: str = "") -> dict[str, float | None]:
+    told = "-told" if options else ""
+    report = OUT / "evaluations" / f"{bundle}-on-{archive}{told}"
     if not (report / "evaluation.json").exists():
-        _run(f"evaluate --archive {OUT}/{archive} --bundle {OUT}/{bundle} --report {report}")
+        command = f"evaluate --archive {OUT}/{archive} --bundle {OUT}/{bundle} --report {report}"
+        _run(f"{command} {options}")
     figures: dict[str, float | None] = json.loads((report / "evaluation.json").read_text())
     return figures
 
@@ -140,7 +143,9 @@ def _images_per_s(bundle: Bundle) -> float:
     return _SPEED_IMAGES / statistics.median(seconds)
 
 
-def _publish(rows: list[Row], by_count: list[dict[str, float | None]]) -> None:
+def _publish(
+    rows: list[Row], by_count: list[dict[str, float | None]], told: dict[str, float | None] | None
+) -> None:
     table = [
         "| network, preset | parameters | MFLOP | images/s, one core | right sums (95% interval) "
         "| all digits right | most confident 80% | calibration error |",
@@ -154,8 +159,16 @@ def _publish(rows: list[Row], by_count: list[dict[str, float | None]]) -> None:
         + " | ".join(_percent(e["digits_accuracy"]) for e in by_count)
         + " |",
     ]
+    if told:
+        table += [
+            "",
+            f"full, told that there are four digits: {_percent(told['accuracy'])} "
+            f"({_percent(told['accuracy_low'])} to {_percent(told['accuracy_high'])}), of the most "
+            f"confident 80% {_percent(told['accuracy_at_80'])}, calibration error "
+            f"{_percent(told['calibration_error'])}",
+        ]
     (OUT / "results.md").write_text("\n".join(table) + "\n")
-    figures = {"rows": [asdict(row) for row in rows], "full_by_digits": by_count}
+    figures = {"rows": [asdict(row) for row in rows], "full_by_digits": by_count, "full_told": told}
     (OUT / "results.json").write_text(json.dumps(figures, indent=2) + "\n")
     print("\n".join(table))
 

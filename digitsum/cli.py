@@ -45,7 +45,10 @@ First steps, with the model that comes with it:
 Then open scores/_runs/*/report.html. Every place may be a URI such as s3://bucket/archive.
 `digitsum completion bash` completes commands and files, `digitsum --version` says which this is.
 
-Exit codes: 0 done, 2 bad input, 3 too many rejected, 4 scores held by another run, 5 drift."""
+Exit codes: 0 done, 2 bad input, 3 too many rejected, 4 scores held by another run, 5 drift,
+130 interrupted."""
+# What a shell says of a command that SIGINT, 2, ended: 128 and the signal's number.
+INTERRUPTED = 130
 
 _subcommand = tyro.conf.subcommand
 ImportCommand = (
@@ -73,8 +76,9 @@ Command = (
 def main(arguments: Sequence[str] | None = None, prog: str = "digitsum") -> int:
     """Run a command line, by default the process's own; return its exit code.
 
-    0 done, 2 bad input, 3 too many rejected, 4 scores held by another run, 5 drift; for all but 0
-    one sentence goes to stderr. What cannot be parsed ends the process with 2 itself.
+    0 done, 2 bad input, 3 too many rejected, 4 scores held by another run, 5 drift, 130 interrupted
+    by Ctrl-C; for all but 0 one sentence goes to stderr. What cannot be parsed ends the process
+    with 2 itself.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given == ["--version"]:
@@ -86,6 +90,9 @@ def main(arguments: Sequence[str] | None = None, prog: str = "digitsum") -> int:
     except DigitsumError as error:
         warn(f"digitsum: {error}")
         return error.exit_code
+    except KeyboardInterrupt:
+        warn("digitsum: interrupted; what was committed stays.")
+        return INTERRUPTED
     return 0
 
 

@@ -11,6 +11,7 @@ images are drawn in blocks of BLOCK_IMAGES, each from a random generator of its 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -96,6 +97,13 @@ class Composition:
         sums: npt.NDArray[np.int16] = self.digits.sum(axis=1, dtype=np.int16)
         return sums
 
+    def first(self, num_images: int) -> Composition:
+        """Return the first so many images, or all where there are no more."""
+        kept = slice(num_images)
+        return Composition(
+            self.pixels[kept], self.digits[kept], self.glyphs[kept], self.left_x[kept]
+        )
+
 
 def min_width(num_digits: int) -> int:
     """Return the narrowest canvas, in pixels, on which `num_digits` digits can be laid out."""
@@ -164,13 +172,22 @@ def layout_x(
     return np.cumsum(steps, axis=1)
 
 
-def _batches(glyphs: Glyphs, config: SynthConfig) -> Iterator[LabelledImages]:
+def compose_blocks(glyphs: Glyphs, config: SynthConfig) -> Iterator[Composition]:
+    """Yield the images that `config` describes, BLOCK_IMAGES at a time, fewer at the end."""
     split_number = list(SPLIT_PERCENT).index(config.split)
     for block, start in enumerate(range(0, config.images, BLOCK_IMAGES)):
         rng = np.random.default_rng((config.seed, split_number, block))
         images = compose(glyphs, rng, BLOCK_IMAGES, config.digits, config.shape)
-        num_images = min(BLOCK_IMAGES, config.images - start)
-        ids = (f"{config.split}-{config.seed}-{start + i:09d}" for i in range(num_images))
-        sums = None if config.unlabelled else images.digit_sums[:num_images]
-        digits = images.digits[:num_images] if config.true_digits else None
-        yield LabelledImages(pa.array(ids, pa.string()), images.pixels[:num_images], sums, digits)
+        yield images.first(config.images - start)
+
+
+def _batches(glyphs: Glyphs, config: SynthConfig) -> Iterator[LabelledImages]:
+    numbers = itertools.count()
+    for images in compose_blocks(glyphs, config):
+        num_images = len(images.pixels)
+        ids = (
+            f"{config.split}-{config.seed}-{n:09d}" for n in itertools.islice(numbers, num_images)
+        )
+        sums = None if config.unlabelled else images.digit_sums
+        digits = images.digits if config.true_digits else None
+        yield LabelledImages(pa.array(ids, pa.string()), images.pixels, sums, digits)

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 import torch
 
+from digitsum import cli
 from digitsum.archive.import_images import ImportImagesConfig
 from digitsum.archive.import_npy import ImportNpyConfig
 from digitsum.archive.location import locate
@@ -497,3 +498,11 @@ def test_scores_of_the_archive_are_verified_and_others_are_not(run, done, tmp_pa
     assert "no current scores: the part is broken" in fault
     assert json.loads(run(WORK["verify"] + " --json")[1])["faults"] == [fault.rstrip("\n")]
     assert re.fullmatch(r"digitsum: [^\n]+: the scores are not those of [^\n]+\n", err)
+
+
+def test_ctrl_c_ends_a_command_with_a_sentence(run, monkeypatch):
+    def interrupted(config):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(cli._COMMANDS, ScoreConfig, interrupted)
+    assert run(WORK["score"]) == (130, "", "digitsum: interrupted; what was committed stays.\n")
