@@ -72,7 +72,7 @@ def results(presets: Sequence[str]) -> None:
         _synth("train", 24_000, "--split train --shards 3")
         _synth("val", 6_000, "--split val")
     _synth("test", TEST_IMAGES, "--split test --shards 4 --true-digits")
-    with connected():
+    with connected(state_api=True):
         rows = [_row(preset, network, trainings) for preset, network, trainings in wanted]
         counts = range(1, 9) if "full" in [row.preset for row in rows] else ()
         by_count = [_evaluate("full-counter", _counted(count)) for count in counts]

@@ -26,12 +26,15 @@ _CHATTER = {
 
 
 @contextmanager
-def connected() -> Iterator[None]:
+def connected(*, state_api: bool = False) -> Iterator[None]:
     """Be connected to Ray within the block; a DigitsumError raised in a worker is raised here.
 
     Joins the cluster that RAY_ADDRESS names, as it does within `ray job submit`; else starts Ray on
     this machine alone, where it listens on the loopback address alone, and ends it again. A process
     that is connected already stays so.
+
+    Ray's State API, by which Ray Train looks after its workers, comes with the dashboard, and that
+    with ten processes: a Ray that is started here has it where `state_api` asks for it.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     for chatter, level in _CHATTER.items():
@@ -40,7 +43,7 @@ def connected() -> Iterator[None]:
         if not ray.is_initialized():
             address = os.environ.get("RAY_ADDRESS", "local")
             if address == "local":
-                session = _start_on_loopback()
+                session = _start_on_loopback(with_dashboard=state_api)
                 ended.enter_context(held_session(session))
                 remove_ended_sessions(session.parent)
             else:
@@ -59,22 +62,19 @@ def connected() -> Iterator[None]:
             raise said from error
 
 
-def _start_on_loopback() -> Path:
+def _start_on_loopback(*, with_dashboard: bool) -> Path:
     """Start Ray on this machine so that no other machine can open a port of it; return its session.
 
     Left to itself, all of Ray but its dashboard listens on every interface, where only its token
     keeps others out. It does so because a cluster may come of it, and listens on 127.0.0.1 alone
     where it believes that none will, as on macOS and Windows; no public option says so.
-
-    Ray's dashboard, which would take ten more processes, is left out: who wants it starts Ray
-    without digitsum, as docs/clusters.md says, and names it by RAY_ADDRESS.
     """
     may_be_cluster = ray_constants.ENABLE_RAY_CLUSTER
     ray_constants.ENABLE_RAY_CLUSTER = False
     try:
         started = ray.init(
             address="local",
-            include_dashboard=False,
+            include_dashboard=with_dashboard,
             dashboard_host="127.0.0.1",
             logging_level=logging.WARNING,
         )

@@ -28,7 +28,7 @@ def demo() -> int:
     """
     started = time.monotonic()
     shutil.rmtree(OUT, ignore_errors=True)
-    with connected():
+    with connected(state_api=True):
         for step in STEPS:
             print(f"\n$ digitsum {step}", flush=True)
             code = main(step.split())

@@ -98,7 +98,7 @@ def train(config: TrainConfig) -> Trained:
         directory.check_directory()
     _check_resumable(run, config)
 
-    with connected():
+    with connected(state_api=True):
         resources = _resources(config)
         publish_bytes(_json(config.learned_from()), run.join(CONFIG_FILE))
         settings = {

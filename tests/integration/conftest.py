@@ -34,7 +34,7 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(scope="session")
 def one_ray() -> Iterator[None]:
     """Keep one Ray for all tests that run in this process."""
-    with connected():
+    with connected(state_api=True):
         yield
 
 

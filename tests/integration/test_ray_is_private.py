@@ -36,7 +36,7 @@ from digitsum.cluster import connected
 defaults = RayParams.__init__.__defaults__
 own = int(sys.argv[1])
 RayParams.__init__.__defaults__ = tuple(own if d == WANTED_BY_ALL else d for d in defaults)
-with connected():
+with connected(state_api=sys.argv[2] == "True"):
     @ray.remote
     def environment(name):
         return os.environ.get(name)
@@ -124,6 +124,8 @@ def test_of_a_training_only_torchs_rendezvous_does(labelled, tmp_path):
     assert [
         one for one in open_to_others if not re.search("ray::.*(Worker|torch)", one.process)
     ] == []
+    # By which Ray Train looks after its workers, and without which it complains every second.
+    assert "State API" not in (tmp_path / "log").read_text()
 
 
 class Held(NamedTuple):
@@ -132,15 +134,16 @@ class Held(NamedTuple):
     session: Path
     gcs: str
     process: psutil.Process
+    has_dashboard: bool
 
 
-@pytest.fixture(scope="module")
-def held(tmp_path_factory) -> Iterator[Held]:
+@pytest.fixture(scope="module", params=[False, True], ids=["score", "train"])
+def held(request, tmp_path_factory) -> Iterator[Held]:
     """Hold the Ray that a command starts for a user who never used Ray before."""
     home = tmp_path_factory.mktemp("home")
     log = (home / "log").open("w")
     process = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(free_port())],
+        [sys.executable, "-c", HOLD, str(free_port()), str(request.param)],
         env=as_of_a_user(home),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -152,7 +155,9 @@ def held(tmp_path_factory) -> Iterator[Held]:
     try:
         said, session, gcs = (process.stdout.readline().strip() for _ in range(3))
         assert gcs, (home / "log").read_text()
-        yield Held(home, said.split(), Path(session), gcs, psutil.Process(process.pid))
+        yield Held(
+            home, said.split(), Path(session), gcs, psutil.Process(process.pid), request.param
+        )
     finally:
         process.stdin.close()
         process.wait(60)
@@ -177,9 +182,15 @@ def test_a_token_is_asked_for_and_no_other_user_can_read_it(held):
     assert stat.S_IMODE(token.stat().st_mode) == 0o600
 
 
-def test_there_is_no_dashboard(held):
+def test_only_a_training_has_a_dashboard_and_that_refuses_whoever_has_no_token(held):
     ports = {one.port for one in listening(held.process) if "dashboard.py" in one.process}
-    assert ports <= {METRICS_PORT}
+    ports -= {METRICS_PORT}
+    assert len(ports) == held.has_dashboard
+    for port in ports:
+        for path in ("/api/jobs/", "/api/version", "/api/v0/tasks", "/nodes?view=summary"):
+            assert answer(port, path)[0] == 401, path
+        with pytest.raises(OSError, match="refused"):
+            socket.create_connection((own_address(), port), timeout=10)
 
 
 def test_a_job_without_the_token_is_refused(held):
