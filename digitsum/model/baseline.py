@@ -90,6 +90,10 @@ class BaselineNetwork(SumNetwork):
         """Return the log probabilities of the sums, float (b, num_classes), whatever the count."""
         return logits.float().log_softmax(dim=1)
 
+    def joint_log_probs(self, logits: Tensor, max_digits: int) -> Tensor:
+        """Return the log probabilities of the sums, float (b, num_classes): it counts no digits."""
+        return logits.float().log_softmax(dim=1)
+
     def predicted_log_probs(self, logits: Tensor, num_digits: int | None) -> Tensor:
         """Return the log probabilities of the sums, float (b, num_classes)."""
         return logits.log_softmax(dim=1)

@@ -77,6 +77,11 @@ class CounterNetwork(SumNetwork):
         by_count = log_probs_by_count(logits.float().log_softmax(dim=2), max_digits)
         return sum_log_probs(by_count, min_digits, max_digits)
 
+    def joint_log_probs(self, logits: Tensor, max_digits: int) -> Tensor:
+        """Return log P(count, sum), float (b, n), in nats: of 0 digits, 1, to max_digits."""
+        by_count = log_probs_by_count(logits.float().log_softmax(dim=2), max_digits)
+        return torch.cat(by_count, dim=1)
+
     def pull(self, logits: Tensor, sums_b: Tensor, num_digits: int | None) -> Tensor:
         """Return the mean squared error of the expected sum and, where it is known, the count."""
         digits_bcd = logits.float().softmax(dim=2)[:, :, 1:]

@@ -54,6 +54,14 @@ class SumNetwork(nn.Module, ABC):
         """
 
     @abstractmethod
+    def joint_log_probs(self, logits: Tensor, max_digits: int) -> Tensor:
+        """Return log P(count, sum), float (b, n), in nats, of all counts to max_digits.
+
+        Of each count all its sums; -inf where there cannot be so many. Of a network that counts no
+        digits, of the sums alone.
+        """
+
+    @abstractmethod
     def predicted_log_probs(self, logits: Tensor, num_digits: int | None) -> Tensor:
         """Return the log probability of each sum from 0 up, float (b, sums), in nats, normalized.
 

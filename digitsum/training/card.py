@@ -31,7 +31,7 @@ Network `{config.model}`, {num_parameters(network):,} parameters, trained from s
 | trained on | {_trained_on(config)}; {best.train_images:,} images an epoch |
 | validated on | {_validated_on(config)}; {best.validation_images:,} images |
 | validation accuracy | {best.validation_accuracy:.2%}, loss {best.validation_loss:.4f} nats |
-| weights | of epoch {best.epoch} of {len(history)}, the {_chosen(config)} |
+| weights | of epoch {best.epoch} of {len(history)}, the {_chosen(config)}{_averaged(config)} |
 | calibration | temperature {calibration.temperature:.3f}, {_calibrated_on(config, calibration)} |
 | recipe | AdamW, step size {recipe.learning_rate:g}, {schedule}, batch {recipe.batch_size}, \
 weight decay {recipe.weight_decay:g}, distortion {recipe.distortion:g}, pixels times \
@@ -51,6 +51,8 @@ def _digits(config: TrainConfig) -> str:
 
 def _trained_on(config: TrainConfig) -> str:
     begun = f", beginning with the weights of {config.start_from}" if config.start_from else ""
+    if config.teachers:
+        begun += f", taught by {', '.join(config.teachers)}"
     if config.archive is not None:
         return f"{config.archive}{begun}"
     return (
@@ -70,6 +72,10 @@ def _validated_on(config: TrainConfig) -> str:
 
 def _chosen(config: TrainConfig) -> str:
     return "last" if config.train_on_validation else "one of highest validation accuracy"
+
+
+def _averaged(config: TrainConfig) -> str:
+    return f", averaged with {' and '.join(config.average_with)}" if config.average_with else ""
 
 
 def _too_high(config: TrainConfig) -> str:

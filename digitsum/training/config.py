@@ -13,10 +13,20 @@ from digitsum.errors import InputError
 from digitsum.model.networks import NetworkName
 from digitsum.training.recipes import PRESETS, PresetName, Recipe, default_preset
 
-# A run that is resumed may change these: they bear on where, how long and how it runs, not on
-# what is learned from what.
+# A run that is resumed may change these: they bear on where, how long and how it runs, and on what
+# is done with what it came to, not on what is learned from what.
 RESUMABLE_CHANGES = frozenset(
-    {"bundle", "epochs", "workers", "use_gpu", "cpus_per_worker", "max_failures", "name", "runs"}
+    {
+        "average_with",
+        "bundle",
+        "epochs",
+        "workers",
+        "use_gpu",
+        "cpus_per_worker",
+        "max_failures",
+        "name",
+        "runs",
+    }
 )
 # Options that stand for a field of the recipe, and take its value where they are not given.
 _RECIPE_OPTIONS = (
@@ -56,6 +66,12 @@ class TrainConfig:
     """Bundle whose weights the training begins with, or `packaged` for the one that comes with
     digitsum, such as to go on with images of your own; by default fresh weights. The preset's step
     size is halved then."""
+    teachers: tuple[str, ...] | None = None
+    """Bundles of the same network, of any sizes, or `packaged`, whose mean opinion of each image is
+    learned along with its sum (distillation). By default none."""
+    average_with: tuple[str, ...] | None = None
+    """Bundles whose weights are averaged with those that the training comes to: the one that it
+    began with, and others that were trained on from there with another --seed. By default none."""
     train_on_validation: bool = False
     """Train on the validation glyphs too, once other glyphs have shown the recipe to be good. What
     validates is then known to the network: it chooses no epoch, and fits no temperature, which is

@@ -12,6 +12,11 @@ from digitsum.training.config import TrainConfig
 PACKAGED = "packaged"
 
 
+def load_trained(uri: str) -> Bundle:
+    """Return the bundle of a place, or the one that comes with digitsum where it is `packaged`."""
+    return load_bundle(packaged_bundle() if uri == PACKAGED else uri)
+
+
 def load_start(config: TrainConfig, shape: ImageShape) -> Bundle | None:
     """Return the bundle that a training begins with; None where it begins with fresh weights.
 
@@ -20,7 +25,7 @@ def load_start(config: TrainConfig, shape: ImageShape) -> Bundle | None:
     """
     if config.start_from is None:
         return None
-    start = load_bundle(packaged_bundle() if config.start_from == PACKAGED else config.start_from)
+    start = load_trained(config.start_from)
     if start.network_name != config.model:
         raise InputError(
             f"{start.uri}: holds the network {start.network_name!r}, not {config.model!r}; give "

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from ray.train import Checkpoint, CheckpointConfig, FailureConfig, Result, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
@@ -31,27 +30,22 @@ from digitsum.model.predictor import make_predictor
 from digitsum.model.sum_network import SumNetwork
 from digitsum.runs import RUNS_DIRECTORY, new_run_id, write_manifest
 from digitsum.training.archives import TrainingArchives, open_training_archives
+from digitsum.training.averaging import averaged_weights, load_averaged_with
 from digitsum.training.calibration import Calibration, calibrate
 from digitsum.training.card import model_card
 from digitsum.training.checkpoint import HISTORY_FILE, WEIGHTS_FILE
-from digitsum.training.composing import calibration_images, validation_images
+from digitsum.training.composing import calibration_images
 from digitsum.training.config import TrainConfig
-from digitsum.training.data import (
-    LabelledChunks,
-    labelled_parts,
-    read_pieces,
-    readable,
-    spread,
-    validation_share,
-)
+from digitsum.training.data import LabelledChunks, labelled_parts
+from digitsum.training.distillation import load_teachers
 from digitsum.training.history import Epoch, best_epoch, history_from_json, history_to_json
 from digitsum.training.placing import place_digits
 from digitsum.training.start import load_start, started_network
+from digitsum.training.validated import validate, validation_sample
 from digitsum.training.worker import train_worker
 
 CONFIG_FILE = "config.json"
 CURVES_FILE = "curves.json"
-CALIBRATION_IMAGES = 5000
 # Ray counts CPUs in ten thousandths; 5 workers of 0.28 are not more than 1.4.
 _CPU_ROUNDING = 1e-6
 
@@ -93,6 +87,8 @@ def train(config: TrainConfig) -> Trained:
     shape = archives.shape if archives else config.shape
     start = load_start(config, shape)
     network = started_network(config, shape, start) if start else _build_network(config, shape)
+    teachers = load_teachers(config, shape)
+    averaged_with = load_averaged_with(config, network)
     run = _run_location(config, started)
     for directory in (run, locate(config.bundle)):
         directory.check_directory()
@@ -108,12 +104,16 @@ def train(config: TrainConfig) -> Trained:
             "validation": to_validate,
             "sizes": network_sizes(network),
             "weights": network.state_dict() if start else None,
+            "teachers": teachers,
             "epoch_images": _epoch_images(config, archives),
         }
         result = _fit(config, settings, run, resources)
         history = _read_history(result)
         best, weights = _best_checkpoint(result, last=config.train_on_validation)
-        network.load_state_dict(weights)
+        others = [bundle.network.state_dict() for bundle in averaged_with]
+        network.load_state_dict(averaged_weights(weights, others))
+        if others:
+            best = _validated(network.eval(), config, to_validate, best)
         known = start if config.train_on_validation else None
         calibration, reference = _calibrated(network.eval(), config, to_validate, known)
     if archives is None and isinstance(network, CounterNetwork):
@@ -159,6 +159,17 @@ def _epoch_images(config: TrainConfig, archives: TrainingArchives | None) -> int
     return max(1, round(archives.train.num_images * left))
 
 
+def _validated(
+    network: SumNetwork, config: TrainConfig, validation: LabelledChunks | None, epoch: Epoch
+) -> Epoch:
+    """Return an epoch with the validation figures of an averaged network in place of its own."""
+    pixels, sums = validation_sample(config, validation)
+    loss, accuracy = validate(network, pixels, sums, config.recipe.pixel_scale)
+    return replace(
+        epoch, validation_loss=loss, validation_accuracy=accuracy, validation_images=len(sums)
+    )
+
+
 def _calibrated(
     network: SumNetwork,
     config: TrainConfig,
@@ -172,19 +183,9 @@ def _calibrated(
     """
     if start is not None and start.reference is not None:
         return Calibration(start.temperature, images=0), start.reference
-    if validation is None:
-        calibration = calibrate(network, *calibration_images(config), config)
-        pixels, _ = validation_images(config)
-    else:
-        pieces = spread(validation_share(validation, config, rank=0, workers=1), CALIBRATION_IMAGES)
-        blocks = list(readable(read_pieces(validation, pieces, config, num_threads=1)))
-        if not sum(len(sums) for _, sums in blocks):
-            raise InputError(
-                f"{validation.root_uri}: no image to validate on can be decoded; replace the "
-                "shards."
-            )
-        pixels = np.concatenate([block for block, _ in blocks])
-        calibration = calibrate(network, pixels, np.concatenate([b for _, b in blocks]), config)
+    pixels, sums = validation_sample(config, validation)
+    unseen = calibration_images(config) if validation is None else (pixels, sums)
+    calibration = calibrate(network, *unseen, config)
     scale = config.recipe.pixel_scale
     bundle = Bundle(config.model, network, scale, calibration.temperature, uri="", digest="")
     return calibration, Distributions.of(make_predictor(bundle).predict(pixels))

@@ -1,23 +1,75 @@
-"""What a training run was validated on, once more: for its report."""
+"""What a training run was validated on, once more: for what it came to, and for its report."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from digitsum.archive.images import Uint8Array
+from digitsum.errors import InputError
+from digitsum.model.networks import to_input
+from digitsum.model.sum_network import SumNetwork
 from digitsum.training.archives import open_training_archives
 from digitsum.training.composing import validation_images
 from digitsum.training.config import TrainConfig
 from digitsum.training.data import (
+    LabelledChunks,
     LabelledImages,
     batches_of,
     labelled_parts,
     read_pieces,
     readable,
+    spread,
     validation_share,
 )
+from digitsum.training.totals import Totals
 
+SAMPLE_IMAGES = 5000
 _MOST_IMAGES = 20_000
 _AT_ONCE = 1000
+
+
+def validation_sample(
+    config: TrainConfig, chunks: LabelledChunks | None
+) -> tuple[Uint8Array, npt.NDArray[np.int64]]:
+    """Return images, uint8 (n, height, width), and sums, int64 (n,), that validate a run.
+
+    Composed where `chunks` are None; else some 5,000 from all over the archive. Raises InputError
+    where none can be decoded.
+    """
+    if chunks is None:
+        return validation_images(config)
+    pieces = spread(validation_share(chunks, config, rank=0, workers=1), SAMPLE_IMAGES)
+    blocks = list(readable(read_pieces(chunks, pieces, config, num_threads=1)))
+    if not sum(len(sums) for _, sums in blocks):
+        raise InputError(
+            f"{chunks.root_uri}: no image to validate on can be decoded; replace the shards."
+        )
+    pixels, sums = zip(*blocks, strict=True)
+    return np.concatenate(pixels), np.concatenate(sums)
+
+
+@torch.inference_mode()
+def validate(
+    network: SumNetwork, pixels: Uint8Array, sums: npt.NDArray[np.int64], pixel_scale: float
+) -> tuple[float, float]:
+    """Return the mean loss, in nats, and the accuracy of a network in evaluation mode.
+
+    Of images uint8 (n, height, width) with sums int64 (n,), without knowing the count.
+    """
+    totals = Totals(torch.device("cpu"))
+    images, labels = torch.from_numpy(np.array(pixels)), torch.from_numpy(sums)
+    for part, sums_b in zip(
+        torch.split(images, _AT_ONCE), torch.split(labels, _AT_ONCE), strict=True
+    ):
+        logits = network(to_input(part, pixel_scale))
+        log_probs = network.predicted_log_probs(logits.double(), None)
+        nll = -log_probs.gather(1, sums_b.unsqueeze(1)).mean()
+        totals.add(log_probs, sums_b, nll)
+    return totals.mean_loss, totals.accuracy
 
 
 def validated_images(config: TrainConfig) -> Iterator[LabelledImages]:

@@ -31,6 +31,7 @@ from digitsum.retries import retried
 from digitsum.training.batches import Batch, Source, train_batches, validation_batches
 from digitsum.training.checkpoint import TrainingState, load_checkpoint, save_checkpoint
 from digitsum.training.config import TrainConfig
+from digitsum.training.distillation import TAUGHT, Teachers, distillation_loss
 from digitsum.training.event_files import write_event_file
 from digitsum.training.history import Epoch
 from digitsum.training.progress import EpochProgress
@@ -47,10 +48,10 @@ def train_worker(settings: dict[str, Any]) -> None:
     """Train from the run's last checkpoint, if it has one, to the last epoch.
 
     `settings` holds the TrainConfig as `config`, the network's sizes as `sizes`, the weights to
-    begin with, or None for fresh ones, as `weights`, the images of an epoch, of all workers
-    together, as `epoch_images`, the run's URI as `run`, and, where images are not composed, the
-    LabelledChunks as `train` and `validation`. Reports each epoch's figures, of all workers
-    together, with a checkpoint that rank 0 writes.
+    begin with, or None for fresh ones, as `weights`, the Bundles that teach as `teachers`, the
+    images of an epoch, of all workers together, as `epoch_images`, the run's URI as `run`, and,
+    where images are not composed, the LabelledChunks as `train` and `validation`. Reports each
+    epoch's figures, of all workers together, with a checkpoint that rank 0 writes.
     """
     config: TrainConfig = settings["config"]
     recipe = config.recipe
@@ -84,6 +85,7 @@ def train_worker(settings: dict[str, Any]) -> None:
     )
     history = load_checkpoint(ray.train.get_checkpoint(), state)
     autocast = _autocast(config, device)
+    teachers = Teachers(settings["teachers"], device) if settings["teachers"] else None
 
     for epoch in range(len(history) + 1, recipe.epochs + 1):
         started = time.perf_counter()
@@ -93,7 +95,7 @@ def train_worker(settings: dict[str, Any]) -> None:
         progress = EpochProgress(epoch, recipe.epochs, settings["epoch_images"], config.workers)
         batches = train_batches(source, progress, epoch)
         train = _train_epoch(
-            config, network, state, batches, progress, autocast, says=source.rank == 0
+            config, network, teachers, state, batches, progress, autocast, says=source.rank == 0
         )
         trained = time.perf_counter()
         if not math.isfinite(train.mean_loss):
@@ -138,6 +140,7 @@ def _optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.Optimizer
 def _train_epoch(
     config: TrainConfig,
     network: nn.Module,
+    teachers: Teachers | None,
     state: TrainingState,
     batches: Iterable[Batch],
     progress: EpochProgress,
@@ -158,9 +161,14 @@ def _train_epoch(
         nll = -log_probs.gather(1, batch.sums.unsqueeze(1)).mean()
         pull = recipe.pull_at(progress.num_seen)
         loss = nll
+        if teachers is not None:
+            # A digit more than there are: teachers may think so.
+            opinion = teachers.opinion(batch.pixels, counts.stop)
+            taught = distillation_loss(state.network, logits, opinion, counts.stop)
+            loss = (1 - TAUGHT) * nll + TAUGHT * taught
         if pull > 0:
             only_count = counts.start if len(counts) == 1 else None
-            loss = nll + pull * state.network.pull(logits, batch.sums, only_count)
+            loss = loss + pull * state.network.pull(logits, batch.sums, only_count)
         state.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         if recipe.max_gradient_norm is not None:

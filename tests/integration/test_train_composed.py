@@ -6,13 +6,19 @@ import struct
 
 import numpy as np
 import pytest
+import torch
 
 from digitsum.archive.glyphs import EMBEDDED, load_glyphs
+from digitsum.archive.schema import ReadOptions
 from digitsum.cli import main
 from digitsum.model.bundle import load_bundle
+from digitsum.model.predictor import make_predictor
+from digitsum.training.composing import validation_images
+from digitsum.training.config import TrainConfig
 
 pytestmark = pytest.mark.usefixtures("one_ray")
 
+READ = ReadOptions(height=40, width=48)
 TINY = "train --digits 1 --height 40 --width 48 --epochs 2 --images-per-epoch 1024 --distortion 0.5"
 
 
@@ -58,6 +64,40 @@ def test_a_training_goes_on_from_a_bundle(tmp_path):
     assert own[0]["train_accuracy"] > 0.8  # fresh, it would know nothing yet
     card = (tmp_path / "own/MODEL_CARD.md").read_text()
     assert "beginning with the weights of packaged" in card
+
+
+def test_a_training_is_averaged_with_what_it_began_with(composed, tmp_path):
+    command = f"{TINY} --bundle {tmp_path}/on --name on --start-from {composed}/bundle --seed 6"
+    assert main(command.split()) == 0
+    begun, on = (
+        load_bundle(f"{where}").network for where in (f"{composed}/bundle", tmp_path / "on")
+    )
+    # The run is done: the same command with one more option trains nothing again.
+    assert main([*command.split(), "--average-with", f"{composed}/bundle"]) == 0
+    averaged = load_bundle(f"{tmp_path}/on")
+    weights = averaged.network.state_dict()
+    for name, tensor in begun.state_dict().items():
+        if tensor.is_floating_point():
+            torch.testing.assert_close(weights[name], (tensor + on.state_dict()[name]) / 2)
+    metrics = json.loads((tmp_path / "on/metrics.json").read_text())
+    curves = json.loads((tmp_path / "_runs/on/curves.json").read_text())
+    assert metrics["best"]["validation_loss"] not in [epoch["validation_loss"] for epoch in curves]
+    pixels, sums = validation_images(TrainConfig(bundle="unused", digits=1, read=READ))
+    found = make_predictor(averaged).predict(pixels).sums == sums
+    assert metrics["best"]["validation_accuracy"] == pytest.approx(found.mean(), abs=1e-3)
+    card = (tmp_path / "on/MODEL_CARD.md").read_text()
+    assert f"averaged with {composed}/bundle" in card
+
+
+def test_a_training_is_taught_by_other_networks(composed, tmp_path, capsys):
+    command = f"{TINY} --bundle {tmp_path}/taught --name taught --seed 5".split()
+    assert main([*command, "--teachers", "packaged", f"{composed}/bundle"]) == 0
+    taught, alone = load_bundle(f"{tmp_path}/taught"), load_bundle(f"{composed}/bundle")
+    assert taught.digest != alone.digest
+    card = (tmp_path / "taught/MODEL_CARD.md").read_text()
+    assert f"taught by packaged, {composed}/bundle" in card
+    assert main([*command, "--teachers", "packaged"]) == 2
+    assert "was started with teachers=['packaged'" in capsys.readouterr().err
 
 
 def test_a_last_training_takes_the_validation_glyphs_too(composed, tmp_path):

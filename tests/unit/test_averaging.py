@@ -1,0 +1,77 @@
+"""Weights of networks that began alike, averaged."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from digitsum.errors import InputError
+from digitsum.model.bundle import load_bundle, packaged_bundle, save_bundle
+from digitsum.model.networks import build_network, network_sizes
+from digitsum.model.sum_network import SumNetwork
+from digitsum.training.averaging import averaged_weights, load_averaged_with
+from digitsum.training.config import TrainConfig
+
+
+@pytest.fixture(scope="module")
+def network() -> SumNetwork:
+    return load_bundle(packaged_bundle()).network
+
+
+def config(*average_with: str, **options) -> TrainConfig:
+    return TrainConfig(bundle="unused", average_with=average_with, **options)
+
+
+@given(st.lists(st.floats(-100, 100, width=32), min_size=1, max_size=5))
+def test_each_weight_is_the_mean_of_all(values):
+    first, *others = ({"a": torch.full((2, 3), value), "n": torch.tensor(7)} for value in values)
+    found = averaged_weights(first, others)
+    torch.testing.assert_close(found["a"], torch.full((2, 3), sum(values) / len(values)))
+    assert found["n"] == 7
+
+
+def test_networks_that_are_alike_average_to_themselves(network):
+    weights = network.state_dict()
+    found = averaged_weights(weights, [weights, weights])
+    assert found.keys() == weights.keys()
+    for name, tensor in found.items():
+        torch.testing.assert_close(tensor, weights[name])
+
+
+def test_what_began_alike_is_loaded(network, tmp_path):
+    scale = load_bundle(packaged_bundle()).pixel_scale
+    # Trained on for other widths, and placed anew: neither is a weight.
+    sizes = {**network_sizes(network), "width": 336, "digit_offset": 1}
+    wider = build_network("counter", sizes)
+    wider.load_state_dict(network.state_dict())
+    save_bundle(str(tmp_path), "counter", wider, metrics={}, card="", pixel_scale=scale)
+    found = load_averaged_with(config("packaged", str(tmp_path)), network)
+    assert [bundle.network.config.shape.width for bundle in found] == [168, 336]
+    assert load_averaged_with(TrainConfig(bundle="unused"), network) == []
+
+
+@pytest.mark.parametrize("changed", ["sizes", "scale", "network"])
+def test_what_began_otherwise_is_refused(network, tmp_path, changed):
+    scale, name, other = load_bundle(packaged_bundle()).pixel_scale, "counter", network
+    if changed == "sizes":
+        other = build_network(name, {**network_sizes(network), "num_mixers": 1})
+    elif changed == "scale":
+        scale = 0.5
+    else:
+        name = "baseline"
+        other = build_network(name, {"height": 40, "width": 168, "num_digits": 4})
+    save_bundle(str(tmp_path), name, other, metrics={}, card="", pixel_scale=scale)
+    with pytest.raises(InputError, match=r"is another network.* began alike"):
+        load_averaged_with(config("packaged", str(tmp_path)), network)
+
+
+def test_no_bundle_is_refused(network):
+    with pytest.raises(InputError, match="/nowhere"):
+        load_averaged_with(config("/nowhere"), network)
+
+
+def test_a_run_may_be_averaged_when_it_is_done():
+    assert config("packaged").learned_from() == config().learned_from()
+    assert replace(config(), seed=1).learned_from() != config().learned_from()
