@@ -21,7 +21,13 @@ from digitsum.training.config import TrainConfig
 
 OUT = Path("results")
 BUNDLE = OUT / "full-counter"
-FIRST = OUT / "full-counter-first"
+FULL_FIRST = "full-counter-first"
+# Where they were trained is nobody else's place.
+TAUGHT_BY = {
+    FULL_FIRST: "the first training",
+    "small-counter": "the preset small",
+    "large-counter": "the preset large",
+}
 MAX_BYTES = 1_500_000
 LIMITS = """
 ## Limits
@@ -52,10 +58,10 @@ def package_bundle() -> None:
         metrics["reference"] = Distributions.of(predictor.predict(pixels)).to_json()
     metrics["test"] = {k: v for k, v in figures.items() if k not in ("archive", "bundle")}
     (PACKAGED_BUNDLE / METRICS_FILE).write_text(json.dumps(metrics, indent=2) + "\n")
-    # Where it was trained is nobody else's place.
-    card = _of_training(BUNDLE).replace(str(FIRST), "the first training")
-    first = _table(_of_training(FIRST))
-    card += f"\n## The first training\nIt showed the recipe to be good.\n\n{first}"
+    card = _of_training(BUNDLE)
+    for bundle, name in TAUGHT_BY.items():
+        card = card.replace(str(OUT / bundle), name)
+    card += f"\n## The first training\n{_table(_of_training(OUT / FULL_FIRST))}"
     (PACKAGED_BUNDLE / CARD_FILE).write_text(card + _measured(row, figures, by_digits) + LIMITS)
     size = sum(file.stat().st_size for file in PACKAGED_BUNDLE.iterdir())
     if size > MAX_BYTES:

@@ -25,28 +25,46 @@ from digitsum.archive.synth import compose
 from digitsum.cli import main
 from digitsum.cluster import connected
 from digitsum.model.bundle import Bundle, load_bundle, num_parameters
+from digitsum.model.networks import NetworkName
 from digitsum.model.predictor import make_predictor
+from digitsum.training.recipes import PresetName
 
 OUT = Path("results")
 TEST_IMAGES = 10_000
-# Preset, network, and its trainings: the paper's images are made once, the others afresh. The
-# model that comes with digitsum goes on from its first training, which has shown the recipe to be
-# good, on the validation glyphs too.
-ROWS = (
-    ("paper", "baseline", (f"--archive {OUT}/train --validation {OUT}/val",)),
-    ("tuned", "baseline", ("--workers 2",)),
-    ("small", "counter", ("--workers 2",)),
-    (
+FULL, FULL_FIRST = "full-counter", "full-counter-first"
+TEACHERS = (FULL_FIRST, "small-counter", "large-counter")
+
+
+@dataclass(frozen=True)
+class Training:
+    """A training by a preset; the paper's images are made once, the others' afresh."""
+
+    preset: PresetName
+    network: NetworkName
+    options: str = "--workers 2"
+    needs: tuple[str, ...] = ()
+    """Bundles that it learns from."""
+
+
+# By bundle. The model that comes with digitsum goes on from its first training, taught by that and
+# by the other sizes, which together are right more often than any of them; the weights of both
+# trainings are averaged.
+TRAININGS = {
+    "paper-baseline": Training(
+        "paper", "baseline", f"--archive {OUT}/train --validation {OUT}/val"
+    ),
+    "tuned-baseline": Training("tuned", "baseline"),
+    "small-counter": Training("small", "counter"),
+    FULL_FIRST: Training("full", "counter"),
+    FULL: Training(
         "full",
         "counter",
-        (
-            "--workers 2",
-            f"--workers 2 --start-from {OUT}/full-counter-first --train-on-validation "
-            "--epochs 12 --seed 1",
-        ),
+        f"--workers 2 --start-from {OUT}/{FULL_FIRST} --epochs 12 --seed 2 --teachers "
+        f"{' '.join(f'{OUT}/{name}' for name in TEACHERS)} --average-with {OUT}/{FULL_FIRST}",
+        needs=TEACHERS,
     ),
-    ("large", "counter", ("--workers 2",)),
-)
+    "large-counter": Training("large", "counter"),
+}
 _SPEED_IMAGES = 1024
 _SPEED_ROUNDS = 5
 
@@ -67,16 +85,17 @@ class Row:
 
 def results(presets: Sequence[str]) -> None:
     """Make the archives, the bundles and the tables, of these presets or of all."""
-    wanted = [row for row in ROWS if row[0] in presets or not presets]
-    if "paper" in [preset for preset, *_ in wanted]:
+    rows_of = {t.preset: name for name, t in TRAININGS.items()}  # the last training is the row's
+    wanted = [name for preset, name in rows_of.items() if preset in presets or not presets]
+    if "paper-baseline" in wanted:
         _synth("train", 24_000, "--split train --shards 3")
         _synth("val", 6_000, "--split val")
     _synth("test", TEST_IMAGES, "--split test --shards 4 --true-digits")
     with connected(state_api=True):
-        rows = [_row(preset, network, trainings) for preset, network, trainings in wanted]
-        counts = range(1, 9) if "full" in [row.preset for row in rows] else ()
-        by_count = [_evaluate("full-counter", _counted(count)) for count in counts]
-        told = _evaluate("full-counter", "test", "--digits 4") if counts else None
+        rows = [_row(name) for name in wanted]
+        counts = range(1, 9) if FULL in wanted else ()
+        by_count = [_evaluate(FULL, _counted(count)) for count in counts]
+        told = _evaluate(FULL, "test", "--digits 4") if counts else None
     _publish(rows, by_count, told)
 
 
@@ -92,25 +111,30 @@ def _counted(num_digits: int) -> str:
     return name
 
 
-def _row(preset: str, network: str, trainings: Sequence[str]) -> Row:
-    name = f"{preset}-{network}"
-    stages = [*(f"{name}-first" for _ in trainings[1:]), name]
-    is_trained = (OUT / name / "config.json").exists()
-    for stage, options in zip(stages, trainings, strict=True):
-        if not is_trained and not (OUT / stage / "config.json").exists():
-            # Named, so that a training that was interrupted goes on.
-            _run(
-                f"train --model {network} --preset {preset} --bundle {OUT}/{stage} --name {stage} "
-                f"{options}"
-            )
-    bundle = load_bundle(f"{OUT}/{name}")
+def _row(name: str) -> Row:
+    _train(name)
+    training, bundle = TRAININGS[name], load_bundle(f"{OUT}/{name}")
     return Row(
-        network,
-        preset,
+        training.network,
+        training.preset,
         num_parameters(bundle.network),
         _mflop(bundle),
         _images_per_s(bundle),
         _evaluate(name, "test"),
+    )
+
+
+def _train(name: str) -> None:
+    """Train a bundle, and first those that it learns from, where it is not there."""
+    if (OUT / name / "config.json").exists():
+        return
+    training = TRAININGS[name]
+    for needed in training.needs:
+        _train(needed)
+    # Named, so that a training that was interrupted goes on.
+    _run(
+        f"train --model {training.network} --preset {training.preset} --bundle {OUT}/{name} "
+        f"--name {name} {training.options}"
     )
 
 
