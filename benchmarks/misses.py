@@ -64,7 +64,7 @@ def _say(images: Composition, predictions: Predictions) -> None:
     digits = GLYPHS.digits[worst]
     low, high = _interval(images.glyphs, is_right)
     print(f"{is_right.mean():.2%} of {TEST.images:,} images are right")
-    print(f"of {len(GLYPHS)} other glyphs, {low:.1%} to {high:.1%} would be (95% interval)")
+    print(f"of all such glyphs, {low:.1%} to {high:.1%} are (95% interval)")
     print(f"{misread.sum():,} digits are misread, of {np.count_nonzero(misread)} glyphs")
     for number in WORST:
         share = misread[worst[:number]].sum() / misread.sum()
@@ -81,10 +81,12 @@ def _say(images: Composition, predictions: Predictions) -> None:
 def _interval(
     glyphs_nk: npt.NDArray[np.int64], is_right: npt.NDArray[np.bool_]
 ) -> tuple[float, float]:
-    """Return the bounds of what is right, at 95%, as glyphs vary: images share them.
+    """Return the bounds of what would be right, at 95%, of all glyphs of which these are some.
 
-    Glyphs are drawn with replacement, and an image counts as often as its glyphs were drawn, one
-    times the other (Owen, "The pigeonhole bootstrap", Annals of Applied Statistics 1, 2007).
+    Images share glyphs: these are drawn with replacement, and an image counts as often as its
+    glyphs were drawn, one times the other, after Owen, "The pigeonhole bootstrap", Annals of
+    Applied Statistics 1, 2007. What varies from image to image counts several times: the interval
+    is rather too wide than too narrow.
     """
     rng = np.random.default_rng(0)
     accuracies = []

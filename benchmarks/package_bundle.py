@@ -85,7 +85,7 @@ def _measured(row: dict, figures: dict, by_digits: list[dict]) -> str:  # type: 
     strings = " | ".join(f"{f['digits_accuracy']:.2%}" for f in by_digits)
     return f"""
 ## Measured
-By `make results`, one such training, on {figures["images"]:,} images composed of glyphs that
+By `make results`, trained once, on {figures["images"]:,} images composed of glyphs that
 neither trained it nor chose anything; how many digits an image holds was not told.
 
 | | |

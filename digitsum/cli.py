@@ -136,11 +136,11 @@ def _train(config: TrainConfig) -> None:
     from digitsum.training.train import train  # Ray takes a second to import: only where needed
 
     trained = train(config)
-    best = trained.best
+    best, averaged = trained.best, ", averaged with others" if config.average_with else ""
     say(f"{trained.run.uri}: run, with {' and '.join(['curves.json', *report_of(trained.run)])}")
     say(
-        f"{trained.bundle_uri}: bundle of epoch {best.epoch} of {len(trained.history)}, validation "
-        f"accuracy {best.validation_accuracy:.2%} on {best.validation_images:,} images"
+        f"{trained.bundle_uri}: bundle of epoch {best.epoch} of {len(trained.history)}{averaged}, "
+        f"validation accuracy {best.validation_accuracy:.2%} on {best.validation_images:,} images"
     )
 
 

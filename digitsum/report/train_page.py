@@ -15,7 +15,7 @@ from digitsum.report.evaluation_sections import evaluation_facts, evaluation_sec
 from digitsum.report.origin import origin_section
 from digitsum.report.page import Chart, Page, Section, Table, chart_style, new_figure, to_chart
 from digitsum.scoring.evaluation_totals import EvaluationTotals
-from digitsum.training.history import Epoch, best_epoch
+from digitsum.training.history import Epoch
 
 _COLOURS = {"train": "#2f7ed8", "validation": "#c8741a"}
 
@@ -26,12 +26,14 @@ def train_page(
     validated: tuple[EvaluationTotals, Bundle] | str,
 ) -> Page:
     """Return the page of a run; `validated` is what its bundle does, or why that is not known."""
-    best = best_epoch(history)
-    config = manifest["config"]
+    config, best = manifest["config"], manifest["outcome"]["best"]
+    averaged = (
+        f", averaged with {len(others)} others" if (others := config.get("average_with")) else ""
+    )
     seconds = sum(epoch.seconds for epoch in history)
     facts = [
-        ("best epoch", f"{best.epoch} of {len(history)}"),
-        ("validation accuracy", f"{best.validation_accuracy:.2%}"),
+        ("weights of epoch", f"{best['epoch']} of {len(history)}{averaged}"),
+        ("validation accuracy", f"{best['validation_accuracy']:.2%}"),
         ("images trained on", f"{sum(epoch.train_images for epoch in history):,}"),
         ("images a second", f"{history[-1].train_images_per_s:,.0f}"),
         ("of the time waiting for images", f"{history[-1].data_wait:.1%}"),

@@ -1,13 +1,16 @@
 """Averaging the weights of networks that began alike: `--average-with`.
 
 Networks that were trained on from the same weights, each with other images, misread other images;
-the mean of their weights is right more often than any of them, and costs no more to run than one
-(Wortsman et al., "Model soups", ICML 2022).
+the mean of their weights can be right more often than any of them, and costs no more to run than
+one (Wortsman et al., "Model soups", ICML 2022). So are normalizations' statistics averaged: where
+weights stayed near each other, no others are needed.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -16,7 +19,15 @@ from digitsum.errors import InputError
 from digitsum.model.bundle import Bundle
 from digitsum.model.sum_network import SumNetwork
 from digitsum.training.config import TrainConfig
+from digitsum.training.data import LabelledChunks
+from digitsum.training.history import Epoch
 from digitsum.training.start import load_trained
+from digitsum.training.validated import validate, validation_sample
+
+# What some thousands of images may tell by chance is less.
+_CLEARLY_WORSE = 0.01
+
+logger = logging.getLogger(__name__)
 
 
 def load_averaged_with(config: TrainConfig, network: SumNetwork) -> list[Bundle]:
@@ -36,7 +47,8 @@ def load_averaged_with(config: TrainConfig, network: SumNetwork) -> list[Bundle]
         if not is_alike:
             raise InputError(
                 f"{bundle.uri}: is another network, of other sizes or with another --pixel-scale "
-                "than the one to be trained; only bundles that began alike can be averaged."
+                "than the one to be trained, and has no mean with it; leave it out of "
+                "--average-with."
             )
     return bundles
 
@@ -51,6 +63,28 @@ def averaged_weights(
         else tensor
         for name, tensor in weights.items()
     }
+
+
+def epoch_of_mean(
+    network: SumNetwork, config: TrainConfig, validation: LabelledChunks | None, epoch: Epoch
+) -> Epoch:
+    """Return an epoch with the validation figures of an averaged network in place of its own.
+
+    Warns where the mean is clearly worse: what was averaged did not begin alike.
+    """
+    pixels, sums = validation_sample(config, validation)
+    loss, accuracy = validate(network, pixels, sums, config.recipe.pixel_scale)
+    if accuracy < epoch.validation_accuracy - _CLEARLY_WORSE:
+        logger.warning(
+            "the mean gets %.2f%% of the validation images right, epoch %d alone %.2f%%: leave "
+            "--average-with out, or out of it what did not begin alike.",
+            100 * accuracy,
+            epoch.epoch,
+            100 * epoch.validation_accuracy,
+        )
+    return replace(
+        epoch, validation_loss=loss, validation_accuracy=accuracy, validation_images=len(sums)
+    )
 
 
 def _shapes(weights: Mapping[str, Tensor]) -> dict[str, torch.Size]:

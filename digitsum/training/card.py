@@ -8,6 +8,7 @@ from digitsum.model.bundle import num_parameters
 from digitsum.model.sum_network import SumNetwork
 from digitsum.training.calibration import Calibration
 from digitsum.training.config import TrainConfig
+from digitsum.training.distillation import TAUGHT
 from digitsum.training.history import Epoch
 
 
@@ -24,7 +25,7 @@ def model_card(
     schedule = "rising and falling once" if recipe.one_cycle else "constant"
     return f"""# {config.model}: the sum of {_digits(config)} handwritten digits
 
-Network `{config.model}`, {num_parameters(network):,} parameters, trained from sums alone.
+Network `{config.model}`, {num_parameters(network):,} parameters, trained from {_learned(config)}.
 
 | | |
 |---|---|
@@ -42,6 +43,12 @@ Limits: the validation accuracy {_too_high(config)}. Images of another
 layout, ink or number of digits than those it was trained on are not known to be read well; measure
 with `digitsum evaluate` on labelled images of your own.
 """
+
+
+def _learned(config: TrainConfig) -> str:
+    if not config.teachers:
+        return "sums alone"
+    return f"sums and, for {TAUGHT:.0%} of the loss, from other networks' opinion of the images"
 
 
 def _digits(config: TrainConfig) -> str:

@@ -70,8 +70,8 @@ class TrainConfig:
     """Bundles of the same network, of any sizes, or `packaged`, whose mean opinion of each image is
     learned along with its sum (distillation). By default none."""
     average_with: tuple[str, ...] | None = None
-    """Bundles whose weights are averaged with those that the training comes to: the one that it
-    began with, and others that were trained on from there with another --seed. By default none."""
+    """Bundles, or `packaged`, whose weights are averaged with those that the training comes to:
+    that of --start-from, and others that were trained on from it. By default none."""
     train_on_validation: bool = False
     """Train on the validation glyphs too, once other glyphs have shown the recipe to be good. What
     validates is then known to the network: it chooses no epoch, and fits no temperature, which is
@@ -129,6 +129,12 @@ class TrainConfig:
             raise InputError(
                 "--train-on-validation: goes with --start-from, whose temperature it keeps, and "
                 "without --archive; add the one, or leave the other out."
+            )
+        if self.average_with and (self.start_from is None or self.train_on_validation):
+            raise InputError(
+                "--average-with: goes with --start-from, for only what began alike has a mean that "
+                "is worth anything, and without --train-on-validation, for the mean has a "
+                "temperature of its own; add the one, and leave the other out."
             )
         if self.preset is not None and self.preset not in PRESETS[self.model]:
             raise InputError(
@@ -203,4 +209,5 @@ class TrainConfig:
         follow_epochs = self.recipe.one_cycle or self.recipe.distortion > 0
         changes = RESUMABLE_CHANGES - ({"epochs"} if follow_epochs else set())
         learned_from = {**asdict(self), **asdict(self.recipe)}
+        learned_from["teachers"] = list(self.teachers) if self.teachers else None
         return {k: v for k, v in learned_from.items() if k not in {*changes, "preset"}}

@@ -1,9 +1,9 @@
 """Distillation: a network learns from what other networks think too, and not from sums alone.
 
 Several networks that were trained apart misread other images each, and their mean opinion is right
-more often than any of them. A network that is trained to think likewise comes nearer to it than one
-that is told sums alone, and costs no more than one to run (Hinton, Vinyals and Dean, "Distilling
-the knowledge in a neural network", 2015). The opinion is the joint distribution of the number of
+more often than any of them. A network that is trained to think likewise can come near to it, and
+costs no more than one to run (Hinton, Vinyals and Dean, "Distilling the knowledge in a neural
+network", 2015). The opinion is the joint distribution of the number of
 digits and of their sum, so that networks of any sizes can teach each other.
 """
 
@@ -33,7 +33,7 @@ def load_teachers(config: TrainConfig, shape: ImageShape) -> list[Bundle]:
     """Return the bundles that teach; none where sums alone do.
 
     Raises InputError where one is no bundle, or reads no images of that shape, or is of another
-    network than is to be trained.
+    network than is to be trained, or one of other sums.
     """
     teachers = [load_trained(uri) for uri in config.teachers or ()]
     for teacher in teachers:
@@ -42,12 +42,17 @@ def load_teachers(config: TrainConfig, shape: ImageShape) -> list[Bundle]:
                 f"{teacher.uri}: holds the network {teacher.network_name!r}, which cannot teach "
                 f"{config.model!r}; leave it out of --teachers."
             )
+        if config.model == "baseline" and teacher.network.config.num_digits != config.digits:
+            raise InputError(
+                f"{teacher.uri}: tells the sums of {teacher.network.config.num_digits} digits, and "
+                f"cannot teach those of {config.digits}; leave it out of --teachers."
+            )
         teacher.network.check_shape(shape, config.archive or "--height and --width")
     return teachers
 
 
 class Teachers:
-    """Networks whose mean opinion of images is to be learned."""
+    """Networks whose mean opinion of images is to be learned; they are moved to the device."""
 
     def __init__(self, bundles: Sequence[Bundle], device: torch.device) -> None:
         self._bundles = bundles

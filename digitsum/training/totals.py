@@ -6,6 +6,8 @@ import torch
 import torch.distributed
 from torch import Tensor
 
+from digitsum.model.sum_network import SumNetwork
+
 
 class Totals:
     """Sums over images, kept on the device until they are reduced over all workers."""
@@ -20,6 +22,11 @@ class Totals:
         self._sums[0] += mean_loss * len(sums_b)
         self._sums[1] += right
         self._sums[2] += len(sums_b)
+
+    def add_predicted(self, network: SumNetwork, logits: Tensor, sums_b: Tensor) -> None:
+        """Add a batch as users will use the network: without knowing the count."""
+        log_probs = network.predicted_log_probs(logits.double(), None)
+        self.add(log_probs, sums_b, -log_probs.gather(1, sums_b.unsqueeze(1)).mean())
 
     def reduce(self) -> Totals:
         """Add the other workers' totals, where there are any; returns itself."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from digitsum.model.predictor import make_predictor
 from digitsum.model.sum_network import SumNetwork
 from digitsum.runs import RUNS_DIRECTORY, new_run_id, write_manifest
 from digitsum.training.archives import TrainingArchives, open_training_archives
-from digitsum.training.averaging import averaged_weights, load_averaged_with
+from digitsum.training.averaging import averaged_weights, epoch_of_mean, load_averaged_with
 from digitsum.training.calibration import Calibration, calibrate
 from digitsum.training.card import model_card
 from digitsum.training.checkpoint import HISTORY_FILE, WEIGHTS_FILE
@@ -41,7 +41,7 @@ from digitsum.training.distillation import load_teachers
 from digitsum.training.history import Epoch, best_epoch, history_from_json, history_to_json
 from digitsum.training.placing import place_digits
 from digitsum.training.start import load_start, started_network
-from digitsum.training.validated import validate, validation_sample
+from digitsum.training.validated import validation_sample
 from digitsum.training.worker import train_worker
 
 CONFIG_FILE = "config.json"
@@ -60,7 +60,8 @@ class Trained:
     """The run's directory: configuration, curves, and Ray Train's checkpoints."""
     history: tuple[Epoch, ...]
     best: Epoch
-    """The epoch whose weights the bundle holds."""
+    """The epoch whose weights the bundle holds, or, averaged with others', the epoch with the
+    validation figures of the mean."""
     learned_from: dict[str, str | None]
     """The places, absolute, that it learned from and was validated on, by option."""
 
@@ -113,7 +114,7 @@ def train(config: TrainConfig) -> Trained:
         others = [bundle.network.state_dict() for bundle in averaged_with]
         network.load_state_dict(averaged_weights(weights, others))
         if others:
-            best = _validated(network.eval(), config, to_validate, best)
+            best = epoch_of_mean(network.eval(), config, to_validate, best)
         known = start if config.train_on_validation else None
         calibration, reference = _calibrated(network.eval(), config, to_validate, known)
     if archives is None and isinstance(network, CounterNetwork):
@@ -157,17 +158,6 @@ def _epoch_images(config: TrainConfig, archives: TrainingArchives | None) -> int
         return config.recipe.images_per_epoch
     left = 1.0 if archives.validation else 1 - config.validation_fraction
     return max(1, round(archives.train.num_images * left))
-
-
-def _validated(
-    network: SumNetwork, config: TrainConfig, validation: LabelledChunks | None, epoch: Epoch
-) -> Epoch:
-    """Return an epoch with the validation figures of an averaged network in place of its own."""
-    pixels, sums = validation_sample(config, validation)
-    loss, accuracy = validate(network, pixels, sums, config.recipe.pixel_scale)
-    return replace(
-        epoch, validation_loss=loss, validation_accuracy=accuracy, validation_images=len(sums)
-    )
 
 
 def _calibrated(

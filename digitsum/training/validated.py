@@ -65,10 +65,7 @@ def validate(
     for part, sums_b in zip(
         torch.split(images, _AT_ONCE), torch.split(labels, _AT_ONCE), strict=True
     ):
-        logits = network(to_input(part, pixel_scale))
-        log_probs = network.predicted_log_probs(logits.double(), None)
-        nll = -log_probs.gather(1, sums_b.unsqueeze(1)).mean()
-        totals.add(log_probs, sums_b, nll)
+        totals.add_predicted(network, network(to_input(part, pixel_scale)), sums_b)
     return totals.mean_loss, totals.accuracy
 
 

@@ -204,9 +204,7 @@ def _validate(
     for batch in batches:
         with autocast:
             logits = averaged(to_input(batch.pixels, config.recipe.pixel_scale))
-        log_probs = averaged.predicted_log_probs(logits.double(), None)
-        nll = -log_probs.gather(1, batch.sums.unsqueeze(1)).mean()
-        totals.add(log_probs, batch.sums, nll)
+        totals.add_predicted(averaged, logits, batch.sums)
     return totals.reduce()
 
 

@@ -11,8 +11,9 @@ from digitsum.errors import InputError
 from digitsum.model.bundle import load_bundle, packaged_bundle, save_bundle
 from digitsum.model.networks import build_network, network_sizes
 from digitsum.model.sum_network import SumNetwork
-from digitsum.training.averaging import averaged_weights, load_averaged_with
+from digitsum.training.averaging import averaged_weights, epoch_of_mean, load_averaged_with
 from digitsum.training.config import TrainConfig
+from digitsum.training.history import Epoch
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +22,7 @@ def network() -> SumNetwork:
 
 
 def config(*average_with: str, **options) -> TrainConfig:
-    return TrainConfig(bundle="unused", average_with=average_with, **options)
+    return TrainConfig(bundle="unused", start_from="packaged", average_with=average_with, **options)
 
 
 @given(st.lists(st.floats(-100, 100, width=32), min_size=1, max_size=5))
@@ -63,7 +64,7 @@ def test_what_began_otherwise_is_refused(network, tmp_path, changed):
         name = "baseline"
         other = build_network(name, {"height": 40, "width": 168, "num_digits": 4})
     save_bundle(str(tmp_path), name, other, metrics={}, card="", pixel_scale=scale)
-    with pytest.raises(InputError, match=r"is another network.* began alike"):
+    with pytest.raises(InputError, match=r"is another network.* leave it out of --average-with"):
         load_averaged_with(config("packaged", str(tmp_path)), network)
 
 
@@ -75,3 +76,25 @@ def test_no_bundle_is_refused(network):
 def test_a_run_may_be_averaged_when_it_is_done():
     assert config("packaged").learned_from() == config().learned_from()
     assert replace(config(), seed=1).learned_from() != config().learned_from()
+
+
+@pytest.mark.parametrize("options", [{"start_from": None}, {"train_on_validation": True}], ids=str)
+def test_a_mean_wants_a_common_start_and_a_temperature_of_its_own(options):
+    with pytest.raises(InputError, match="--average-with: goes with --start-from"):
+        replace(config("packaged"), **options)
+
+
+def epoch(accuracy: float) -> Epoch:
+    return Epoch(3, 0.2, 0.9, 0.1, accuracy, 100, 50, 1.0, 100.0, 0.01)
+
+
+def test_the_figures_are_those_of_the_mean_and_a_bad_mean_is_told(network, caplog):
+    fresh = build_network("counter", network_sizes(network)).eval()
+    good = epoch_of_mean(network, config("packaged"), None, epoch(0.97))
+    assert (good.epoch, good.train_loss, good.validation_images) == (3, 0.2, 5000)
+    assert good.validation_accuracy > 0.98
+    assert 0 < good.validation_loss < 0.1
+    assert caplog.text == ""
+    bad = epoch_of_mean(fresh, config("packaged"), None, epoch(0.97))
+    assert bad.validation_accuracy < 0.5
+    assert "right, epoch 3 alone 97.00%: leave --average-with out" in caplog.text

@@ -115,7 +115,22 @@ def test_who_cannot_teach_is_refused_with_what_to_do(tmp_path):
     save_bundle(str(tmp_path), "baseline", network, metrics={}, card="", pixel_scale=1.0)
     with pytest.raises(InputError, match=r"'baseline', which cannot teach 'counter'; leave it out"):
         load_teachers(config("packaged", str(tmp_path)), SHAPE)
+    with pytest.raises(InputError, match=r"of 4 digits, and cannot teach those of 3; leave it out"):
+        load_teachers(config(str(tmp_path), model="baseline", digits=3), SHAPE)
     with pytest.raises(InputError, match="50x168"):
         load_teachers(config("packaged"), ImageShape(50, 168))
     with pytest.raises(InputError, match=r"/nowhere"):
         load_teachers(config("/nowhere"), SHAPE)
+
+
+def test_networks_that_do_not_count_teach_each_other_sums(tmp_path):
+    torch.manual_seed(0)
+    network = BaselineNetwork(BaselineConfig(40, 168, 4)).eval()
+    save_bundle(str(tmp_path), "baseline", network, metrics={}, card="", pixel_scale=1.0)
+    bundles = load_teachers(config(str(tmp_path), model="baseline"), SHAPE)
+    pixels = torch.randint(0, 256, (3, 40, 168), generator=torch.Generator().manual_seed(0)).byte()
+    opinion = Teachers(bundles, CPU).opinion(pixels, 5)
+    logits = network(pixels.unsqueeze(1).float())
+    torch.testing.assert_close(opinion, logits.softmax(dim=1).detach())
+    entropy = torch.special.entr(opinion).sum(dim=1).mean()
+    torch.testing.assert_close(distillation_loss(network, logits, opinion, 5), entropy)

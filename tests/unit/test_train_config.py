@@ -124,6 +124,8 @@ def test_how_long_a_run_goes_on_is_what_it_learns_from_only_where_the_step_size_
         {"distortion": 0.5},
         {"pixel_scale": 0.5},
         {"seed": 1},
+        {"start_from": "packaged"},
+        {"teachers": ("packaged", "models/other")},
         {"precision": "bf16"},
         {"shuffle_buffer_images": 1},
         {"read": ReadOptions(image_column="pixels")},
