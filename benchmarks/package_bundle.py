@@ -59,6 +59,9 @@ def package_bundle() -> None:
     metrics["test"] = {k: v for k, v in figures.items() if k not in ("archive", "bundle")}
     (PACKAGED_BUNDLE / METRICS_FILE).write_text(json.dumps(metrics, indent=2) + "\n")
     card = _of_training(BUNDLE)
+    opinion = "opinion of the images"
+    assert opinion in card
+    card = card.replace(opinion, f"{opinion}, which learned from sums alone")
     for bundle, name in TAUGHT_BY.items():
         card = card.replace(str(OUT / bundle), name)
     card += f"\n## The first training\n{_table(_of_training(OUT / FULL_FIRST))}"
