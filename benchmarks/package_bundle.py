@@ -65,6 +65,7 @@ def package_bundle() -> None:
     for bundle, name in TAUGHT_BY.items():
         card = card.replace(str(OUT / bundle), name)
     card += f"\n## The first training\n{_table(_of_training(OUT / FULL_FIRST))}"
+    assert str(OUT) not in card
     (PACKAGED_BUNDLE / CARD_FILE).write_text(card + _measured(row, figures, by_digits) + LIMITS)
     size = sum(file.stat().st_size for file in PACKAGED_BUNDLE.iterdir())
     if size > MAX_BYTES:

@@ -19,10 +19,10 @@ from digitsum.errors import InputError
 from digitsum.model.bundle import Bundle
 from digitsum.model.sum_network import SumNetwork
 from digitsum.training.config import TrainConfig
-from digitsum.training.data import LabelledChunks
+from digitsum.training.data import LabelledImages
 from digitsum.training.history import Epoch
 from digitsum.training.start import load_trained
-from digitsum.training.validated import validate, validation_sample
+from digitsum.training.validated import validate
 
 # What some thousands of images may tell by chance is less.
 _CLEARLY_WORSE = 0.01
@@ -66,14 +66,14 @@ def averaged_weights(
 
 
 def epoch_of_mean(
-    network: SumNetwork, config: TrainConfig, validation: LabelledChunks | None, epoch: Epoch
+    network: SumNetwork, validation: LabelledImages, pixel_scale: float, epoch: Epoch
 ) -> Epoch:
     """Return an epoch with the validation figures of an averaged network in place of its own.
 
     Warns where the mean is clearly worse: what was averaged did not begin alike.
     """
-    pixels, sums = validation_sample(config, validation)
-    loss, accuracy = validate(network, pixels, sums, config.recipe.pixel_scale)
+    pixels, sums = validation
+    loss, accuracy = validate(network, pixels, sums, pixel_scale)
     if accuracy < epoch.validation_accuracy - _CLEARLY_WORSE:
         logger.warning(
             "the mean gets %.2f%% of the validation images right, epoch %d alone %.2f%%: leave "

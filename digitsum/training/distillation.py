@@ -73,6 +73,16 @@ class Teachers:
         assert total is not None
         return total / len(self._bundles)
 
+    def loss(
+        self, pupil: SumNetwork, pixels: Tensor, logits: Tensor, nll: Tensor, max_digits: int
+    ) -> Tensor:
+        """Return what a pupil learns by, a number, in nats: the sums' loss and the opinion's.
+
+        `logits` are the pupil's of images uint8 (b, h, w), `nll` the loss of their sums.
+        """
+        opinion = self.opinion(pixels, max_digits)
+        return (1 - TAUGHT) * nll + TAUGHT * distillation_loss(pupil, logits, opinion, max_digits)
+
 
 def distillation_loss(
     network: SumNetwork, logits: Tensor, opinion: Tensor, max_digits: int

@@ -36,7 +36,7 @@ from digitsum.training.card import model_card
 from digitsum.training.checkpoint import HISTORY_FILE, WEIGHTS_FILE
 from digitsum.training.composing import calibration_images
 from digitsum.training.config import TrainConfig
-from digitsum.training.data import LabelledChunks, labelled_parts
+from digitsum.training.data import LabelledImages, labelled_parts
 from digitsum.training.distillation import load_teachers
 from digitsum.training.history import Epoch, best_epoch, history_from_json, history_to_json
 from digitsum.training.placing import place_digits
@@ -113,10 +113,12 @@ def train(config: TrainConfig) -> Trained:
         best, weights = _best_checkpoint(result, last=config.train_on_validation)
         others = [bundle.network.state_dict() for bundle in averaged_with]
         network.load_state_dict(averaged_weights(weights, others))
+        network.eval()
+        sample = validation_sample(config, to_validate)
         if others:
-            best = epoch_of_mean(network.eval(), config, to_validate, best)
+            best = epoch_of_mean(network, sample, config.recipe.pixel_scale, best)
         known = start if config.train_on_validation else None
-        calibration, reference = _calibrated(network.eval(), config, to_validate, known)
+        calibration, reference = _calibrated(network, config, sample, known)
     if archives is None and isinstance(network, CounterNetwork):
         glyphs = load_glyphs(config.glyphs, "val")
         place_digits(network, glyphs, config.shape, config.recipe.pixel_scale)
@@ -163,22 +165,21 @@ def _epoch_images(config: TrainConfig, archives: TrainingArchives | None) -> int
 def _calibrated(
     network: SumNetwork,
     config: TrainConfig,
-    validation: LabelledChunks | None,
+    validation: LabelledImages,
     start: Bundle | None,
 ) -> tuple[Calibration, Distributions]:
     """Return a network's calibration, and how what it predicts of validation images is distributed.
 
-    Both of images from all over the archive; or those of `start`, where no image is new to the
+    Both of the validation images; or those of `start`, where no image is new to the
     network.
     """
     if start is not None and start.reference is not None:
         return Calibration(start.temperature, images=0), start.reference
-    pixels, sums = validation_sample(config, validation)
-    unseen = calibration_images(config) if validation is None else (pixels, sums)
+    unseen = calibration_images(config) if config.archive is None else validation
     calibration = calibrate(network, *unseen, config)
     scale = config.recipe.pixel_scale
     bundle = Bundle(config.model, network, scale, calibration.temperature, uri="", digest="")
-    return calibration, Distributions.of(make_predictor(bundle).predict(pixels))
+    return calibration, Distributions.of(make_predictor(bundle).predict(validation[0]))
 
 
 def worker_cpus(config: TrainConfig, cluster_cpus: float) -> float:

@@ -32,9 +32,7 @@ _MOST_IMAGES = 20_000
 _AT_ONCE = 1000
 
 
-def validation_sample(
-    config: TrainConfig, chunks: LabelledChunks | None
-) -> tuple[Uint8Array, npt.NDArray[np.int64]]:
+def validation_sample(config: TrainConfig, chunks: LabelledChunks | None) -> LabelledImages:
     """Return images, uint8 (n, height, width), and sums, int64 (n,), that validate a run.
 
     Composed where `chunks` are None; else some 5,000 from all over the archive. Raises InputError

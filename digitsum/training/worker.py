@@ -31,7 +31,7 @@ from digitsum.retries import retried
 from digitsum.training.batches import Batch, Source, train_batches, validation_batches
 from digitsum.training.checkpoint import TrainingState, load_checkpoint, save_checkpoint
 from digitsum.training.config import TrainConfig
-from digitsum.training.distillation import TAUGHT, Teachers, distillation_loss
+from digitsum.training.distillation import Teachers
 from digitsum.training.event_files import write_event_file
 from digitsum.training.history import Epoch
 from digitsum.training.progress import EpochProgress
@@ -163,9 +163,7 @@ def _train_epoch(
         loss = nll
         if teachers is not None:
             # A digit more than there are: teachers may think so.
-            opinion = teachers.opinion(batch.pixels, counts.stop)
-            taught = distillation_loss(state.network, logits, opinion, counts.stop)
-            loss = (1 - TAUGHT) * nll + TAUGHT * taught
+            loss = teachers.loss(state.network, batch.pixels, logits, nll, counts.stop)
         if pull > 0:
             only_count = counts.start if len(counts) == 1 else None
             loss = loss + pull * state.network.pull(logits, batch.sums, only_count)

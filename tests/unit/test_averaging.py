@@ -12,6 +12,7 @@ from digitsum.model.bundle import load_bundle, packaged_bundle, save_bundle
 from digitsum.model.networks import build_network, network_sizes
 from digitsum.model.sum_network import SumNetwork
 from digitsum.training.averaging import averaged_weights, epoch_of_mean, load_averaged_with
+from digitsum.training.composing import validation_images
 from digitsum.training.config import TrainConfig
 from digitsum.training.history import Epoch
 
@@ -90,11 +91,12 @@ def epoch(accuracy: float) -> Epoch:
 
 def test_the_figures_are_those_of_the_mean_and_a_bad_mean_is_told(network, caplog):
     fresh = build_network("counter", network_sizes(network)).eval()
-    good = epoch_of_mean(network, config("packaged"), None, epoch(0.97))
+    sample = validation_images(TrainConfig(bundle="unused"))
+    good = epoch_of_mean(network, sample, 1 / 255, epoch(0.97))
     assert (good.epoch, good.train_loss, good.validation_images) == (3, 0.2, 5000)
     assert good.validation_accuracy > 0.98
     assert 0 < good.validation_loss < 0.1
     assert caplog.text == ""
-    bad = epoch_of_mean(fresh, config("packaged"), None, epoch(0.97))
+    bad = epoch_of_mean(fresh, sample, 1 / 255, epoch(0.97))
     assert bad.validation_accuracy < 0.5
     assert "right, epoch 3 alone 97.00%: leave --average-with out" in caplog.text

@@ -72,6 +72,15 @@ def test_no_opinion_costs_less_than_the_teachers_own():
     assert other > own + 0.1
 
 
+def test_four_fifths_of_the_loss_are_the_teachers_opinion():
+    pupil, teachers = counter(3), Teachers([bundle_of(counter(1))], CPU)
+    logits = pupil(PIXELS.unsqueeze(1) / 255)
+    taught = distillation_loss(pupil, logits, teachers.opinion(PIXELS, 3), 3)
+    found = teachers.loss(pupil, PIXELS, logits, torch.tensor(2.0), 3)
+    torch.testing.assert_close(found, 0.2 * 2.0 + 0.8 * taught)
+    assert found.requires_grad
+
+
 def test_what_a_network_holds_to_be_impossible_costs_no_infinity():
     teacher, pupil = counter(1), counter(3)
     logits = torch.zeros(6, 11, 11)
