@@ -1,12 +1,14 @@
-"""What the model that comes with digitsum misses: `python benchmarks/misses.py`.
+"""What the model that comes with digitsum misses: `python benchmarks/misses.py [GLYPHS]`.
 
 Of 10,000 images composed of the test glyphs, those of `make results`: which glyphs are misread, how
-many images are miscounted, and how many are right where digits stand close. Draws the README's
-pictures, docs/gallery.png and docs/sample.png.
+many images are miscounted, and how many are right where digits stand close. GLYPHS is a directory
+of MNIST's IDX files; without it, the glyphs are the embedded ones, and the README's pictures,
+docs/gallery.png and docs/sample.png, are drawn.
 """
 
 from __future__ import annotations
 
+import sys
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -15,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from digitsum.archive.glyphs import load_glyphs
+from digitsum.archive.glyphs import EMBEDDED, Glyphs, load_glyphs
 from digitsum.archive.reading import Rows
 from digitsum.archive.synth import Composition, SynthConfig, compose_blocks
 from digitsum.model.bundle import load_bundle, packaged_bundle
@@ -29,8 +31,7 @@ from digitsum.report.figures import to_png
 from digitsum.report.gallery import draw_gallery
 from digitsum.scoring.examples import hits, worst_misses
 
-TEST = SynthConfig(out="unused", images=10_000, split="test")
-GLYPHS = load_glyphs(TEST.glyphs, TEST.split)
+IMAGES, DIGITS = 10_000, 4
 DOCS = Path(__file__).parent.parent / "docs"
 CLOSE = 16
 WORST = (2, 10)
@@ -38,13 +39,16 @@ SAMPLE = 12
 RESAMPLES = 2000
 
 
-def misses() -> None:
+def misses(source: str) -> None:
     """Measure, say, and draw."""
-    images = _joined(list(compose_blocks(GLYPHS, TEST)))
+    test = SynthConfig(out="unused", images=IMAGES, digits=DIGITS, split="test", glyphs=source)
+    glyphs = load_glyphs(source, test.split)
+    images = _joined(list(compose_blocks(glyphs, test)))
     bundle = load_bundle(packaged_bundle())
     predictions = make_predictor(bundle, num_threads=2).predict(images.pixels)
-    _say(images, predictions)
-    _draw(images, predictions, TorchPredictor(bundle, batch_size=64))
+    _say(glyphs, images, predictions)
+    if source == EMBEDDED:
+        _draw(images, predictions, TorchPredictor(bundle, batch_size=64))
 
 
 def _joined(blocks: list[Composition]) -> Composition:
@@ -52,18 +56,19 @@ def _joined(blocks: list[Composition]) -> Composition:
     return Composition(*(np.concatenate([getattr(b, name) for b in blocks]) for name in names))
 
 
-def _say(images: Composition, predictions: Predictions) -> None:
+def _say(glyphs: Glyphs, images: Composition, predictions: Predictions) -> None:
     assert predictions.readings is not None  # the packaged model reads digits
+    num_glyphs = len(glyphs)
     is_right = predictions.sums == images.digit_sums
     is_read = predictions.readings.digits >= 0
-    is_counted = is_read.sum(axis=1) == TEST.digits
-    read = predictions.readings.digits[is_counted, : TEST.digits]
+    is_counted = is_read.sum(axis=1) == DIGITS
+    read = predictions.readings.digits[is_counted, :DIGITS]
     is_misread = read != images.digits[is_counted]
-    misread = np.bincount(images.glyphs[is_counted][is_misread], minlength=len(GLYPHS))
+    misread = np.bincount(images.glyphs[is_counted][is_misread], minlength=num_glyphs)
     worst = np.argsort(-misread, kind="stable")
-    digits = GLYPHS.digits[worst]
-    low, high = _interval(images.glyphs, is_right)
-    print(f"{is_right.mean():.2%} of {TEST.images:,} images are right")
+    digits = glyphs.digits[worst]
+    low, high = _interval(num_glyphs, images.glyphs, is_right)
+    print(f"{is_right.mean():.2%} of {IMAGES:,} images are right")
     print(f"of all such glyphs, {low:.1%} to {high:.1%} are (95% interval)")
     print(f"{misread.sum():,} digits are misread, of {np.count_nonzero(misread)} glyphs")
     for number in WORST:
@@ -79,7 +84,7 @@ def _say(images: Composition, predictions: Predictions) -> None:
 
 
 def _interval(
-    glyphs_nk: npt.NDArray[np.int64], is_right: npt.NDArray[np.bool_]
+    num_glyphs: int, glyphs_nk: npt.NDArray[np.int64], is_right: npt.NDArray[np.bool_]
 ) -> tuple[float, float]:
     """Return the bounds of what would be right, at 95%, of all glyphs of which these are some.
 
@@ -91,7 +96,7 @@ def _interval(
     rng = np.random.default_rng(0)
     accuracies = []
     for _ in range(RESAMPLES):
-        drawn = np.bincount(rng.integers(len(GLYPHS), size=len(GLYPHS)), minlength=len(GLYPHS))
+        drawn = np.bincount(rng.integers(num_glyphs, size=num_glyphs), minlength=num_glyphs)
         accuracies.append(np.average(is_right, weights=drawn[glyphs_nk].prod(axis=1)))
     low, high = np.quantile(accuracies, (0.025, 0.975))
     return float(low), float(high)
@@ -123,4 +128,4 @@ def _draw(images: Composition, predictions: Predictions, predictor: TorchPredict
 
 
 if __name__ == "__main__":
-    misses()
+    misses(sys.argv[1] if len(sys.argv) > 1 else EMBEDDED)

