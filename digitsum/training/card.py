@@ -94,7 +94,7 @@ def _too_high(config: TrainConfig) -> str:
 def _calibrated_on(config: TrainConfig, calibration: Calibration) -> str:
     if config.train_on_validation:
         return f"that of {config.start_from}"
-    strength = config.recipe.distortion_at(1.0)
+    strength = config.recipe.distortion
     of = (
         "of the validation images"
         if config.archive is not None or strength == 0

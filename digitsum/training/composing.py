@@ -52,12 +52,13 @@ def validation_images(config: TrainConfig) -> tuple[Uint8Array, npt.NDArray[np.i
 
 
 def calibration_images(config: TrainConfig) -> tuple[Uint8Array, npt.NDArray[np.int64]]:
-    """Return the validation images, their glyphs distorted as at the end of the training.
+    """Return the validation images, their glyphs distorted as strongly as in the training.
 
     The validation glyphs as they are chose the epoch, and are few: a temperature that is fitted on
-    them makes the network surer than it is right about other hands.
+    them makes the network surer than it is right about other hands. The stronger the distortion,
+    the less does it hang on which glyphs these are.
     """
-    return _held_out_images(config, config.recipe.distortion_at(1.0))
+    return _held_out_images(config, config.recipe.distortion)
 
 
 def _held_out_images(

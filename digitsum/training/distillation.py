@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from digitsum.archive.schema import ImageShape
@@ -25,11 +24,6 @@ from digitsum.training.start import load_trained
 
 TAUGHT = 0.8
 """Part of the loss that is the teachers' opinion; the rest is the sums'."""
-
-# A network of strides thinks a little otherwise of an image that is moved by a pixel; its mean
-# opinion of some moves is right more often than that of any. Drawn anew each time, one move teaches
-# what their mean would, at a fraction of the cost. All four places within a column are as likely.
-_MOVES_X, _MOVES_Y = range(-1, 3), range(-1, 2)
 
 # Log probability of what a network holds to be impossible: infinity times 0 would be no number.
 _IMPOSSIBLE = -1000.0
@@ -69,13 +63,11 @@ class Teachers:
     def opinion(self, pixels: Tensor, max_digits: int) -> Tensor:
         """Return the mean of P(count, sum) of images uint8 (b, h, w), as `joint_log_probs` has it.
 
-        Each teacher sees them moved by a random pixel or two; its logits are divided by its
-        temperature.
+        Each teacher's logits are divided by its temperature.
         """
         total: Tensor | None = None
         for bundle in self._bundles:
-            seen = moved(pixels, _drawn(_MOVES_X), _drawn(_MOVES_Y))
-            logits = bundle.network(to_input(seen, bundle.pixel_scale)) / bundle.temperature
+            logits = bundle.network(to_input(pixels, bundle.pixel_scale)) / bundle.temperature
             probs = bundle.network.joint_log_probs(logits, max_digits).exp()
             total = probs if total is None else total + probs
         assert total is not None
@@ -99,13 +91,3 @@ def distillation_loss(
     log_probs = network.joint_log_probs(logits, max_digits)
     log_probs = log_probs.where(log_probs > -torch.inf, _IMPOSSIBLE)
     return -(opinion * log_probs).sum(dim=1).mean()
-
-
-def moved(pixels_bhw: Tensor, right: int, down: int) -> Tensor:
-    """Return images, (b, h, w), whose content is moved so many pixels; what it leaves is dark."""
-    return F.pad(pixels_bhw, (right, -right, down, -down))
-
-
-def _drawn(moves: range) -> int:
-    """Return one of some moves, at random: by torch's generator, which a run seeds."""
-    return moves[int(torch.randint(len(moves), ()))]

@@ -88,7 +88,7 @@ def test_training_killed_with_all_its_processes_is_finished_by_the_same_command(
     synth(SynthConfig(out=f"{tmp_path}/archive", images=2000, shards=2, digits=2, width=96))
     command = (
         f"train --archive {tmp_path}/archive --digits 2 --bundle {tmp_path}/bundle --name hurt "
-        "--epochs 4 --model counter"
+        "--epochs 4 --model counter --teachers packaged"
     )
     process = start(command, log)
     wait_for(lambda: listed.exists() and "checkpoint_2" in listed.read_text(), process, log)

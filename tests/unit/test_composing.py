@@ -175,7 +175,7 @@ def test_validation_images_hold_as_many_digits_as_those_that_are_trained_on(conf
     assert 9 < sums.max() <= 27
 
 
-def test_calibration_images_are_the_validation_images_distorted_as_training_ends(config):
+def test_calibration_images_are_the_validation_images_distorted_as_in_training(config):
     pixels, sums = validation_images(config())
     distorted, same_sums = calibration_images(config(distortion=1.0))
     np.testing.assert_array_equal(same_sums, sums)
@@ -188,6 +188,10 @@ def test_calibration_images_are_the_validation_images_distorted_as_training_ends
 
     assert change(farther) > change(distorted)
     np.testing.assert_array_equal(calibration_images(config(distortion=0.0))[0], pixels)
+    [(as_trained, _)] = composed_images(
+        load_glyphs(config().glyphs, "val"), SHAPE, range(4, 5), 300, lambda _: 1.0, (0,)
+    )
+    np.testing.assert_array_equal(distorted, as_trained)
 
 
 def one_tile(pixels: np.ndarray) -> bytes:

@@ -11,9 +11,8 @@ from digitsum.model.baseline import BaselineConfig, BaselineNetwork
 from digitsum.model.bundle import Bundle, load_bundle, packaged_bundle, save_bundle
 from digitsum.model.counter import CounterNetwork
 from digitsum.model.counter_config import CounterConfig
-from digitsum.training import distillation
 from digitsum.training.config import TrainConfig
-from digitsum.training.distillation import Teachers, distillation_loss, load_teachers, moved
+from digitsum.training.distillation import Teachers, distillation_loss, load_teachers
 
 SHAPE = ImageShape(40, 168)
 CPU = torch.device("cpu")
@@ -38,16 +37,8 @@ def config(*teachers: str, **options) -> TrainConfig:
     return TrainConfig(bundle="unused", teachers=teachers, **options)
 
 
-@pytest.fixture
-def unmoved(monkeypatch):
-    """Teachers that see images as they are."""
-    monkeypatch.setattr(distillation, "_drawn", lambda moves: 0)
-
-
-def joint_probs(
-    network: CounterNetwork, max_digits: int, temperature: float = 1.0, pixels=PIXELS
-) -> torch.Tensor:
-    logits = network(pixels.unsqueeze(1) / 255) / temperature
+def joint_probs(network: CounterNetwork, max_digits: int, temperature: float = 1.0) -> torch.Tensor:
+    logits = network(PIXELS.unsqueeze(1) / 255) / temperature
     return network.joint_log_probs(logits, max_digits).exp().detach()
 
 
@@ -63,49 +54,12 @@ def test_an_opinion_is_of_every_count_and_its_sums():
     torch.testing.assert_close(by_count.T[:, : expected.shape[1]], expected, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.usefixtures("unmoved")
 def test_the_teachers_opinion_is_their_mean_each_calibrated():
     first, second = counter(1), counter(2, channels=4)
     teachers = Teachers([bundle_of(first), bundle_of(second, temperature=2.0)], CPU)
     expected = (joint_probs(first, 3) + joint_probs(second, 3, temperature=2.0)) / 2
     torch.testing.assert_close(teachers.opinion(PIXELS, 3), expected)
     assert not teachers.opinion(PIXELS, 3).requires_grad
-
-
-def test_what_is_moved_leaves_dark_behind_and_nothing_comes_round():
-    image = torch.arange(1, 7, dtype=torch.uint8).reshape(1, 2, 3)
-    assert moved(image, 1, 0).tolist() == [[[0, 1, 2], [0, 4, 5]]]
-    assert moved(image, -2, 1).tolist() == [[[0, 0, 0], [3, 0, 0]]]
-    assert torch.equal(moved(image, 0, 0), image)
-
-
-def test_a_teacher_sees_images_moved_by_up_to_two_pixels_every_way_in_turn():
-    teacher = counter(1)
-    teachers = Teachers([bundle_of(teacher)], CPU)
-    ways = torch.stack(
-        [
-            joint_probs(teacher, 3, pixels=moved(PIXELS, x, y))
-            for x in (-1, 0, 1, 2)
-            for y in (-1, 0, 1)
-        ]
-    )
-    torch.manual_seed(0)
-    opinions = torch.stack([teachers.opinion(PIXELS, 3) for _ in range(100)])
-    off, way = (opinions.unsqueeze(1) - ways).abs().amax(dim=(2, 3)).min(dim=1)
-    assert off.max() < 1e-5
-    assert set(way.tolist()) == set(range(12))
-    torch.manual_seed(0)
-    torch.testing.assert_close(teachers.opinion(PIXELS, 3), opinions[0])
-
-
-def test_each_teacher_sees_them_moved_its_own_way(monkeypatch):
-    drawn = iter([1, 0, -1, 1])
-    monkeypatch.setattr(distillation, "_drawn", lambda moves: next(drawn))
-    first, second = counter(1), counter(2)
-    opinion = Teachers([bundle_of(first), bundle_of(second)], CPU).opinion(PIXELS, 3)
-    one = joint_probs(first, 3, pixels=moved(PIXELS, 1, 0))
-    other = joint_probs(second, 3, pixels=moved(PIXELS, -1, 1))
-    torch.testing.assert_close(opinion, (one + other) / 2)
 
 
 def test_no_opinion_costs_less_than_the_teachers_own():
@@ -118,7 +72,6 @@ def test_no_opinion_costs_less_than_the_teachers_own():
     assert other > own + 0.1
 
 
-@pytest.mark.usefixtures("unmoved")
 def test_four_fifths_of_the_loss_are_the_teachers_opinion():
     pupil, teachers = counter(3), Teachers([bundle_of(counter(1))], CPU)
     logits = pupil(PIXELS.unsqueeze(1) / 255)
@@ -179,7 +132,6 @@ def test_who_cannot_teach_is_refused_with_what_to_do(tmp_path):
         load_teachers(config("/nowhere"), SHAPE)
 
 
-@pytest.mark.usefixtures("unmoved")
 def test_networks_that_do_not_count_teach_each_other_sums(tmp_path):
     torch.manual_seed(0)
     network = BaselineNetwork(BaselineConfig(40, 168, 4)).eval()
