@@ -74,10 +74,13 @@ def _say(glyphs: Glyphs, images: Composition, predictions: Predictions) -> None:
     for number in WORST:
         share = misread[worst[:number]].sum() / misread.sum()
         print(f"{number} glyphs ({digits[:number].tolist()}) make {share:.0%} of them")
-    for number in range(WORST[0]):
-        occurs = np.count_nonzero(images.glyphs[is_counted] == worst[number])
-        times = misread[worst[number]]
-        print(f"glyph {worst[number]}, a {digits[number]}: misread {times} of {occurs} times")
+    occurs = np.bincount(images.glyphs[is_counted].ravel(), minlength=num_glyphs)
+    is_mostly = misread > occurs / 2
+    share = misread[is_mostly].sum() / misread.sum()
+    print(f"{is_mostly.sum()} glyphs, misread more often than not, make {share:.0%} of them")
+    for glyph in worst[: WORST[0]]:
+        times = f"{misread[glyph]} of {occurs[glyph]} times"
+        print(f"glyph {glyph}, a {glyphs.digits[glyph]}: misread {times}")
     print(f"{np.mean(~is_counted[~is_right]):.0%} of the misses are miscounts")
     is_close = np.diff(images.left_x, axis=1).min(axis=1) < CLOSE
     print(f"where two digits stand less than {CLOSE} px apart, {is_right[is_close].mean():.1%}")
