@@ -55,8 +55,7 @@ def calibration_images(config: TrainConfig) -> tuple[Uint8Array, npt.NDArray[np.
     """Return the validation images, their glyphs distorted as strongly as in the training.
 
     The validation glyphs as they are chose the epoch, and are few: a temperature that is fitted on
-    them makes the network surer than it is right about other hands. The stronger the distortion,
-    the less does it hang on which glyphs these are.
+    them makes the network surer than it is right about other hands.
     """
     return _held_out_images(config, config.recipe.distortion)
 

@@ -170,8 +170,8 @@ def _calibrated(
 ) -> tuple[Calibration, Distributions]:
     """Return a network's calibration, and how what it predicts of validation images is distributed.
 
-    Both of the validation images; or those of `start`, where no image is new to the
-    network.
+    Of the validation images, the calibration where they are composed of these distorted; or those
+    of `start`, where no image is new to the network.
     """
     if start is not None and start.reference is not None:
         return Calibration(start.temperature, images=0), start.reference
