@@ -23,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from digitsum.archive.glyphs import EMBEDDED, load_glyphs
 from digitsum.archive.schema import ImageShape
-from digitsum.archive.synth import compose
+from digitsum.archive.synth import SynthConfig, compose, compose_blocks
 from digitsum.cli import main
 from digitsum.cluster import connected
 from digitsum.model.bundle import Bundle, load_bundle, num_parameters
@@ -101,7 +101,10 @@ class Row:
     preset: str
     parameters: int
     mflop: float
-    """Per image of the test images' shape, a multiplication and an addition being two."""
+    """Of one look at an image of the test images' shape, a multiplication and an addition being
+    two."""
+    looks: dict[str, float]
+    """Mean number of looks at an image, 1 to 2, by whose test glyphs the images are composed of."""
     images_per_s: float
     """On one core by the default back-end, in memory, sums and digits included."""
     evaluations: dict[str, Figures]
@@ -168,19 +171,17 @@ def _test_archive(source: str, sources: Mapping[str, str], count: int | None = N
 def _row(name: str, trainings: Mapping[str, Training], sources: Mapping[str, str]) -> Row:
     _train(name, trainings)
     training, bundle = trainings[name], load_bundle(f"{OUT}/{name}")
+    # It learned from digits that are others' test digits.
+    unseen = [s for s in sources if s == MNIST or training.glyphs == EMBEDDED]
     return Row(
         name,
         training.network,
         training.preset,
         num_parameters(bundle.network),
         _mflop(bundle),
+        {source: _looks(bundle, sources[source]) for source in unseen},
         _images_per_s(bundle),
-        {
-            source: _evaluate(name, _test_archive(source, sources))
-            for source in sources
-            # It learned from digits that are others' test digits.
-            if source == MNIST or training.glyphs == EMBEDDED
-        },
+        {source: _evaluate(name, _test_archive(source, sources)) for source in unseen},
     )
 
 
@@ -208,6 +209,14 @@ def _mflop(bundle: Bundle) -> float:
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
         bundle.network(torch.zeros(1, 1, bundle.shape.height, bundle.shape.width))
     return counter.get_total_flops() / 1e6
+
+
+def _looks(bundle: Bundle, glyphs: str) -> float:
+    test = SynthConfig(out="unused", images=TEST_IMAGES, split="test", glyphs=glyphs)
+    predictor = make_predictor(replace(bundle, look_again_below=0.0), num_threads=2)
+    blocks = compose_blocks(load_glyphs(glyphs, test.split), test)
+    confidences = np.concatenate([predictor.predict(block.pixels).confidences for block in blocks])
+    return 1 + float(np.mean(confidences < bundle.look_again_below))
 
 
 def _images_per_s(bundle: Bundle) -> float:
@@ -242,7 +251,7 @@ def _table(source: str, rows: list[Row], of_full: OfFull | None) -> list[str]:
         "| network, preset | parameters | MFLOP | images/s, one core | right sums (95% interval) "
         "| all digits right | most confident 80% | calibration error |",
         "|---|---|---|---|---|---|---|---|",
-        *(_table_row(row, row.evaluations[source]) for row in rows if source in row.evaluations),
+        *(_table_row(row, source) for row in rows if source in row.evaluations),
         "",
     ]
     if of_full is None:
@@ -265,11 +274,13 @@ def _table(source: str, rows: list[Row], of_full: OfFull | None) -> list[str]:
     ]
 
 
-def _table_row(row: Row, figures: Figures) -> str:
+def _table_row(row: Row, source: str) -> str:
+    figures = row.evaluations[source]
     low, high = _percent(figures["accuracy_low"]), _percent(figures["accuracy_high"])
     learned_from = ", of MNIST's training digits" if row.name == SMALL_OF_MNIST else ""
     return (
-        f"| {row.network}, {row.preset}{learned_from} | {row.parameters:,} | {row.mflop:.1f} "
+        f"| {row.network}, {row.preset}{learned_from} | {row.parameters:,} "
+        f"| {row.mflop * row.looks[source]:.2f} "
         f"| {row.images_per_s:,.0f} | {_percent(figures['accuracy'])} ({low} to {high}) "
         f"| {_percent(figures['digits_accuracy'])} | {_percent(figures['accuracy_at_80'])} "
         f"| {_percent(figures['calibration_error'])} |"

@@ -53,6 +53,8 @@ class Bundle:
     """Where it was loaded from."""
     digest: str
     """SHA-256, hexadecimal, of configuration and weights: the model's identity."""
+    look_again_below: float = 0.0
+    """Confidence, 0..1, below which an image is looked at a second time (`second_look.py`)."""
     reference: Distributions | None = None
     """How what it predicted of the images that it was validated on is distributed."""
 
@@ -71,13 +73,16 @@ def save_bundle(
     card: str,
     pixel_scale: float,
     temperature: float = 1.0,
+    look_again_below: float = 0.0,
 ) -> str:
     """Write a bundle and return its digest; config.json, which makes it one, is written last."""
     weights = save_safetensors(
         {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     )
     sizes = network_sizes(network)
-    config = BundleConfig(network_name, sizes, pixel_scale, float(temperature)).to_json()
+    config = BundleConfig(
+        network_name, sizes, pixel_scale, float(temperature), float(look_again_below)
+    ).to_json()
     digest = _digest(config, weights)
     location = locate(uri)
     publish_bytes(weights, location.join(WEIGHTS_FILE))
@@ -122,6 +127,7 @@ def load_bundle(uri: str) -> Bundle:
         config.temperature,
         uri,
         digest,
+        config.look_again_below,
         reference,
     )
 

@@ -15,6 +15,7 @@ MAX_CONFIG_BYTES = 64 * 1024
 MAX_SCALE = 1e6
 _MAX_SHOWN = 80
 _DIGEST_CHARACTERS = 64
+_OPTIONAL = {"look_again_below"}
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,8 @@ class BundleConfig:
     """What uint8 pixels are multiplied with."""
     temperature: float
     """What logits are divided by."""
+    look_again_below: float = 0.0
+    """Confidence below which an image is looked at a second time; bundles of old lack it."""
     format: int = BUNDLE_FORMAT
 
     def __post_init__(self) -> None:
@@ -36,6 +39,9 @@ class BundleConfig:
                 raise InputError(f"{name} is {shown(value)}, not a number above 0")
             if not 1 / MAX_SCALE <= value <= MAX_SCALE:
                 raise InputError(f"{name} is {value!r}, not 1e-06 to 1e+06")
+        again = self.look_again_below
+        if type(again) is not float or not 0 <= again <= 1:
+            raise InputError(f"look_again_below is {shown(again)}, not a number of 0 to 1")
         if type(self.sizes) is not dict:
             raise InputError(f"sizes is {shown(self.sizes)}, not an object of numbers")
 
@@ -43,7 +49,7 @@ class BundleConfig:
     def from_json(config: Mapping[str, Any]) -> BundleConfig:
         """Return the fields, checked; raises InputError, saying which is wrong."""
         known = {field.name for field in fields(BundleConfig)}
-        unknown, missing = set(config) - known, known - set(config)
+        unknown, missing = set(config) - known, known - set(config) - _OPTIONAL
         if unknown or missing:
             name = min(unknown or missing)
             raise InputError(f"field {shown(name)} is {'unknown' if unknown else 'missing'}")

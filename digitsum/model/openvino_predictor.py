@@ -23,8 +23,9 @@ from torch import Tensor, nn
 from digitsum.archive.images import Uint8Array
 from digitsum.model.bundle import Bundle
 from digitsum.model.networks import to_input
+from digitsum.model.posterior import Posterior
 from digitsum.model.predictor import BatchPredictor
-from digitsum.model.sum_network import Posterior, SumNetwork
+from digitsum.model.sum_network import SumNetwork
 
 # OpenVINO, once imported, reports that to its makers, under a number that it makes up for the user
 # and keeps in their home; where it finds no module for that, it goes on without.
@@ -52,8 +53,7 @@ class OpenVinoPredictor(BatchPredictor):
         num_threads: int = 1,
         num_digits: int | None = None,
     ) -> None:
-        super().__init__(batch_size, num_threads, num_digits)
-        self._network = bundle.network
+        super().__init__(bundle, batch_size, num_threads, num_digits)
         self._graph = _Graph(bundle, is_counted=num_digits is not None).eval()
         self._content = self._graph.content()
         self._options = {
@@ -68,15 +68,15 @@ class OpenVinoPredictor(BatchPredictor):
         self._compiled: dict[tuple[int, ...], _Compiled] = {}
         self._compiling = threading.Lock()
         # Before it is timed, and in most archives of the shape that they have.
-        self._request(bundle.shape.height, bundle.shape.width)
+        self._request((batch_size, bundle.shape.height, bundle.shape.width))
 
-    def _posterior(self, pixels: Uint8Array) -> Posterior:
+    def _batch_posterior(self, pixels: Uint8Array, batch_size: int) -> Posterior:
         num_images, height, width = pixels.shape
-        if num_images < self._batch_size:
-            filled = np.zeros((self._batch_size, height, width), np.uint8)
+        if num_images < batch_size:
+            filled = np.zeros((batch_size, height, width), np.uint8)
             filled[:num_images] = pixels
             pixels = filled
-        found = self._request(height, width).infer([pixels], share_inputs=True)
+        found = self._request((batch_size, height, width)).infer([pixels], share_inputs=True)
         logits, *distributions = (
             torch.from_numpy(found[output][:num_images]) for output in range(len(found))
         )
@@ -86,9 +86,8 @@ class OpenVinoPredictor(BatchPredictor):
         count_probs = distributions[1] if len(distributions) > 1 else None
         return self._network.posterior_of(logits, sum_log_probs, count_probs, self._num_digits)
 
-    def _request(self, height: int, width: int) -> Any:
-        """Return this thread's request for images of a shape."""
-        shape = (self._batch_size, height, width)
+    def _request(self, shape: tuple[int, int, int]) -> Any:
+        """Return this thread's request for a batch of images of a shape, (b, h, w)."""
         with self._compiling:
             compiled = self._compiled.pop(shape, None)
             if compiled is None:

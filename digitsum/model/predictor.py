@@ -2,7 +2,8 @@
 
 Each computes in fp32, and gives what torch gives on one CPU, but for the order in which it adds up.
 Several threads take a batch each, so that how many there are makes no difference at all; whoever
-calls, and how many at once, they are the only ones that compute.
+calls, and how many at once, they are the only ones that compute. Images that it is not sure
+of are looked at a second time (`second_look.py`).
 bf16 was tried with the model that comes with digitsum, and is not offered: of 2,000 test images 7
 had another sum, and the probability was off by up to 0.3.
 """
@@ -11,22 +12,29 @@ from __future__ import annotations
 
 import platform
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, ParamSpec, Protocol, TypeVar
 
-import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from digitsum.archive.images import Uint8Array
 from digitsum.errors import InputError
 from digitsum.model.bundle import Bundle
+from digitsum.model.posterior import Posterior
 from digitsum.model.predictions import Predictions, Readings
-from digitsum.model.sum_network import Posterior
+from digitsum.model.second_look import mean_of_looks, moved
+from digitsum.model.sum_network import SumNetwork
 
 Backend = Literal["auto", "openvino", "torch"]
+P = ParamSpec("P")
+T = TypeVar("T")
+
+# Few images are looked at again: a whole batch of them would be blank for the greater part.
+_PART_AGAIN = 4
 
 
 class Predictor(Protocol):
@@ -48,7 +56,11 @@ class BatchPredictor(ABC):
     backend: str
     """Name of what runs the network."""
 
-    def __init__(self, batch_size: int, num_threads: int, num_digits: int | None) -> None:
+    def __init__(
+        self, bundle: Bundle, batch_size: int, num_threads: int, num_digits: int | None
+    ) -> None:
+        self._network: SumNetwork = bundle.network
+        self._look_again_below = bundle.look_again_below
         self._batch_size = batch_size
         self._num_digits = num_digits
         _compute_on_one_thread()
@@ -59,21 +71,44 @@ class BatchPredictor(ABC):
 
     def predict(self, pixels: Uint8Array) -> Predictions:
         """Return the predictions for images uint8 (n, height, width), `batch_size` at a time."""
-        return _joined(list(self._threads.map(self._predict, self._batches(pixels))))
+        return self._compute(_predictions, self._posterior(pixels))
 
-    def _batches(self, pixels: Uint8Array) -> list[Uint8Array]:
-        """Return images, `batch_size` at a time; one batch of none where there are none."""
-        starts = range(0, max(len(pixels), 1), self._batch_size)
-        return [pixels[start : start + self._batch_size] for start in starts]
+    def _posterior(self, pixels: Uint8Array) -> Posterior:
+        """Return what the network says of images uint8 (n, h, w), some looked at twice."""
+        first = self._look(pixels, self._batch_size)
+        unsure = self._compute(_less_sure, first, self._look_again_below)
+        if not len(unsure):
+            return first
+        again = moved(pixels[unsure.cpu().numpy()])
+        second = self._look(again, max(1, self._batch_size // _PART_AGAIN))
+        return self._compute(self._looked_twice, first, unsure, second)
+
+    def _look(self, pixels: Uint8Array, batch_size: int) -> Posterior:
+        # One batch of none where there are none.
+        starts = range(0, max(len(pixels), 1), batch_size)
+        looks = [
+            self._threads.submit(self._checked, pixels[start : start + batch_size], batch_size)
+            for start in starts
+        ]
+        return self._compute(Posterior.joined, [look.result() for look in looks])
 
     @torch.inference_mode()
-    def _predict(self, pixels: Uint8Array) -> Predictions:
-        posterior = self._posterior(pixels)
+    def _checked(self, pixels: Uint8Array, batch_size: int) -> Posterior:
+        posterior = self._batch_posterior(pixels, batch_size)
         _check_finite(posterior.sum_log_probs)
-        return _predictions(posterior)
+        return posterior
+
+    def _looked_twice(self, first: Posterior, unsure: Tensor, second: Posterior) -> Posterior:
+        of_first = first.of_rows(unsure)
+        mean = mean_of_looks(self._network, of_first, second, self._num_digits)
+        return first.with_rows(unsure, mean)
+
+    def _compute(self, function: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
+        """Return what a function returns that computes with tensors, in one of the threads."""
+        return self._threads.submit(torch.inference_mode()(function), *args, **options).result()
 
     @abstractmethod
-    def _posterior(self, pixels: Uint8Array) -> Posterior:
+    def _batch_posterior(self, pixels: Uint8Array, batch_size: int) -> Posterior:
         """Return what the network says of images uint8 (b, h, w), b at most `batch_size`.
 
         May be called by several threads at once.
@@ -134,6 +169,11 @@ def _check_finite(values: torch.Tensor) -> None:
         )
 
 
+def _less_sure(posterior: Posterior, confidence: float) -> Tensor:
+    """Return the numbers of the images, int64 (n,), of whose sums it is less sure."""
+    return (posterior.sum_log_probs.amax(dim=1).exp() < confidence).nonzero().squeeze(1)
+
+
 def _compute_on_one_thread() -> None:
     torch.set_num_threads(1)
 
@@ -166,19 +206,3 @@ def _readings(posterior: Posterior) -> Readings | None:
 def _numpy(tensor: torch.Tensor, dtype: torch.dtype) -> npt.NDArray[Any]:
     array: npt.NDArray[Any] = tensor.to(dtype).cpu().numpy()
     return array
-
-
-def _joined(batches: Sequence[Predictions]) -> Predictions:
-    """Return the predictions of consecutive batches as one."""
-    readings = [batch.readings for batch in batches if batch.readings is not None]
-    return Predictions(
-        np.concatenate([batch.sums for batch in batches]),
-        np.concatenate([batch.confidences for batch in batches]),
-        Readings(
-            np.concatenate([reading.digits for reading in readings]),
-            np.concatenate([reading.digit_x for reading in readings]),
-            np.concatenate([reading.count_probs for reading in readings]),
-        )
-        if readings
-        else None,
-    )

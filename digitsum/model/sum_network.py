@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor, nn
 
 from digitsum.archive.schema import ImageShape
+from digitsum.model.posterior import Posterior
 
 
 class NetworkConfig(Protocol):
@@ -25,20 +25,6 @@ class NetworkConfig(Protocol):
     @property
     def max_digits(self) -> int:
         """Digits, at the most, that it tells apart, by number and sum; of more it may err."""
-
-
-@dataclass(frozen=True)
-class Posterior:
-    """What a network says of b images."""
-
-    sum_log_probs: Tensor
-    """Float (b, sums): log probability, in nats, of each sum from 0 up, normalized."""
-    count_probs: Tensor | None = None
-    """Float (b, counts): probability of each number of digits from 0 up; None if not counted."""
-    digits: Tensor | None = None
-    """int64 (b, k): digits from left to right, then -1; they add up to the most probable sum."""
-    digit_x: Tensor | None = None
-    """int64 (b, k): the pixel column of each digit's centre, then -1."""
 
 
 class SumNetwork(nn.Module, ABC):
@@ -110,7 +96,7 @@ class SumNetwork(nn.Module, ABC):
         """Return the same, given what `predicted_log_probs` and `count_probs` say of the logits."""
         read = self.read_digits(logits, sum_log_probs.argmax(dim=1), num_digits)
         digits, digit_x = read or (None, None)
-        return Posterior(sum_log_probs, count_probs, digits, digit_x)
+        return Posterior(logits, sum_log_probs, count_probs, digits, digit_x)
 
     @abstractmethod
     def check_shape(self, shape: ImageShape, where: str) -> None:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from digitsum.archive.chunks import Chunk
+from digitsum.archive.images import Uint8Array
 from digitsum.archive.location import Location, locate
 from digitsum.archive.reading import Rows, read_chunk
 from digitsum.archive.scores import SCORES_SCHEMA, part_path, part_source, told_digest
 from digitsum.archive.tables import read_table
 from digitsum.errors import InputError
-from digitsum.model.bundle import load_bundle, packaged_bundle
+from digitsum.model.bundle import Bundle, load_bundle, packaged_bundle
 from digitsum.model.torch_predictor import TorchPredictor
 from digitsum.scoring.commit import committed_parts
 from digitsum.scoring.config import VerifyConfig
@@ -27,6 +30,8 @@ _MOST_FAULTS = 20
 # Of probabilities: the run may have had another back-end, which adds up in another order.
 _CONFIDENCE_TOLERANCE = 1e-3
 _BATCH_SIZE = 64
+
+FloatArray = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -67,8 +72,7 @@ def verify(config: VerifyConfig) -> Verified:
     committed = committed_parts(scores, digest, {})
     plan = plan_scores(survey, digest, config.chunk_images, committed.by_path)
     done = [decision for decision in plan.decisions if decision.decided == "done"]
-    predictor = TorchPredictor(bundle, batch_size=_BATCH_SIZE, num_digits=config.digits)
-    check = _Check(survey.archive.root, scores, digest, config, predictor)
+    check = _Check(survey.archive.root, scores, digest, config, _Recomputing(bundle, config.digits))
     faults = [f"{shard.path}: {shard.reason}" for shard in survey.rejected]
     faults += [f"{path}: is a part, but {why}" for path, why in plan.gone.items()]
     failed = chunks_that_failed(scores, digest)
@@ -94,12 +98,12 @@ class _Check:
         scores: Location,
         model_digest: str,
         config: VerifyConfig,
-        predictor: TorchPredictor,
+        recomputing: _Recomputing,
     ) -> None:
         self._archive, self._scores = archive, scores
         self._model_digest = model_digest
         self._config = config
-        self._predictor = predictor
+        self._recomputing = recomputing
         self.num_recomputed = 0
 
     def faults(self, chunk: Chunk, num_rejected: int, num_sampled: int) -> Iterator[str]:
@@ -141,19 +145,53 @@ class _Check:
         if not len(numbers):
             return
         self.num_recomputed += len(numbers)
-        probs = self._predictor.sum_probs(rows.pixels[numbers])
+        probs = self._recomputing.sum_probs(rows.pixels[numbers])
         said = scores.take(numbers)
         sums = said["predicted_sum"].to_pylist()
         confidences = said["confidence"].to_numpy().astype(np.float64)
-        for number, of_sums, said_sum, confidence in zip(
+        for number, either, said_sum, confidence in zip(
             numbers, probs, sums, confidences, strict=True
         ):
-            now = int(of_sums.argmax())
-            is_sum = said_sum is not None and 0 <= said_sum < len(of_sums)
-            prob = of_sums[said_sum] if is_sum else -1
-            # Of sums that are as probable, rounding chooses. A confidence that is no number is near
-            # to nothing.
-            is_best = prob >= of_sums[now] - _CONFIDENCE_TOLERANCE
-            if not (is_best and abs(prob - confidence) <= _CONFIDENCE_TOLERANCE):
-                row = rows.first_row + int(number)
+            if not any(_is_said(of_sums, said_sum, confidence) for of_sums in either):
+                row, now = rows.first_row + int(number), int(either[0].argmax())
                 yield f"{path}: row {row} has the sum {said_sum}; scored again, it has {now}"
+
+
+class _Recomputing:
+    """Scores images again, and says what a run may have said of them."""
+
+    def __init__(self, bundle: Bundle, num_digits: int | None) -> None:
+        self._look_again_below = bundle.look_again_below
+        self._once, self._twice = (
+            TorchPredictor(
+                replace(bundle, look_again_below=below),
+                batch_size=_BATCH_SIZE,
+                num_digits=num_digits,
+            )
+            for below in (0.0, math.inf)
+        )
+
+    def sum_probs(self, pixels: Uint8Array) -> list[list[FloatArray]]:
+        """Return, of each image, the probabilities of its sums, float32 (sums,).
+
+        Both after one look and after two, where rounding may have decided how many there were.
+        """
+        once = self._once.sum_probs(pixels)
+        confidences = once.max(axis=1)
+        found = [[of_sums] for of_sums in once]
+        if not self._look_again_below:
+            return found
+        unsure = np.flatnonzero(confidences < self._look_again_below + _CONFIDENCE_TOLERANCE)
+        for number, of_sums in zip(unsure, self._twice.sum_probs(pixels[unsure]), strict=True):
+            is_surely = confidences[number] < self._look_again_below - _CONFIDENCE_TOLERANCE
+            found[number] = [of_sums] if is_surely else [of_sums, *found[number]]
+        return found
+
+
+def _is_said(of_sums: FloatArray, said_sum: int | None, confidence: float) -> bool:
+    """Tell whether scores say of a sum what is computed; of sums as probable, rounding chooses."""
+    is_sum = said_sum is not None and 0 <= said_sum < len(of_sums)
+    prob = float(of_sums[said_sum]) if is_sum else -1.0
+    # A confidence that is no number is near to nothing.
+    is_near = abs(prob - confidence) <= _CONFIDENCE_TOLERANCE
+    return bool(is_near and prob >= of_sums.max() - _CONFIDENCE_TOLERANCE)

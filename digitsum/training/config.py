@@ -20,6 +20,7 @@ RESUMABLE_CHANGES = frozenset(
         "average_with",
         "bundle",
         "epochs",
+        "look_again_below",
         "workers",
         "use_gpu",
         "cpus_per_worker",
@@ -36,6 +37,7 @@ _RECIPE_OPTIONS = (
     "learning_rate",
     "distortion",
     "pixel_scale",
+    "look_again_below",
 )
 MAX_DISTORTION = 2.0
 
@@ -95,6 +97,9 @@ class TrainConfig:
     """Strength of random distortions; 0 for none, by default the preset's."""
     pixel_scale: float | None = None
     """What pixels 0..255 are multiplied with; by default the preset's."""
+    look_again_below: float | None = None
+    """Confidence below which the trained model looks at an image a second time when it scores, at
+    twice the cost for these images: 0 for never, 1 for nearly always, by default the preset's."""
     seed: int = 0
     """Seed of the weights, of dropout, of composing, of shuffling and of the held-out part."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -170,6 +175,10 @@ class TrainConfig:
                 raise InputError(f"--{flag} {getattr(recipe, option)}: give a number above 0.")
         if not 0 <= recipe.distortion <= MAX_DISTORTION:
             raise InputError(f"--distortion {recipe.distortion}: give 0 to {MAX_DISTORTION:g}.")
+        if not 0 <= recipe.look_again_below <= 1:
+            raise InputError(
+                f"--look-again-below {recipe.look_again_below}: give a confidence, 0 to 1."
+            )
         if not 0 <= self.seed < 2**64:
             raise InputError(f"--seed {self.seed}: give a number of 0 to 2**64 - 1.")
         if self.max_failures < 0:

@@ -135,6 +135,7 @@ def train(config: TrainConfig) -> Trained:
         card=model_card(config, history, best, calibration, network, run.uri),
         pixel_scale=config.recipe.pixel_scale,
         temperature=calibration.temperature,
+        look_again_below=config.recipe.look_again_below,
     )
     places = {name: getattr(config, name) for name in ("archive", "validation", "glyphs")}
     learned_from = {
@@ -178,7 +179,15 @@ def _calibrated(
     unseen = calibration_images(config) if config.archive is None else validation
     calibration = calibrate(network, *unseen, config)
     scale = config.recipe.pixel_scale
-    bundle = Bundle(config.model, network, scale, calibration.temperature, uri="", digest="")
+    bundle = Bundle(
+        config.model,
+        network,
+        scale,
+        calibration.temperature,
+        uri="",
+        digest="",
+        look_again_below=config.recipe.look_again_below,
+    )
     return calibration, Distributions.of(make_predictor(bundle).predict(validation[0]))
 
 

@@ -7,7 +7,7 @@ import torch
 
 from digitsum.cli import main
 from digitsum.model.bundle import Bundle, load_bundle
-from digitsum.model.sum_network import Posterior
+from digitsum.model.posterior import Posterior
 
 pytestmark = pytest.mark.usefixtures("one_ray")
 

@@ -22,7 +22,7 @@ from digitsum.archive.shards import open_archive
 from digitsum.cli import main
 from digitsum.model.baseline import BaselineConfig, BaselineNetwork
 from digitsum.model.bundle import load_bundle
-from digitsum.model.sum_network import Posterior
+from digitsum.model.posterior import Posterior
 from digitsum.scoring import actors
 from digitsum.scoring.actors import map_chunks
 from digitsum.scoring.config import ActorOptions

@@ -116,6 +116,7 @@ def test_a_bundle_is_its_four_files_and_says_what_it_is(saved, network):
         "sizes": SIZES,
         "pixel_scale": 1 / 32,
         "temperature": 1.25,
+        "look_again_below": 0.0,
     }
     assert digest == load_bundle(str(saved)).digest
     assert json.loads((saved / "metrics.json").read_text()) == METRICS
@@ -135,6 +136,7 @@ def test_the_digest_follows_from_weights_and_configuration_alone(tmp_path, netwo
     assert digest_of(network, metrics={"a": 1}, card="another") == same
     assert digest_of(network, pixel_scale=0.5) != same
     assert digest_of(network, temperature=1.0) != same
+    assert digest_of(network, look_again_below=0.5) != same
     sparser = BaselineNetwork(BaselineConfig(16, 24, 2, 0.6))
     sparser.load_state_dict(network.state_dict())
     assert digest_of(sparser) != same
@@ -182,6 +184,7 @@ def test_weights_that_were_cut_short_are_refused(saved):
     [
         {"pixel_scale": 0.5},
         {"temperature": 1.0},
+        {"look_again_below": 0.5},
         {"network": "counter"},
         {"digest": "0" * 64},
         {"digest": None},
@@ -265,6 +268,18 @@ def test_a_configuration_that_lacks_a_field_is_refused(forge, field):
 )
 def test_a_scale_that_is_no_number_above_0_is_refused(forge, field, scale):
     refused(forge(**{field: scale}), f"{field} is .*, not a number above 0")
+
+
+@pytest.mark.parametrize(
+    "below", [None, [1], "0.5", True, 1, -0.1, 1.1, float("nan"), float("inf")], ids=repr
+)
+def test_looking_again_below_what_is_no_confidence_is_refused(forge, below):
+    refused(forge(look_again_below=below), "look_again_below is .*, not a number of 0 to 1")
+
+
+def test_a_bundle_of_before_second_looks_looks_once(forge):
+    assert load_bundle(str(forge(without="look_again_below"))).look_again_below == 0
+    assert load_bundle(str(forge(look_again_below=0.25))).look_again_below == 0.25
 
 
 def test_weights_of_another_network_are_refused(forge):

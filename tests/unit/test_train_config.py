@@ -90,6 +90,7 @@ def _follows_epochs(change):
         {"use_gpu": True},
         {"cpus_per_worker": 0.5},
         {"max_failures": 0},
+        {"look_again_below": 0.25},
         {"name": "other"},
         {"runs": "other"},
     ],

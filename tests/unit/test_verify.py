@@ -219,6 +219,37 @@ def test_of_two_sums_as_probable_either_will_do_but_none_with_another_confidence
     assert len(verified(place).faults) == 1
 
 
+@pytest.mark.parametrize(
+    ("above", "num_faults"), [(0.0005, 0), (0.05, 1)], ids=["rounding decides", "surely again"]
+)
+def test_one_look_will_do_where_rounding_decides_whether_there_was_a_second(
+    place, commit_scores, above, num_faults
+):
+    once = pq.read_table(part_of(place, 1, 8), partitioning=None)
+    old = load_bundle(str(place / "bundle"))
+    save_bundle(
+        str(place / "bundle"),
+        "counter",
+        old.network,
+        metrics={},
+        card="",
+        pixel_scale=old.pixel_scale,
+        look_again_below=once["confidence"][2].as_py() + above,
+    )
+    bundle = load_bundle(str(place / "bundle"))
+    commit_scores(place / "archive", place / "scores", bundle, chunk_images=CHUNK_IMAGES)
+    assert verified(place).faults == ()
+    part = part_of(place, 1, 8)
+    assert pq.read_table(part)["confidence"][2] != once["confidence"][2]
+    of_once = {name: once[name][2].as_py() for name in ("predicted_sum", "confidence")}
+    rewrite(
+        part,
+        predicted_sum=lambda sums: [*sums[:2], of_once["predicted_sum"], *sums[3:]],
+        confidence=lambda values: [*values[:2], of_once["confidence"], *values[3:]],
+    )
+    assert len(verified(place).faults) == num_faults
+
+
 @pytest.mark.parametrize("now", [0.0, 1.0, None, float("nan")], ids=str)
 def test_a_confidence_that_was_changed_is_named_with_its_row(place, now):
     part = part_of(place, 1, 8)

@@ -1,0 +1,54 @@
+"""What a network says of images: the distribution of their sum, and the digits it read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """What a network says of b images."""
+
+    logits: Tensor
+    """Float (b, ...): the network's output, from which all else follows."""
+    sum_log_probs: Tensor
+    """Float (b, sums): log probability, in nats, of each sum from 0 up, normalized."""
+    count_probs: Tensor | None = None
+    """Float (b, counts): probability of each number of digits from 0 up; None if not counted."""
+    digits: Tensor | None = None
+    """int64 (b, k): digits from left to right, then -1; they add up to the most probable sum."""
+    digit_x: Tensor | None = None
+    """int64 (b, k): the pixel column of each digit's centre, then -1."""
+
+    @staticmethod
+    def joined(posteriors: Sequence[Posterior]) -> Posterior:
+        """Return what one network says of consecutive batches as one."""
+        return _combined(posteriors, torch.cat)
+
+    def of_rows(self, rows: Tensor) -> Posterior:
+        """Return what is said of some of the images, int64 (n,)."""
+        return _combined([self], lambda of: of[0][rows])
+
+    def with_rows(self, rows: Tensor, other: Posterior) -> Posterior:
+        """Return the same, but of some of the images, int64 (n,), what `other` says."""
+        return _combined([self, other], lambda of: of[0].index_copy(0, rows, of[1]))
+
+
+def _combined(
+    posteriors: Sequence[Posterior], combine: Callable[[list[Tensor]], Tensor]
+) -> Posterior:
+    def combined(values: list[Tensor | None]) -> Tensor | None:
+        known = [value for value in values if value is not None]
+        return combine(known) if known else None
+
+    return Posterior(
+        combine([p.logits for p in posteriors]),
+        combine([p.sum_log_probs for p in posteriors]),
+        combined([p.count_probs for p in posteriors]),
+        combined([p.digits for p in posteriors]),
+        combined([p.digit_x for p in posteriors]),
+    )
