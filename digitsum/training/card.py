@@ -37,6 +37,7 @@ Network `{config.model}`, {num_parameters(network):,} parameters, trained from {
 | recipe | AdamW, step size {recipe.learning_rate:g}, {schedule}, batch {recipe.batch_size}, \
 weight decay {recipe.weight_decay:g}, distortion {recipe.distortion:g}, pixels times \
 {recipe.pixel_scale:.6g}, seed {config.seed}, workers {config.workers} |
+| scoring | {_looks(recipe.look_again_below)} |
 | run | {run_uri} |
 
 Limits: the validation accuracy {_too_high(config)}. Images of another
@@ -83,6 +84,12 @@ def _chosen(config: TrainConfig) -> str:
 
 def _averaged(config: TrainConfig) -> str:
     return f", averaged with {' and '.join(config.average_with)}" if config.average_with else ""
+
+
+def _looks(below: float) -> str:
+    if not below:
+        return "one look at each image"
+    return f"a second look at images whose confidence is below {below:g}"
 
 
 def _too_high(config: TrainConfig) -> str:

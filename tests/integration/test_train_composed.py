@@ -52,6 +52,20 @@ def test_same_seed_composes_and_trains_the_same_model(composed, tmp_path):
     assert again == first
 
 
+def test_a_trained_network_may_look_twice_at_other_images_without_training_anew(composed):
+    first = load_bundle(f"{composed}/bundle")
+    assert first.look_again_below > 0
+    command = f"{TINY} --bundle {composed}/twice --name tiny --seed 5 --look-again-below 0.25"
+    assert main(command.split()) == 0
+    found = load_bundle(f"{composed}/twice")
+    assert found.look_again_below == 0.25
+    assert found.digest != first.digest
+    weights = found.network.state_dict()
+    for name, values in first.network.state_dict().items():
+        assert torch.equal(weights[name], values)
+    assert found.temperature == first.temperature
+
+
 def test_a_run_of_one_cycle_is_not_made_longer(composed, capsys):
     longer = TINY.replace("--epochs 2", "--epochs 3")
     assert main(f"{longer} --bundle {composed}/bundle --name tiny --seed 5".split()) == 2

@@ -92,6 +92,7 @@ def test_the_card_says_what_was_trained_on_what_and_what_it_came_to():
         "of epoch 2 of 3",
         "temperature 1.250, fitted on 1,000 of the validation images",
         "step size 0.001, constant, batch 32, weight decay 0, distortion 0, pixels times 1, seed 7",
+        "one look at each image",
         "runs/one",
     ):
         assert said in card
@@ -103,6 +104,7 @@ def test_the_card_names_the_archive_it_was_validated_on():
     card = model_card(config, [EPOCH], EPOCH, CALIBRATION, network, "runs/one")
     assert "s3://images/val; 1,200 images" in card
     assert "held out" not in card
+    assert "a second look at images whose confidence is below 0.58" in card
 
 
 def test_the_card_of_a_network_that_learned_from_composed_images_says_so():

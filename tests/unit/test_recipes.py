@@ -126,6 +126,7 @@ def test_without_a_preset_the_networks_first_one_is_taken(model, preset):
         ("distortion", 0.7),
         ("distortion", 0.0),
         ("pixel_scale", 7.0),
+        ("look_again_below", 0.3),
     ],
 )
 def test_an_option_overrides_the_preset_and_nothing_else_of_it(model, preset, option, value):
@@ -153,6 +154,9 @@ def test_a_preset_of_another_network_is_refused_naming_its_own(model, preset):
         ({"distortion": 2.1}, "--distortion 2.1: give 0 to 2"),
         ({"distortion": math.nan}, "--distortion nan"),
         ({"distortion": math.inf}, "--distortion inf"),
+        ({"look_again_below": -0.1}, "--look-again-below -0.1: give a confidence, 0 to 1"),
+        ({"look_again_below": 58.0}, "--look-again-below 58.0"),
+        ({"look_again_below": math.nan}, "--look-again-below nan"),
         ({"pixel_scale": 0.0}, "--pixel-scale 0.0: give a number above 0"),
         ({"pixel_scale": math.inf}, "--pixel-scale inf"),
         ({"pixel_scale": math.nan}, "--pixel-scale nan"),
