@@ -16,7 +16,7 @@ class Explanation:
     """The digits that were read on an image, and how probable others were."""
 
     column_probs: npt.NDArray[np.float32]
-    """float32 (columns, 11): what each column emits, blank first."""
+    """float32 (columns, 11): what each column emits, blank first, where the digits were read."""
     digits: tuple[int, ...]
     """From left to right."""
     digit_x: tuple[int, ...]

@@ -46,9 +46,10 @@ class TorchPredictor(BatchPredictor):
     def column_probs(self, pixels: Uint8Array) -> npt.NDArray[np.float32] | None:
         """Return what each column emits, float32 (n, columns, 11), blank first.
 
-        None where the network has no columns. For a few images: all are run at once.
+        Of images that are looked at twice, at the look by which their digits are read. None where
+        the network has no columns.
         """
-        logits = self._logits(pixels)
+        logits = self._posterior(pixels).logits
         return logits.softmax(dim=2).cpu().numpy() if logits.ndim == 3 else None
 
     @torch.inference_mode()

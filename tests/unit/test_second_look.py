@@ -20,6 +20,7 @@ from digitsum.model.posterior import Posterior
 from digitsum.model.predictions import Predictions
 from digitsum.model.predictor import make_predictor
 from digitsum.model.second_look import DOWN, RIGHT, mean_of_looks, moved
+from digitsum.model.torch_predictor import TorchPredictor
 
 NEVER, ALWAYS = 0.0, float("inf")
 SURE = 0.9
@@ -185,6 +186,28 @@ def test_an_image_alone_is_predicted_as_among_others(bundle, images, once, backe
         alone = predicted(bundle, images.pixels[number : number + 1], SURE, backend=backend)
         assert alone.sums[0] == among.sums[number]
         np.testing.assert_allclose(alone.confidences[0], among.confidences[number], atol=1e-4)
+
+
+def test_the_columns_that_are_shown_are_those_of_the_look_whose_digits_are_read(
+    bundle, images, once
+):
+    pixels = images.pixels[once.confidences < SURE]
+    by_looking = TorchPredictor(replace(bundle, look_again_below=ALWAYS), batch_size=4)
+    sums = by_looking.predict(pixels).sums
+    rows = np.arange(len(pixels))
+    with torch.inference_mode():
+        first, second = (
+            bundle.network(to_input(torch.tensor(seen), bundle.pixel_scale)) / bundle.temperature
+            for seen in (pixels, moved(pixels))
+        )
+        of_first, of_second = (
+            bundle.network.predicted_log_probs(logits, None).numpy()[rows, sums]
+            for logits in (first, second)
+        )
+    by_second = of_second > of_first
+    assert 0 < by_second.sum() < len(rows)
+    expected = np.where(by_second[:, None, None], second.softmax(2), first.softmax(2))
+    np.testing.assert_allclose(by_looking.column_probs(pixels), expected, atol=1e-4)
 
 
 def test_a_network_that_reads_no_digits_may_look_twice_too(images):
