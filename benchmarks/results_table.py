@@ -43,8 +43,8 @@ def results_table(source: str, rows: list[Row], of_full: OfFull | None) -> list[
     table = [
         f"Images of the test digits of {source}:",
         "",
-        "| network, preset | parameters | MFLOP | images/s, one core | right sums (95% interval) "
-        "| all digits right | most confident 80% | calibration error |",
+        "| network, preset | parameters | MFLOP, on average | images/s, one core "
+        "| right sums (95% interval) | all digits right | most confident 80% | calibration error |",
         "|---|---|---|---|---|---|---|---|",
         *(_table_row(row, source) for row in rows if source in row.evaluations),
         "",

@@ -41,7 +41,7 @@ class BundleConfig:
                 raise InputError(f"{name} is {value!r}, not 1e-06 to 1e+06")
         again = self.look_again_below
         if type(again) is not float or not 0 <= again <= 1:
-            raise InputError(f"look_again_below is {shown(again)}, not a number of 0 to 1")
+            raise InputError(f"look_again_below is {shown(again)}, not a number of 0.0 to 1.0")
         if type(self.sizes) is not dict:
             raise InputError(f"sizes is {shown(self.sizes)}, not an object of numbers")
 

@@ -34,9 +34,9 @@ import openvino  # noqa: E402
 
 # Tracing keeps what it does in variables that all threads of the process share.
 _TRACING = threading.Lock()
-# A night has one model; an archive one shape, or a few.
-_GRAPHS_KEPT = 16
-_COMPILED_KEPT = 4
+# A night has one model; an archive one shape, or a few, each in batches of two sizes.
+_GRAPHS_KEPT = 32
+_COMPILED_KEPT = 8
 """A compiled network takes some 50 MB."""
 
 
@@ -68,7 +68,9 @@ class OpenVinoPredictor(BatchPredictor):
         self._compiled: dict[tuple[int, ...], _Compiled] = {}
         self._compiling = threading.Lock()
         # Before it is timed, and in most archives of the shape that they have.
-        self._request((batch_size, bundle.shape.height, bundle.shape.width))
+        sizes = [batch_size, self._batch_size_again] if bundle.look_again_below else [batch_size]
+        for size in sizes:
+            self._request((size, bundle.shape.height, bundle.shape.width))
 
     def _batch_posterior(self, pixels: Uint8Array, batch_size: int) -> Posterior:
         num_images, height, width = pixels.shape

@@ -14,7 +14,7 @@ class Posterior:
     """What a network says of b images."""
 
     logits: Tensor
-    """Float (b, ...): the network's output, from which all else follows."""
+    """Float (b, ...): the network's output; of two looks, that by which the digits are read."""
     sum_log_probs: Tensor
     """Float (b, sums): log probability, in nats, of each sum from 0 up, normalized."""
     count_probs: Tensor | None = None

@@ -1,6 +1,7 @@
 """Predictors: uint8 images in, sums out, by one of two back-ends.
 
-Each computes in fp32, and gives what torch gives on one CPU, but for the order in which it adds up.
+Each computes in fp32, and gives what torch gives on one CPU, but for the order in which it adds up:
+where that decides whether an image is looked at a second time, for one look in place of two.
 Several threads take a batch each, so that how many there are makes no difference at all; whoever
 calls, and how many at once, they are the only ones that compute. Images that it is not sure
 of are looked at a second time (`second_look.py`).
@@ -15,6 +16,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
+from itertools import repeat
 from typing import Any, Literal, ParamSpec, Protocol, TypeVar
 
 import numpy.typing as npt
@@ -62,6 +64,7 @@ class BatchPredictor(ABC):
         self._network: SumNetwork = bundle.network
         self._look_again_below = bundle.look_again_below
         self._batch_size = batch_size
+        self._batch_size_again = max(1, batch_size // _PART_AGAIN)
         self._num_digits = num_digits
         _compute_on_one_thread()
         # Also of one: whoever calls, no more threads compute than were asked for.
@@ -80,17 +83,15 @@ class BatchPredictor(ABC):
         if not len(unsure):
             return first
         again = moved(pixels[unsure.cpu().numpy()])
-        second = self._look(again, max(1, self._batch_size // _PART_AGAIN))
+        second = self._look(again, self._batch_size_again)
         return self._compute(self._looked_twice, first, unsure, second)
 
     def _look(self, pixels: Uint8Array, batch_size: int) -> Posterior:
         # One batch of none where there are none.
         starts = range(0, max(len(pixels), 1), batch_size)
-        looks = [
-            self._threads.submit(self._checked, pixels[start : start + batch_size], batch_size)
-            for start in starts
-        ]
-        return self._compute(Posterior.joined, [look.result() for look in looks])
+        batches = [pixels[start : start + batch_size] for start in starts]
+        looks = list(self._threads.map(self._checked, batches, repeat(batch_size)))
+        return self._compute(Posterior.joined, looks)
 
     @torch.inference_mode()
     def _checked(self, pixels: Uint8Array, batch_size: int) -> Posterior:

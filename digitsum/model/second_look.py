@@ -2,9 +2,10 @@
 
 A network with strides reads an image otherwise where it is moved by less than a stride (Azulay and
 Weiss, "Why do deep convolutional networks generalize so poorly to small image transformations?",
-JMLR 20, 2019). Moved half a column across and one pixel down, which is as far from its grid as an
-image gets without losing ink, it is as good as a second network's opinion; and nearly all that the
-mean of both gets right, and the first look does not, are images that it was not sure of.
+JMLR 20, 2019), and where it errs for that reason it is seldom sure. Of all moves by up to four
+pixels across and two down, half a column across and one pixel down made most images right, on
+average of images of the validation glyphs, distorted by 0, 0.5 and 0.75. Ink in the last row and
+the last two columns is lost to the second look.
 """
 
 from __future__ import annotations

@@ -93,7 +93,10 @@ class SumNetwork(nn.Module, ABC):
         count_probs: Tensor | None,
         num_digits: int | None,
     ) -> Posterior:
-        """Return the same, given what `predicted_log_probs` and `count_probs` say of the logits."""
+        """Return what given probabilities of sums and counts say; the logits only read digits.
+
+        The probabilities are what `predicted_log_probs` and `count_probs` say, or a mean of such.
+        """
         read = self.read_digits(logits, sum_log_probs.argmax(dim=1), num_digits)
         digits, digit_x = read or (None, None)
         return Posterior(logits, sum_log_probs, count_probs, digits, digit_x)

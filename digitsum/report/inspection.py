@@ -206,6 +206,7 @@ def _bundle(place: Location) -> Inspected:
         ("parameters", f"{num_parameters(bundle.network):,}, {weights:,} bytes"),
         ("digits", f"at most {bundle.network.config.max_digits}"),
         ("temperature", f"{bundle.temperature:.3f}"),
+        ("looks again", f"where less sure than {bundle.look_again_below:g}"),
     ]
     with suppress(AttributeError, KeyError, TypeError, ValueError):  # they may say anything
         if best := metrics.get("best"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import pyarrow as pa
@@ -72,9 +72,12 @@ def _page(run: Location, manifest: Mapping[str, Any]) -> Page:
 
 
 def _validated(manifest: Mapping[str, Any]) -> tuple[EvaluationTotals, Bundle]:
-    """Return how a run's model does on what it was validated on; InputError where it is gone."""
+    """Return how a run's model does on what it was validated on, by one look as it was then.
+
+    Raises InputError where it is gone.
+    """
     outcome = manifest["outcome"]
-    bundle = load_bundle(outcome["bundle"])
+    bundle = replace(load_bundle(outcome["bundle"]), look_again_below=0.0)
     if bundle.digest != outcome["model_digest"]:
         raise InputError(f"{bundle.uri}: is another run's by now.")
     config = _train_config({**manifest["config"], **outcome["learned_from"]})

@@ -168,7 +168,7 @@ class _Recomputing:
                 batch_size=_BATCH_SIZE,
                 num_digits=num_digits,
             )
-            for below in (0.0, math.inf)
+            for below in (0.0, math.inf)  # never, always
         )
 
     def sum_probs(self, pixels: Uint8Array) -> list[list[FloatArray]]:

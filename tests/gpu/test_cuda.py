@@ -18,13 +18,24 @@ pytestmark = [
 ]
 
 
+@pytest.mark.parametrize("look_again_below", [0.0, 1.0])
 @pytest.mark.parametrize(("model", "least_equal"), [("baseline", 0.99), ("counter", 0.95)])
-def test_predictions_on_the_gpu_are_those_on_the_cpu(tmp_path, model, least_equal):
+def test_predictions_on_the_gpu_are_those_on_the_cpu(
+    tmp_path, model, least_equal, look_again_below
+):
     network = build_network(model, {})
     if model == "counter":  # whose fresh weights say nearly the same of all images, and all sums
         with torch.no_grad():
             network.head.weight.mul_(20)
-    save_bundle(f"{tmp_path}/b", model, network, metrics={}, card="", pixel_scale=1 / 255)
+    save_bundle(
+        f"{tmp_path}/b",
+        model,
+        network,
+        metrics={},
+        card="",
+        pixel_scale=1 / 255,
+        look_again_below=look_again_below,
+    )
     pixels = np.random.default_rng(0).integers(256, size=(500, 40, 168)).astype(np.uint8)
     cpu, gpu = (
         TorchPredictor(load_bundle(f"{tmp_path}/b"), batch_size=64, device=device).predict(pixels)

@@ -80,6 +80,22 @@ def test_batches_that_are_not_full_are_those_images_alone(bundle, num_images):
     assert len(some.readings.count_probs) == num_images
 
 
+def test_what_is_compiled_for_four_widths_and_both_looks_is_kept(bundle, monkeypatch):
+    compiled, made = openvino_predictor._Compiled, []
+
+    def counted(network):
+        made.append(network)
+        return compiled(network)
+
+    monkeypatch.setattr(openvino_predictor, "_Compiled", counted)
+    always = replace(bundle, look_again_below=1.0)
+    predictor = make_predictor(always, backend="openvino", batch_size=8)
+    images = [np.pad(composed(8), ((0, 0), (0, 0), (0, 8 * more))) for more in range(4)]
+    for pixels in images * 2:
+        predictor.predict(pixels)
+    assert len(made) == 2 * len(images)
+
+
 def test_scale_and_temperature_are_the_bundles(bundle):
     pixels = composed(30)
     for changed in (replace(bundle, temperature=4.0), replace(bundle, pixel_scale=1 / 400)):

@@ -274,7 +274,7 @@ def test_a_scale_that_is_no_number_above_0_is_refused(forge, field, scale):
     "below", [None, [1], "0.5", True, 1, -0.1, 1.1, float("nan"), float("inf")], ids=repr
 )
 def test_looking_again_below_what_is_no_confidence_is_refused(forge, below):
-    refused(forge(look_again_below=below), "look_again_below is .*, not a number of 0 to 1")
+    refused(forge(look_again_below=below), "look_again_below is .*, not a number of 0.0 to 1.0")
 
 
 def test_a_bundle_of_before_second_looks_looks_once(forge):

@@ -62,6 +62,11 @@ def test_an_image_is_moved_right_and_down_and_blank_comes_in(pixels):
     assert not images[:, :, :RIGHT].any()
 
 
+def test_ink_in_the_last_row_and_the_last_two_columns_is_lost_to_the_second_look():
+    image = np.ones((1, 10, 12), np.uint8)
+    assert moved(image).sum() == (10 - DOWN) * (12 - RIGHT)
+
+
 def test_it_is_moved_by_other_than_whole_strides():
     # By a whole one, a network sees the same again, but for the borders.
     assert RIGHT % COLUMN_STRIDE == COLUMN_STRIDE // 2
