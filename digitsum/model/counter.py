@@ -15,17 +15,11 @@ from torch import Tensor, nn
 from digitsum.archive.images import MAX_SIDE
 from digitsum.archive.schema import ImageShape, max_sum
 from digitsum.errors import InputError
+from digitsum.model import sum_distribution
 from digitsum.model.baseline import MAX_NUM_DIGITS
 from digitsum.model.counter_config import CounterConfig
 from digitsum.model.reading import NOTHING, most_probable_digits
-from digitsum.model.sum_distribution import (
-    NUM_SYMBOLS,
-    count_probs,
-    known_count_log_probs,
-    log_probs_by_count,
-    sum_log_probs,
-    sum_probs,
-)
+from digitsum.model.sum_distribution import NUM_SYMBOLS
 from digitsum.model.sum_network import SumNetwork
 
 COLUMN_STRIDE = 4
@@ -39,11 +33,9 @@ _PULL_ON_SUM, _PULL_ON_COUNT = 0.02, 0.3
 class CounterNetwork(SumNetwork):
     """Convolutions from (h, w) to (h / 8, w / 4), then one vector a column, mixed with others."""
 
-    config: CounterConfig
-
     def __init__(self, config: CounterConfig) -> None:
         super().__init__()
-        self.config = config
+        self.config: CounterConfig = config
         body, rows, columns = config.body_channels, config.row_channels, config.column_channels
         self.body = nn.Sequential(
             # Not normalized: of all layers it has the most values, and the least use of it.
@@ -60,8 +52,7 @@ class CounterNetwork(SumNetwork):
         )
         self.mixers = nn.Sequential(*(_ColumnMixer(columns) for _ in range(config.num_mixers)))
         self.head = nn.Conv2d(columns, NUM_SYMBOLS, 1)
-        blank_first = torch.zeros(NUM_SYMBOLS)
-        blank_first[0] = _INITIAL_BLANK_LOGIT
+        blank_first = _INITIAL_BLANK_LOGIT * torch.eye(NUM_SYMBOLS)[0]
         with torch.no_grad():
             self.head.weight.mul_(0.1)
             self.head.bias = nn.Parameter(blank_first)
@@ -74,12 +65,14 @@ class CounterNetwork(SumNetwork):
 
     def sum_log_probs(self, logits: Tensor, min_digits: int, max_digits: int) -> Tensor:
         """Return log P(min_digits <= count <= max_digits, sum), float (b, 9 * max_digits + 1)."""
-        by_count = log_probs_by_count(logits.float().log_softmax(dim=2), max_digits)
-        return sum_log_probs(by_count, min_digits, max_digits)
+        symbols = logits.float().log_softmax(dim=2)
+        by_count = sum_distribution.log_probs_by_count(symbols, max_digits)
+        return sum_distribution.sum_log_probs(by_count, min_digits, max_digits)
 
     def joint_log_probs(self, logits: Tensor, max_digits: int) -> Tensor:
         """Return log P(count, sum), float (b, n), in nats: of 0 digits, 1, to max_digits."""
-        by_count = log_probs_by_count(logits.float().log_softmax(dim=2), max_digits)
+        symbols = logits.float().log_softmax(dim=2)
+        by_count = sum_distribution.log_probs_by_count(symbols, max_digits)
         return torch.cat(by_count, dim=1)
 
     def pull(self, logits: Tensor, sums_b: Tensor, num_digits: int | None) -> Tensor:
@@ -99,14 +92,14 @@ class CounterNetwork(SumNetwork):
         """
         symbols = logits.log_softmax(dim=2)
         if num_digits is not None:
-            return known_count_log_probs(symbols, num_digits)
-        probs = sum_probs(symbols, max_sum(self.config.max_digits))
+            return sum_distribution.known_count_log_probs(symbols, num_digits)
+        probs = sum_distribution.sum_probs(symbols, max_sum(self.config.max_digits))
         return probs.clamp(min=torch.finfo(probs.dtype).eps).log().log_softmax(dim=1)
 
     def count_probs(self, logits: Tensor, num_digits: int | None) -> Tensor:
         """Return the probability of each number of digits, float (b, max_digits + 1)."""
         if num_digits is None:
-            return count_probs(logits.log_softmax(dim=2), self.config.max_digits)
+            return sum_distribution.count_probs(logits.log_softmax(dim=2), self.config.max_digits)
         known = F.one_hot(torch.tensor(num_digits, device=logits.device), num_digits + 1)
         return known.to(logits.dtype).expand(len(logits), -1)
 

@@ -3,8 +3,8 @@
 Each computes in fp32, and gives what torch gives on one CPU, but for the order in which it adds up:
 where that decides whether an image is looked at a second time, for one look in place of two.
 Several threads take a batch each, so that how many there are makes no difference at all; whoever
-calls, and how many at once, they are the only ones that compute. Images that it is not sure
-of are looked at a second time (`second_look.py`).
+calls, and how many at once, they are the only ones that compute. Images that the network is not
+sure of are looked at a second time (`second_look.py`).
 bf16 was tried with the model that comes with digitsum, and is not offered: of 2,000 test images 7
 had another sum, and the probability was off by up to 0.3.
 """
