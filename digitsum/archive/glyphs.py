@@ -7,6 +7,7 @@ any of their format, gzipped or not); NumPy .npz files.
 from __future__ import annotations
 
 import gzip
+import math
 import struct
 import zlib
 from dataclasses import dataclass
@@ -177,7 +178,10 @@ def read_idx(path: Path) -> Uint8Array:
     except (*_BROKEN_FILE, struct.error) as error:
         raise InputError(f"{path}: cannot be read as an IDX file: {error}.") from error
     start = 4 + 4 * num_dimensions
-    expected = start + int(np.prod(shape, dtype=np.int64))
+    expected = start + math.prod(shape)
     if zeros != 0 or kind != _IDX_UINT8 or len(data) != expected:
         raise InputError(f"{path}: not a whole IDX file of uint8 ({len(data)} bytes).")
-    return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
+    try:
+        return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
+    except ValueError as error:  # of no values, but of more dimensions, or greater, than numpy has
+        raise InputError(f"{path}: cannot be read as an IDX file: {error}.") from error

@@ -183,7 +183,8 @@ def _images_of(
     if is_labelled:
         with open_parquet(archive.root.join(chunk.shard)) as parquet:
             batches = parquet.iter_batches(NUM_IMAGES, chunk.row_groups[:1], [read.label_column])
-            known = next(batches).column(0).to_pylist()
+            batch = next(batches, None)  # none where the footer says that it has no values
+        known = batch.column(0).to_pylist() if batch else []
         captions[: len(known)] = ["" if label is None else str(label) for label in known]
     return tuple(
         (pixels, rows.errors.get(row, captions[row]))

@@ -110,7 +110,7 @@ def _write(out: bytearray, kind: int, value: Any) -> None:
     if kind in INTEGERS:
         _write_varint(out, (value << 1 ^ value >> 63) & 0xFFFF_FFFF_FFFF_FFFF)
     elif kind in (TRUE, FALSE, BYTE):
-        out.append(value)
+        out.append(value & 0xFF)
     elif kind == DOUBLE:
         out += value
     elif kind == BINARY:

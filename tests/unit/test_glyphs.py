@@ -128,6 +128,18 @@ def test_what_is_no_whole_idx_file_is_refused_naming_it(data, tmp_path):
 
 
 @pytest.mark.parametrize(
+    "shape",
+    [(0, *[2**32 - 1] * 3), (2**32 - 1, 2**32 - 1, 2**32 - 1, 0), (1,) * 100, (2**16,) * 4],
+    ids=["nothing, first", "nothing, last", "100 dimensions", "2^64 values"],
+)
+def test_an_idx_file_of_a_shape_that_no_array_has_is_refused_naming_it(shape, tmp_path):
+    header = struct.pack(f">HBB{len(shape)}I", 0, 8, len(shape), *shape)
+    (tmp_path / "file").write_bytes(header + b"\0" * (shape[0] == 1))
+    with pytest.raises(InputError, match=r"file: (not a whole|cannot be read as an) IDX file"):
+        read_idx(tmp_path / "file")
+
+
+@pytest.mark.parametrize(
     ("pack", "end"), [(bytes, ""), (gzip.compress, ".gz")], ids=["plain", "gzipped"]
 )
 def test_a_directory_of_mnists_files_keeps_its_own_test_part(pack, end, tmp_path):
