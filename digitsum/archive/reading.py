@@ -289,6 +289,11 @@ def _read_label_range(
             f"{where}: row group {group}: column {column!r} cannot be read ({one_line(error)}); "
             "replace the shard."
         ) from error
+    if not len(values):
+        raise InputError(
+            f"{where}: row group {group}: column {column!r} has no values, and the row group has "
+            "rows: it is damaged; replace the shard."
+        )
     if values.null_count:
         return 0, 0, values.null_count
     labels = values.to_numpy()
