@@ -2,10 +2,10 @@
 
 A network with strides reads an image otherwise where it is moved by less than a stride (Azulay and
 Weiss, "Why do deep convolutional networks generalize so poorly to small image transformations?",
-JMLR 20, 2019), and where it errs for that reason it is seldom sure. Of all moves by up to four
-pixels across and two down, half a column across and one pixel down made most images right, on
-average of images of the validation glyphs, distorted by 0, 0.5 and 0.75. Ink in the last row and
-the last two columns is lost to the second look.
+JMLR 20, 2019), and where it errs for that reason it is seldom sure. Half a column across
+and one pixel down is one of several moves that make most images of the validation glyphs right,
+distorted or not (`benchmarks/second_look.py`). Ink in the last row and the last two columns is lost
+to the second look.
 """
 
 from __future__ import annotations

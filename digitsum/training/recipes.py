@@ -12,9 +12,8 @@ from digitsum.model.networks import NetworkName
 
 PresetName = Literal["quick", "small", "full", "large", "paper", "tuned"]
 
-# Of images of four validation glyphs, distorted by half, the packaged network is less sure of 2.8%:
-# with these looked at twice, an image takes it just below 20 MFLOP on average. Looking at all twice
-# would be right in another 0.1% of them.
+# Of images of four validation glyphs, distorted by half, the packaged network is less sure of some
+# 3%: with these looked at twice, an image takes it 20 MFLOP on average (benchmarks/second_look.py).
 LOOK_AGAIN_BELOW = 0.58
 # The step size rises for this part of a one-cycle schedule, and falls from then on.
 _RISING = 0.2
