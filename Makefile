@@ -3,7 +3,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 FUZZ_SECONDS ?= 600
 
-.PHONY: install demo test test-fast faults soak lint browser architecture results package-bundle bench \
+.PHONY: install demo test test-fast faults soak lint browser architecture results package-model bench \
 	fuzz sbom licences audit lock clean
 
 install: $(INSTALLED)
@@ -53,8 +53,8 @@ results: $(INSTALLED)
 	$(BIN)/python benchmarks/results.py $(if $(MNIST),--mnist $(MNIST))
 
 # The model that comes with digitsum, of `make results`.
-package-bundle: $(INSTALLED)
-	$(BIN)/python benchmarks/package_bundle.py
+package-model: $(INSTALLED)
+	$(BIN)/python benchmarks/package_model.py
 
 # digitsum against its peers on this machine, some half an hour; needs `make results` and Java 17.
 bench: $(INSTALLED)

@@ -18,25 +18,25 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from digitsum.archive.reading import BATCH_ROWS
-from digitsum.model.bundle import load_bundle, packaged_bundle
-from digitsum.model.networks import to_input
-from digitsum.model.torch_predictor import TorchPredictor
+from digitsum.archive.reader import BATCH_ROWS
+from digitsum.model.registry import to_input
+from digitsum.model.saved_model import load_model, packaged_model
+from digitsum.model.torch_backend import TorchPredictor
 
 ROUNDS = 5
 MATRIX = 4096
 
 
-def gpu(bundle_uri: str, device: str, batch_size: int, num_batches: int) -> None:
+def gpu(model_uri: str, device: str, batch_size: int, num_batches: int) -> None:
     """Measure, and print medians."""
     # Of noise it would look at most images twice.
-    bundle = replace(load_bundle(bundle_uri), look_again_below=0.0)
+    model = replace(load_model(model_uri), cascade_below=0.0)
     rng = np.random.default_rng(0)
-    shape = bundle.shape
+    shape = model.shape
     size = (batch_size * num_batches, shape.height, shape.width)
     pixels = rng.integers(256, size=size, dtype=np.uint8)
-    predictor = TorchPredictor(bundle, batch_size=batch_size, device=device)
-    network = bundle.network.to(device).to(memory_format=torch.channels_last)
+    predictor = TorchPredictor(model, batch_size=batch_size, device=device)
+    network = model.network.to(device).to(memory_format=torch.channels_last)
     resident = torch.from_numpy(pixels).to(device).split(batch_size)
     staged = torch.from_numpy(pixels)
     if torch.device(device).type == "cuda":
@@ -45,7 +45,7 @@ def gpu(bundle_uri: str, device: str, batch_size: int, num_batches: int) -> None
     @torch.inference_mode()
     def forward() -> None:
         for batch in resident:
-            network.posterior(network(to_input(batch, bundle.pixel_scale)).float(), None)
+            network.posterior(network(to_input(batch, model.pixel_scale)).float(), None)
 
     one = torch.ones(MATRIX, MATRIX, device=device)
     # As scoring gives them.
@@ -54,7 +54,7 @@ def gpu(bundle_uri: str, device: str, batch_size: int, num_batches: int) -> None
     alone = len(pixels) / _seconds(forward, device)
     copying = len(pixels) / _seconds(lambda: staged.to(device, non_blocking=True).sum(), device)
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-        network(to_input(resident[0][:1], bundle.pixel_scale))
+        network(to_input(resident[0][:1], model.pixel_scale))
     flop = counter.get_total_flops()
     roof = 2 * MATRIX**3 / _seconds(lambda: one @ one, device)
     name = "CPU" if device == "cpu" else torch.cuda.get_device_name(device)
@@ -79,9 +79,9 @@ def _seconds(work: Callable[[], object], device: str) -> float:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--bundle", default=packaged_bundle())
+    parser.add_argument("--model", default=packaged_model())
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--batch-size", type=int, default=2048)
     parser.add_argument("--batches", type=int, default=16)
     given = parser.parse_args()
-    gpu(given.bundle, given.device, given.batch_size, given.batches)
+    gpu(given.model, given.device, given.batch_size, given.batches)

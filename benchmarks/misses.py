@@ -18,18 +18,15 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from digitsum.archive.glyphs import EMBEDDED, Glyphs, load_glyphs
-from digitsum.archive.reading import Rows
+from digitsum.archive.reader import Rows
 from digitsum.archive.synth import Composition, SynthConfig, compose_blocks
-from digitsum.model.bundle import load_bundle, packaged_bundle
+from digitsum.evaluation.examples import hits, worst_misses
 from digitsum.model.explain import explain
-from digitsum.model.predictions import Predictions
+from digitsum.model.outputs import Predictions
 from digitsum.model.predictor import make_predictor
-from digitsum.model.torch_predictor import TorchPredictor
-from digitsum.report.captions import score_caption
-from digitsum.report.contact_sheet import draw_contact_sheet
-from digitsum.report.figures import to_png
-from digitsum.report.gallery import draw_gallery
-from digitsum.scoring.examples import hits, worst_misses
+from digitsum.model.saved_model import load_model, packaged_model
+from digitsum.model.torch_backend import TorchPredictor
+from digitsum.report.figures import draw_contact_sheet, draw_gallery, score_caption, to_png
 
 IMAGES, DIGITS = 10_000, 4
 DOCS = Path(__file__).parent.parent / "docs"
@@ -44,11 +41,11 @@ def misses(source: str) -> None:
     test = SynthConfig(out="unused", images=IMAGES, digits=DIGITS, split="test", glyphs=source)
     glyphs = load_glyphs(source, test.split)
     images = _joined(list(compose_blocks(glyphs, test)))
-    bundle = load_bundle(packaged_bundle())
-    predictions = make_predictor(bundle, num_threads=2).predict(images.pixels)
+    model = load_model(packaged_model())
+    predictions = make_predictor(model, num_threads=2).predict(images.pixels)
     _say(glyphs, images, predictions)
     if source == EMBEDDED:
-        _draw(images, predictions, TorchPredictor(bundle, batch_size=64))
+        _draw(images, predictions, TorchPredictor(model, batch_size=64))
 
 
 def _joined(blocks: list[Composition]) -> Composition:

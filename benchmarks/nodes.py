@@ -54,8 +54,8 @@ def nodes(counts: list[int], seconds: float) -> None:
 
 
 def _measure(num_nodes: int, seconds: float) -> None:
-    from digitsum.cluster import connected
-    from digitsum.scoring.actors import map_chunks
+    from digitsum.ray_runtime import connected
+    from digitsum.scoring.executors.ray_data import map_chunks
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
     try:
@@ -67,7 +67,7 @@ def _measure(num_nodes: int, seconds: float) -> None:
             Chunk(f"{i}.parquet", "", 40, 168, None, (0,), 0, 50_000)
             for i in range(ACTORS * CHUNKS_EACH)
         ]
-        options = ActorOptions(max_actors=ACTORS, engine="ray")
+        options = ActorOptions(max_actors=ACTORS, executor="ray")
         with connected():
             found = list(map_chunks(Sleeper, {"seconds": seconds}, chunks, options))
     finally:

@@ -1,8 +1,8 @@
 """What planning a great archive costs: `python benchmarks/planning_scale.py [SHARDS]`.
 
-A million shards by default, listed and not read: what the ledger knows of them is made here, as if
-all of them had been scored the night before but every hundredth. Time and memory of comparing,
-without that of the listing itself, which is the file system's.
+A million shards by default, listed and not read: what the footer cache knows of them is made
+here, as if all of them had been scored the night before but every hundredth. Time and memory of
+comparing, without that of the listing itself, which is the file system's.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import sys
 import time
 
 from digitsum.archive.chunks import plan_chunks
-from digitsum.archive.location import locate
-from digitsum.archive.scores import Part, part_path, part_source
+from digitsum.archive.score_parts import Part, part_path, part_source
 from digitsum.archive.shards import Archive, ListedFile, Shard
-from digitsum.model.bundle import load_bundle, packaged_bundle
+from digitsum.model.saved_model import load_model, packaged_model
 from digitsum.scoring.plan import Survey, plan_scores
+from digitsum.storage.location import locate
 
 CHUNK_IMAGES = 50_000
 SHARD_IMAGES = 10_000
@@ -25,13 +25,13 @@ _NEW_EVERY = 100
 
 def planning_scale(num_shards: int) -> None:
     """Print the seconds and the memory of it."""
-    bundle = load_bundle(packaged_bundle())
+    model = load_model(packaged_model())
     before_mb = _peak_mb()
     shards = tuple(
         Shard(
             ListedFile(f"{number // 1000:04}/{number:07}.parquet", 1_000_000, number),
             (SHARD_IMAGES,),
-            bundle.shape,
+            model.shape,
             "image_id",
         )
         for number in range(num_shards)
@@ -40,12 +40,12 @@ def planning_scale(num_shards: int) -> None:
     for number, shard in enumerate(shards):
         if number % _NEW_EVERY:
             for chunk in plan_chunks(shard, CHUNK_IMAGES):
-                source = part_source(chunk, bundle.digest)
+                source = part_source(chunk, model.digest)
                 committed[part_path(source)] = Part(source, 0)
     survey = Survey(Archive(locate("/archive"), shards), ())
     listed_mb = _peak_mb()
     started = time.perf_counter()
-    plan = plan_scores(survey, bundle.digest, CHUNK_IMAGES, committed)
+    plan = plan_scores(survey, model.digest, CHUNK_IMAGES, committed)
     num_images = sum(chunk.num_rows for chunk in plan.to_score)
     seconds = time.perf_counter() - started
     print(

@@ -23,14 +23,14 @@ from results_table import Figures, OfFull, Row, results_table
 from torch.utils.flop_counter import FlopCounterMode
 
 from digitsum.archive.glyphs import EMBEDDED, load_glyphs
-from digitsum.archive.schema import ImageShape
 from digitsum.archive.synth import SynthConfig, compose, compose_blocks
 from digitsum.cli import main
-from digitsum.cluster import connected
-from digitsum.model.bundle import Bundle, load_bundle, num_parameters, save_bundle
-from digitsum.model.networks import NetworkName
 from digitsum.model.predictor import make_predictor
-from digitsum.training.recipes import PresetName
+from digitsum.model.registry import NetworkName
+from digitsum.model.saved_model import SavedModel, load_model, num_parameters, save_model
+from digitsum.options import ImageShape
+from digitsum.ray_runtime import connected
+from digitsum.training.presets import PresetName
 
 OUT = Path("results")
 TEST_IMAGES = 10_000
@@ -47,16 +47,16 @@ class Training:
     network: NetworkName
     options: str = "--workers 2"
     start: str | None = None
-    """Bundle that it goes on from, with which it is averaged."""
+    """SavedModel that it goes on from, with which it is averaged."""
     teachers: tuple[str, ...] = ()
     glyphs: str = EMBEDDED
     has_row: bool = True
     """Whether it is measured, and not only what others begin with."""
 
     def command(self, name: str) -> str:
-        """Return the arguments of `digitsum` that make the bundle of that name."""
+        """Return the arguments of `digitsum` that make the model of that name."""
         command = (
-            f"train --model {self.network} --preset {self.preset} --bundle {OUT}/{name} "
+            f"train --model {self.network} --preset {self.preset} --out {OUT}/{name} "
             # Named, so that a training that was interrupted goes on.
             f"--name {name} --glyphs {shlex.quote(self.glyphs)} {self.options}"
         )
@@ -67,7 +67,7 @@ class Training:
         return f"{command} --start-from {start} --average-with {start} --teachers {teachers}"
 
 
-# By bundle. The model that comes with digitsum goes on from its first training, taught by that and
+# By model. The model that comes with digitsum goes on from its first training, taught by that and
 # by the other sizes, which together are right more often than any of them; the weights of both
 # trainings are averaged.
 TRAININGS = {
@@ -91,7 +91,7 @@ _SPEED_ROUNDS = 5
 
 
 def results(presets: Sequence[str], mnist: str | None) -> None:
-    """Make the archives, the bundles and the tables, of these presets or of all."""
+    """Make the archives, the models and the tables, of these presets or of all."""
     sources = {EMBEDDED: EMBEDDED} | ({MNIST: mnist} if mnist else {})
     trainings = dict(TRAININGS)
     if mnist:
@@ -150,36 +150,36 @@ def _row(name: str, trainings: Mapping[str, Training], sources: Mapping[str, str
 
 def _row_of_twice(sources: Mapping[str, str]) -> Row:
     """Return the row of `full` where it looks at all images twice, whatever that takes."""
-    name, bundle = f"{FULL}-twice", load_bundle(f"{OUT}/{FULL}")
-    save_bundle(
+    name, model = f"{FULL}-twice", load_model(f"{OUT}/{FULL}")
+    save_model(
         f"{OUT}/{name}",
-        bundle.network_name,
-        bundle.network,
+        model.network_name,
+        model.network,
         metrics={},
         card=f"{FULL}, which looks at all images twice.\n",
-        pixel_scale=bundle.pixel_scale,
-        temperature=bundle.temperature,
-        look_again_below=1.0,
+        pixel_scale=model.pixel_scale,
+        temperature=model.temperature,
+        cascade_below=1.0,
     )
     return _measured(name, "full, all looked at twice", sources)
 
 
 def _measured(name: str, preset: str, sources: Mapping[str, str]) -> Row:
-    bundle = load_bundle(f"{OUT}/{name}")
+    model = load_model(f"{OUT}/{name}")
     return Row(
         name,
-        bundle.network_name,
+        model.network_name,
         preset,
-        num_parameters(bundle.network),
-        _mflop(bundle),
-        {source: _looks(bundle, glyphs) for source, glyphs in sources.items()},
-        _images_per_s(bundle),
+        num_parameters(model.network),
+        _mflop(model),
+        {source: _looks(model, glyphs) for source, glyphs in sources.items()},
+        _images_per_s(model),
         {source: _evaluate(name, _test_archive(source, sources)) for source in sources},
     )
 
 
 def _train(name: str, trainings: Mapping[str, Training]) -> None:
-    """Train a bundle, and first those that it learns from, where it is not there."""
+    """Train a model, and first those that it learns from, where it is not there."""
     if (OUT / name / "config.json").exists():
         return
     training = trainings[name]
@@ -188,37 +188,37 @@ def _train(name: str, trainings: Mapping[str, Training]) -> None:
     _run(training.command(name))
 
 
-def _evaluate(bundle: str, archive: str, options: str = "") -> Figures:
+def _evaluate(model: str, archive: str, options: str = "") -> Figures:
     told = "-told" if options else ""
-    report = OUT / "evaluations" / f"{bundle}-on-{archive}{told}"
+    report = OUT / "evaluations" / f"{model}-on-{archive}{told}"
     if not (report / "evaluation.json").exists():
-        command = f"evaluate --archive {OUT}/{archive} --bundle {OUT}/{bundle} --report {report}"
+        command = f"evaluate --archive {OUT}/{archive} --model {OUT}/{model} --report {report}"
         _run(f"{command} {options}")
     figures: Figures = json.loads((report / "evaluation.json").read_text())
     return figures
 
 
-def _mflop(bundle: Bundle) -> float:
+def _mflop(model: SavedModel) -> float:
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
-        bundle.network(torch.zeros(1, 1, bundle.shape.height, bundle.shape.width))
+        model.network(torch.zeros(1, 1, model.shape.height, model.shape.width))
     return counter.get_total_flops() / 1e6
 
 
-def _looks(bundle: Bundle, glyphs: str) -> float:
-    if not bundle.look_again_below:
+def _looks(model: SavedModel, glyphs: str) -> float:
+    if not model.cascade_below:
         return 1.0
     test = SynthConfig(out="unused", images=TEST_IMAGES, split="test", glyphs=glyphs)
-    predictor = make_predictor(replace(bundle, look_again_below=0.0), num_threads=2)
+    predictor = make_predictor(replace(model, cascade_below=0.0), num_threads=2)
     blocks = compose_blocks(load_glyphs(glyphs, test.split), test)
     confidences = np.concatenate([predictor.predict(block.pixels).confidences for block in blocks])
-    return 1 + float(np.mean(confidences < bundle.look_again_below))
+    return 1 + float(np.mean(confidences < model.cascade_below))
 
 
-def _images_per_s(bundle: Bundle) -> float:
-    shape = ImageShape(bundle.shape.height, bundle.shape.width)
+def _images_per_s(model: SavedModel) -> float:
+    shape = ImageShape(model.shape.height, model.shape.width)
     rng = np.random.default_rng(0)
     images = compose(load_glyphs(EMBEDDED, "test"), rng, _SPEED_IMAGES, 4, shape)
-    predictor = make_predictor(bundle, batch_size=64, num_threads=1)
+    predictor = make_predictor(model, batch_size=64, num_threads=1)
     seconds = []
     for _ in range(_SPEED_ROUNDS):
         started = time.perf_counter()

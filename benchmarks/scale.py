@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from scoring import SAMPLE_S, pss
 
 from digitsum.archive.synth import SynthConfig, synth
-from digitsum.model.bundle import packaged_bundle
+from digitsum.model.saved_model import packaged_model
 
 OUT = Path("build/bench-scale")
 SHARD_IMAGES = 2_500
@@ -28,11 +28,11 @@ SHARD_IMAGES = 2_500
 def scale(sizes: list[int], engines: list[str]) -> None:
     """Score every archive by every engine, and print what it took."""
     OUT.mkdir(parents=True, exist_ok=True)
-    bundle = packaged_bundle()
+    model = packaged_model()
     for engine in engines:
         for num_images in sizes:
             archive = _archive(num_images)
-            rate, seconds, peak_mb = _score(archive, bundle, engine)
+            rate, seconds, peak_mb = _score(archive, model, engine)
             print(
                 f"{engine}: {num_images:,} images: {rate:,.0f} images/s between the first part and "
                 f"the last, {seconds:.1f} s in all, peak {peak_mb:,.0f} MB",
@@ -53,11 +53,11 @@ def _archive(num_images: int) -> Path:
     return archive
 
 
-def _score(archive: Path, bundle: str, engine: str) -> tuple[float, float, float]:
+def _score(archive: Path, model: str, engine: str) -> tuple[float, float, float]:
     scores = OUT / "scores"
     shutil.rmtree(scores, ignore_errors=True)
     command = [sys.executable, "-m", "digitsum", "score", "--archive", archive]
-    command += ["--scores", scores, "--bundle", bundle, "--engine", engine]
+    command += ["--scores", scores, "--model", model, "--executor", engine]
     started, peak = time.perf_counter(), 0
     with (OUT / "log").open("w") as log:
         environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}
@@ -78,6 +78,6 @@ def _score(archive: Path, bundle: str, engine: str) -> tuple[float, float, float
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
-    parser.add_argument("--engines", nargs="+", default=["threads", "ray"])
+    parser.add_argument("--executors", nargs="+", default=["threads", "ray"])
     options = parser.parse_args()
     scale(options.images, options.engines)

@@ -65,13 +65,13 @@ class Measured:
     peak_mb: float
 
 
-def bench(bundles: dict[str, str], images: dict[str, int], rounds: int) -> None:
-    """Measure every peer and digitsum with each bundle, and publish the tables."""
+def bench(models: dict[str, str], images: dict[str, int], rounds: int) -> None:
+    """Measure every peer and digitsum with each model, and publish the tables."""
     OUT.mkdir(parents=True, exist_ok=True)
     archives = {name: _archive(number) for name, number in images.items()}
     measured: dict[tuple[str, str], dict[int, Measured]] = defaultdict(dict)
     for number in range(rounds):
-        for name, bundle in bundles.items():
+        for name, model in models.items():
             runs = [(name, title, engine, "own") for engine, title in DIGITSUM.items()]
             runs += [(name, title, peer, "own") for peer, title in PEERS.items()]
             if name == "baseline":
@@ -81,7 +81,7 @@ def bench(bundles: dict[str, str], images: dict[str, int], rounds: int) -> None:
             for _, title, what, backend in first + others[number:] + others[:number]:
                 row = f"{title} ({backend} back-end)"
                 try:
-                    found = _run(what, archives[name], bundle, backend)
+                    found = _run(what, archives[name], model, backend)
                 except RuntimeError as error:
                     print(f"round {number + 1}: {name}: {row}: {error}", flush=True)
                     continue
@@ -98,17 +98,17 @@ def _archive(images: int) -> Path:
     return archive
 
 
-def _run(what: str, archive: Path, bundle: str, backend: str) -> Measured:
+def _run(what: str, archive: Path, model: str, backend: str) -> Measured:
     out = OUT / "run"
     shutil.rmtree(out, ignore_errors=True)
     shutil.rmtree(out.with_suffix(".cache"), ignore_errors=True)
     environment = {**os.environ, **QUIET}
     if what in DIGITSUM:
         command = [sys.executable, "-m", "digitsum", "score", "--archive", archive]
-        command += ["--scores", out, "--bundle", bundle, "--engine", what]
+        command += ["--scores", out, "--model", model, "--executor", what]
     else:
         script = ROOT / "benchmarks/peers" / f"{what}.py"
-        command = [PEERS_PYTHON, script, archive, bundle, out, backend]
+        command = [PEERS_PYTHON, script, archive, model, out, backend]
         environment["PYTHONPATH"] = f"{ROOT}:{script.parent}"
     launched = time.time()
     with (OUT / "log").open("w") as log:
@@ -121,7 +121,7 @@ def _run(what: str, archive: Path, bundle: str, backend: str) -> Measured:
     if process.returncode:
         raise RuntimeError(f"ended with {process.returncode}: {_last_line(OUT / 'log')}")
     scores, done_at = _scores_of_digitsum(out) if what in DIGITSUM else _scores(out)
-    _check(scores, archive, bundle, is_digitsum=what in DIGITSUM)
+    _check(scores, archive, model, is_digitsum=what in DIGITSUM)
     low, high = (int(part * len(done_at)) for part in MIDDLE)
     rate = (high - low) / (done_at[high] - done_at[low])
     return Measured(rate, done_at[0] - launched, total_s, peak / 1e6)
@@ -192,16 +192,16 @@ def _by_id(table: pa.Table) -> dict[str, int]:
 _EXPECTED: dict[str, dict[str, int]] = {}
 
 
-def _check(scores: dict[str, int], archive: Path, bundle: str, *, is_digitsum: bool) -> None:
+def _check(scores: dict[str, int], archive: Path, model: str, *, is_digitsum: bool) -> None:
     """Raise RuntimeError unless every image was scored, and as digitsum did."""
     ids = set(pq.read_table(archive, columns=["image_id"])["image_id"].to_pylist())
     if scores.keys() != ids:
         raise RuntimeError(f"{len(ids - scores.keys())} images were not scored")
     if is_digitsum:
-        _EXPECTED.setdefault(bundle, scores)
-    if bundle not in _EXPECTED:
+        _EXPECTED.setdefault(model, scores)
+    if model not in _EXPECTED:
         raise RuntimeError("digitsum has not scored them yet")
-    expected = _EXPECTED[bundle]
+    expected = _EXPECTED[model]
     differ = sum(scores[image_id] != digit_sum for image_id, digit_sum in expected.items())
     if differ > max(1, len(ids) // 10_000):
         raise RuntimeError(f"{differ} of {len(ids)} sums are others than digitsum's")
@@ -258,8 +258,8 @@ if __name__ == "__main__":
     parser.add_argument("--baseline-images", type=int, default=96 * 64)
     parser.add_argument("--counter-images", type=int, default=384 * 64)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--baseline", default="results/tuned-baseline", help="bundle of it")
-    parser.add_argument("--counter", default="digitsum/model/packaged", help="bundle of it")
+    parser.add_argument("--baseline", default="results/tuned-baseline", help="model of it")
+    parser.add_argument("--counter", default="digitsum/model/packaged", help="model of it")
     given = parser.parse_args()
     bench(
         {"baseline": given.baseline, "counter": given.counter},

@@ -15,8 +15,8 @@ import torch
 
 from digitsum.archive.glyphs import EMBEDDED, load_glyphs
 from digitsum.archive.synth import compose
-from digitsum.model.bundle import load_bundle, packaged_bundle
-from digitsum.model.networks import to_input
+from digitsum.model.registry import to_input
+from digitsum.model.saved_model import load_model, packaged_model
 from digitsum.model.sum_distribution import log_probs_by_count, sum_probs
 
 _BATCH = 64
@@ -27,11 +27,11 @@ _ROUNDS = 50
 def sum_distribution() -> None:
     """Print the milliseconds of each part and its share of the forward pass."""
     torch.set_num_threads(1)
-    bundle = load_bundle(packaged_bundle())
-    network = bundle.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = load_model(packaged_model())
+    network = model.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     glyphs = load_glyphs(EMBEDDED, "test")
-    images = compose(glyphs, np.random.default_rng(0), _BATCH, 4, bundle.shape)
-    x = to_input(torch.from_numpy(images.pixels), bundle.pixel_scale)
+    images = compose(glyphs, np.random.default_rng(0), _BATCH, 4, model.shape)
+    x = to_input(torch.from_numpy(images.pixels), model.pixel_scale)
     logits = network(x)
     symbols = logits.log_softmax(dim=2)
     parts: dict[str, Callable[[], object]] = {

@@ -24,11 +24,11 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from digitsum.archive.shards import open_archive
-from digitsum.model.networks import build_network, to_input
+from digitsum.model.registry import build_network, to_input
+from digitsum.training.augmentation import distort_images
 from digitsum.training.config import TrainConfig
-from digitsum.training.data import LabelledChunks, read_pieces, train_share
-from digitsum.training.distortion import distort_images
-from digitsum.training.history import history_from_json
+from digitsum.training.dataset import LabelledChunks, read_pieces, train_share
+from digitsum.training.metrics import history_from_json
 
 OUT = Path("build/bench-training")
 RUNS = {
@@ -78,7 +78,7 @@ def _digitsum(archive: Path, options: str, cores: str) -> tuple[float, float, fl
     """Return images/s and data wait of the last epoch, and seconds from command to first step."""
     run = OUT / "run"
     shutil.rmtree(run, ignore_errors=True)
-    command = f"train --archive {archive} --bundle {run}/bundle --name run --epochs {EPOCHS}"
+    command = f"train --archive {archive} --out {run}/model --name run --epochs {EPOCHS}"
     command += f" --validation-fraction 0.02 --precision fp32 {options}"
     launched = time.time()
     subprocess.run(
@@ -106,7 +106,7 @@ def _plain_loop(archive: Path) -> float:
 def plain_loop(uri: str) -> None:
     """Train for the epochs on images in memory, and print the images/s of the last one."""
     torch.set_num_threads(2)
-    config = TrainConfig(archive=uri, bundle="unused", epochs=EPOCHS, validation_fraction=0.02)
+    config = TrainConfig(archive=uri, out="unused", epochs=EPOCHS, validation_fraction=0.02)
     recipe = config.recipe
     archive = open_archive(uri, config.read)
     images = LabelledChunks.of(archive, "train")

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import json
-import os
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import redirect_stdout, suppress
 from importlib.metadata import version
 from typing import Annotated, Any
 
@@ -16,15 +13,12 @@ from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, PositionalMetavarFrom
 
 from digitsum.archive.import_images import ImportImagesConfig, import_images
 from digitsum.archive.import_npy import ImportNpyConfig, import_npy
-from digitsum.archive.location import locate
-from digitsum.archive.publish import publish_bytes
 from digitsum.archive.synth import SynthConfig, synth
-from digitsum.completion import CompletionConfig, mended
+from digitsum.archive.writer import WrittenArchive
+from digitsum.console import plan_lines, say, warn
 from digitsum.errors import DigitsumError, InputError
-from digitsum.fraction import parse_fraction
 from digitsum.model.import_model import ImportModelConfig, import_model
-from digitsum.report.config import InspectConfig, ReportConfig
-from digitsum.saying import plan_lines, say, say_written, warn
+from digitsum.options import InspectConfig, ReportConfig, parse_fraction
 from digitsum.scoring.config import (
     CompareConfig,
     EvaluateConfig,
@@ -33,6 +27,8 @@ from digitsum.scoring.config import (
     VerifyConfig,
 )
 from digitsum.scoring.plan import ScorePlan
+from digitsum.storage.atomic_write import publish_bytes
+from digitsum.storage.location import locate
 from digitsum.training.config import TrainConfig
 
 _DESCRIPTION = """Adds up the handwritten digits in images: trains networks, scores archives.
@@ -43,7 +39,7 @@ First steps, with the model that comes with it:
   digitsum inspect scores
 
 Then open scores/_runs/*/report.html. Every place may be a URI such as s3://bucket/archive.
-`digitsum completion bash` completes commands and files, `digitsum --version` says which this is.
+`digitsum --version` says which this is.
 
 Exit codes: 0 done, 2 bad input, 3 too many rejected, 4 scores held by another run, 5 drift,
 130 interrupted."""
@@ -69,7 +65,6 @@ Command = (
     | Annotated[VerifyConfig, _subcommand("verify")]
     | Annotated[CompareConfig, _subcommand("compare")]
     | Annotated[ReportConfig, _subcommand("report")]
-    | Annotated[CompletionConfig, _subcommand("completion")]
 )
 
 
@@ -111,41 +106,54 @@ def parse(arguments: Sequence[str], prog: str = "digitsum") -> Any:
     return config
 
 
+def _say_written(written: WrittenArchive) -> None:
+    """Say what an archive that was written holds, and warn where its ink seems to be dark."""
+    say(
+        f"{written.uri}: {written.num_images:,} images of {written.shape} pixels in "
+        f"{written.num_shards} shards"
+    )
+    if written.is_inverted:
+        warn(
+            f"{written.uri}: most images are bright, as paper with dark ink is; models read bright "
+            "ink on dark: look at them with `digitsum inspect`, and import again with --invert"
+        )
+
+
 def _synth(config: SynthConfig) -> None:
-    say_written(synth(config))
+    _say_written(synth(config))
 
 
 def _import_npy(config: ImportNpyConfig) -> None:
-    say_written(import_npy(config))
+    _say_written(import_npy(config))
 
 
 def _import_images(config: ImportImagesConfig) -> None:
     written = import_images(config)
-    say_written(written)
+    _say_written(written)
     written.check_rejected(parse_fraction("--max-rejected", config.max_rejected))
     if written.rejected:
         warn(written.said_of_rejected())
 
 
 def _import_model(config: ImportModelConfig) -> None:
-    say(f"{config.bundle}: bundle written, model {import_model(config)}")
+    say(f"{config.out}: model written, model {import_model(config)}")
 
 
 def _train(config: TrainConfig) -> None:
-    from digitsum.report.make_report import report_of
+    from digitsum.report.build import report_of
     from digitsum.training.train import train  # Ray takes a second to import: only where needed
 
     trained = train(config)
     best, averaged = trained.best, ", averaged with others" if config.average_with else ""
     say(f"{trained.run.uri}: run, with {' and '.join(['curves.json', *report_of(trained.run)])}")
     say(
-        f"{trained.bundle_uri}: bundle of epoch {best.epoch} of {len(trained.history)}{averaged}, "
+        f"{trained.model_uri}: model of epoch {best.epoch} of {len(trained.history)}{averaged}, "
         f"validation accuracy {best.validation_accuracy:.2%} on {best.validation_images:,} images"
     )
 
 
 def _score(config: ScoreConfig) -> None:
-    from digitsum.report.make_report import report_of
+    from digitsum.report.build import report_of
     from digitsum.scoring.drift import drift_sentence
     from digitsum.scoring.score import expected_time, plan, score
 
@@ -212,15 +220,15 @@ def _verify(config: VerifyConfig) -> None:
 
 
 def _report(config: ReportConfig) -> None:
-    from digitsum.report.make_report import make_report
+    from digitsum.report.build import make_report
 
     say(make_report(locate(config.run)).uri)
 
 
 def _compare(config: CompareConfig) -> None:
-    from digitsum.report.comparison_page import comparison_page
+    from digitsum.evaluation.compare import compare
+    from digitsum.report.comparison import comparison_page
     from digitsum.report.page import REPORT_FILE, publish_page
-    from digitsum.scoring.compare import compare
 
     directory = locate(config.report)
     directory.check_directory()
@@ -240,32 +248,26 @@ def _compare(config: CompareConfig) -> None:
 
 
 def _inspect(config: InspectConfig) -> None:
-    from digitsum.report.contact_sheet import NUM_IMAGES, draw_contact_sheet
-    from digitsum.report.figures import to_png
-    from digitsum.report.inspection import inspect
-    from digitsum.report.terminal import inline_picture
+    from digitsum.report.figures import NUM_IMAGES, draw_contact_sheet, to_png
+    from digitsum.report.inspect import inspect
 
     found = inspect(config.path, config.read)
     if config.json:
         print(json.dumps(found.to_json()))
     else:
         say(*found.lines())
-    shown = sys.stdout.isatty() and not config.json
     if not found.images:
         if config.sheet is not None:
             raise InputError(f"{config.path}: a {found.kind} has no images; leave --sheet out.")
         return
-    if config.sheet is not None or shown:
+    if config.sheet is not None:
         png = to_png(draw_contact_sheet(found.images[:NUM_IMAGES]))
-        if config.sheet is not None:
-            publish_bytes(png, locate(config.sheet))
-        if shown:
-            print(inline_picture(png, os.environ) or "")
+        publish_bytes(png, locate(config.sheet))
 
 
 def _evaluate(config: EvaluateConfig) -> None:
-    from digitsum.report.evaluation_page import publish_evaluation
-    from digitsum.scoring.evaluate import evaluate
+    from digitsum.evaluation.evaluate import evaluate
+    from digitsum.report.evaluation import publish_evaluation
 
     evaluated = evaluate(config)
     evaluation = evaluated.evaluation
@@ -288,13 +290,6 @@ def _evaluate(config: EvaluateConfig) -> None:
         warn(evaluated.said_of_unread())
 
 
-def _completion(config: CompletionConfig) -> None:
-    script = io.StringIO()
-    with redirect_stdout(script), suppress(SystemExit):
-        parse(["--tyro-print-completion", config.shell])
-    print(mended(script.getvalue()))
-
-
 _COMMANDS: dict[type, Callable[[Any], None]] = {
     SynthConfig: _synth,
     ImportNpyConfig: _import_npy,
@@ -308,5 +303,4 @@ _COMMANDS: dict[type, Callable[[Any], None]] = {
     CompareConfig: _compare,
     ReportConfig: _report,
     InspectConfig: _inspect,
-    CompletionConfig: _completion,
 }

@@ -9,15 +9,15 @@ import time
 from pathlib import Path
 
 from digitsum.cli import main
-from digitsum.cluster import connected
+from digitsum.ray_runtime import connected
 
 OUT = Path("demo")
 STEPS = (
     "synth --out demo/test --split test --images 2000 --shards 4 --true-digits",
     "synth --out demo/archive --split test --images 4000 --shards 4 --seed 1 --unlabelled",
-    "train --preset quick --bundle demo/bundle --name demo",
-    "evaluate --archive demo/test --bundle demo/bundle --report demo/evaluation",
-    "score --archive demo/archive --scores demo/scores --bundle demo/bundle",
+    "train --preset quick --out demo/model --name demo",
+    "evaluate --archive demo/test --model demo/model --report demo/evaluation",
+    "score --archive demo/archive --scores demo/scores --model demo/model",
 )
 
 
@@ -54,7 +54,7 @@ Done in {seconds:.0f} s.
 start, {scored["rejected"]} rejected
 It learned from sums alone, in minutes; README.md has what the full recipe reaches.
 
-  demo/bundle                       the model
+  demo/model                       the model
   demo/_runs/demo/report.html       how it was learned
   demo/evaluation/report.html       what it is worth, what it saw and what it confuses
   demo/scores                       the predicted sums, Parquet

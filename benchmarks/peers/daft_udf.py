@@ -5,7 +5,7 @@ import sys
 import daft
 from model import batch_size, load_model, scored, to_pixels
 
-archive, bundle, out, backend = sys.argv[1:]
+archive, model, out, backend = sys.argv[1:]
 SCORED = daft.DataType.struct(
     {"predicted_sum": daft.DataType.int16(), "finished_at": daft.DataType.float64()}
 )
@@ -16,7 +16,7 @@ class Predictor:
     """Holds the model."""
 
     def __init__(self):
-        self.predict = load_model(bundle, backend, num_threads=2)
+        self.predict = load_model(model, backend, num_threads=2)
 
     @daft.method.batch(return_dtype=SCORED, batch_size=batch_size(backend))
     def score(self, images):

@@ -6,8 +6,8 @@ from pathlib import Path
 import datasets
 from model import batch_size, load_model, scored, to_pixels
 
-archive, bundle, out, backend = sys.argv[1:]
-predict = load_model(bundle, backend, num_threads=2)
+archive, model, out, backend = sys.argv[1:]
+predict = load_model(model, backend, num_threads=2)
 cache = Path(out).with_suffix(".cache")
 images = datasets.load_dataset(
     "parquet", data_dir=archive, split="train", columns=["image_id", "image"], cache_dir=str(cache)

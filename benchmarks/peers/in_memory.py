@@ -11,14 +11,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from model import BATCH_SIZE, load_model, scored, to_pixels
 
-archive, bundle, out, backend = sys.argv[1:]
+archive, model, out, backend = sys.argv[1:]
 images = pq.read_table(archive, columns=["image_id", "image"])
 half = len(images) // 2
 
 
 def score(part):
     """Score one half of the images, on one core."""
-    predict = load_model(bundle, backend, num_threads=1)
+    predict = load_model(model, backend, num_threads=1)
     pixels = to_pixels(part["image"].to_pylist())
     image_ids = part["image_id"].to_pylist()
     return [

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from digitsum.model.bundle import load_bundle
-from digitsum.model.networks import to_input
+from digitsum.model import saved_model
 from digitsum.model.predictor import make_predictor
+from digitsum.model.registry import to_input
 
 BATCH_SIZE = 64
 HEIGHT, WIDTH = 40, 168
@@ -28,18 +28,18 @@ def batch_size(backend: str) -> int:
     return BATCH_SIZE if backend == "eager" else 4 * BATCH_SIZE
 
 
-def load_model(bundle_uri: str, backend: str, num_threads: int) -> Predict:
+def load_model(model_uri: str, backend: str, num_threads: int) -> Predict:
     """Return a function from images uint8 (n, h, w) to sums int16 (n,)."""
-    bundle = load_bundle(bundle_uri)
+    model = saved_model.load_model(model_uri)
     if backend != "eager":
-        predictor = make_predictor(bundle, batch_size=BATCH_SIZE, num_threads=num_threads)
+        predictor = make_predictor(model, batch_size=BATCH_SIZE, num_threads=num_threads)
         return lambda pixels: predictor.predict(pixels).sums
     torch.set_num_threads(num_threads)
-    network = bundle.network.eval()
+    network = model.network.eval()
 
     @torch.inference_mode()
     def predict(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.int16]:
-        logits = network(to_input(torch.tensor(pixels), bundle.pixel_scale)) / bundle.temperature
+        logits = network(to_input(torch.tensor(pixels), model.pixel_scale)) / model.temperature
         return network.predicted_log_probs(logits, None).argmax(dim=1).numpy().astype(np.int16)
 
     return predict

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from model import batch_size, load_model, scored, to_pixels
 
-archive, bundle, out, backend = sys.argv[1:]
-predict = load_model(bundle, backend, num_threads=2)
+archive, model, out, backend = sys.argv[1:]
+predict = load_model(model, backend, num_threads=2)
 Path(out).mkdir()
 for shard in sorted(Path(archive).glob("*.parquet")):
     tables = []

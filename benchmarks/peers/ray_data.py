@@ -8,14 +8,14 @@ os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 import ray
 from model import batch_size, load_model, scored, to_pixels
 
-archive, bundle, out, backend = sys.argv[1:]
+archive, model, out, backend = sys.argv[1:]
 
 
 class Predictor:
     """Holds the model."""
 
     def __init__(self):
-        self.predict = load_model(bundle, backend, num_threads=1)
+        self.predict = load_model(model, backend, num_threads=1)
 
     def __call__(self, batch):
         """Score a batch."""

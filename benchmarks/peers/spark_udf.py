@@ -8,17 +8,17 @@ from pyspark.ml.functions import predict_batch_udf
 from pyspark.sql import SparkSession
 from pyspark.sql.types import DoubleType, ShortType, StructField, StructType
 
-archive, bundle, out, backend = sys.argv[1:]
+archive, model, out, backend = sys.argv[1:]
 
 
 def make_predict():
     """Return what scores a batch, made once in each Python worker."""
     from model import load_model, scored, to_pixels
 
-    model = load_model(bundle, backend, num_threads=1)
+    predictor = load_model(model, backend, num_threads=1)
 
     def predict(images):
-        columns = scored([], model(to_pixels([bytes(image) for image in images])))
+        columns = scored([], predictor(to_pixels([bytes(image) for image in images])))
         return {key: columns[key] for key in ("predicted_sum", "finished_at")}
 
     return predict

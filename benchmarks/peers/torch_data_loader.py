@@ -25,8 +25,8 @@ class Images(IterableDataset):
                 yield batch["image_id"].to_pylist(), to_pixels(batch["image"].to_pylist())
 
 
-archive, bundle, out, backend = sys.argv[1:]
-predict = load_model(bundle, backend, num_threads=2)
+archive, model, out, backend = sys.argv[1:]
+predict = load_model(model, backend, num_threads=2)
 Path(out).mkdir()
 tables = []
 for image_ids, pixels in DataLoader(Images(archive), batch_size=None, num_workers=2):

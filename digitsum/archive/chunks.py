@@ -10,10 +10,10 @@ from typing import Any
 
 from pyarrow import fs as pafs
 
-from digitsum.archive.location import Location
-from digitsum.archive.schema import ImageShape
 from digitsum.archive.shards import ListedFile, Shard, file_fingerprint
 from digitsum.errors import InputError
+from digitsum.options import ImageShape
+from digitsum.storage.location import Location
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image, UnidentifiedImageError
 
-from digitsum.archive.schema import ImageShape, ReadOptions, declared_shape, the_column
+from digitsum.archive.schema import declared_shape, the_column
 from digitsum.errors import InputError
+from digitsum.options import ImageShape, ReadOptions
 
 Uint8Array = npt.NDArray[np.uint8]
 

@@ -16,12 +16,10 @@ import numpy as np
 import pyarrow as pa
 from tyro.conf import Positional
 
-from digitsum.archive.canvas import CanvasOptions
 from digitsum.archive.images import MAX_SIDE, Uint8Array, decode_encoded
-from digitsum.archive.location import locate
-from digitsum.archive.publish import publish_bytes
-from digitsum.archive.schema import DIGIT_SUM, IMAGE_ID, MAX_LABEL_DIGITS, ImageShape, max_sum
-from digitsum.archive.writing import (
+from digitsum.archive.preprocessing import CanvasOptions
+from digitsum.archive.schema import MAX_LABEL_DIGITS, max_sum
+from digitsum.archive.writer import (
     REJECTED_FILE,
     SHARD_IMAGES,
     LabelledImages,
@@ -29,7 +27,9 @@ from digitsum.archive.writing import (
     write_archive,
 )
 from digitsum.errors import InputError, one_line
-from digitsum.fraction import parse_fraction
+from digitsum.options import DIGIT_SUM, IMAGE_ID, ImageShape, parse_fraction
+from digitsum.storage.atomic_write import publish_bytes
+from digitsum.storage.location import locate
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 BATCH_IMAGES = 1024

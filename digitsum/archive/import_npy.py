@@ -13,10 +13,10 @@ import numpy.typing as npt
 import pyarrow as pa
 from tyro.conf import Positional
 
-from digitsum.archive.canvas import CanvasOptions
 from digitsum.archive.images import Uint8Array
-from digitsum.archive.schema import MAX_LABEL_DIGITS, ImageShape, max_sum
-from digitsum.archive.writing import (
+from digitsum.archive.preprocessing import CanvasOptions
+from digitsum.archive.schema import MAX_LABEL_DIGITS, max_sum
+from digitsum.archive.writer import (
     ROW_GROUP_IMAGES,
     SHARD_IMAGES,
     LabelledImages,
@@ -24,6 +24,7 @@ from digitsum.archive.writing import (
     write_archive,
 )
 from digitsum.errors import InputError, one_line
+from digitsum.options import ImageShape
 
 NpyArray = npt.NDArray[Any]
 

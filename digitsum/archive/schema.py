@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import pyarrow as pa
 
 from digitsum.errors import InputError
+from digitsum.options import DIGIT_SUM, IMAGE, IMAGE_ID, ImageShape
 
-IMAGE_ID = "image_id"
-IMAGE = "image"
-DIGIT_SUM = "digit_sum"
 DIGITS = "digits"
 
 FORMAT_KEY = b"digitsum.format"
@@ -21,68 +17,6 @@ FORMAT_VERSION = "1"
 MAX_DIGIT = 9
 MAX_LABEL_DIGITS = (2**15 - 1) // MAX_DIGIT
 """Digits in an image, so that the sum is an int16."""
-
-
-@dataclass(frozen=True)
-class ImageShape:
-    """Height and width of every image of a shard, in pixels."""
-
-    height: int = 40
-    width: int = 168
-
-    def __post_init__(self) -> None:
-        if self.height < 1 or self.width < 1:
-            raise InputError(f"an image of {self} pixels cannot be; give positive sizes.")
-
-    @property
-    def num_pixels(self) -> int:
-        """Pixels, and so bytes, of an image."""
-        return self.height * self.width
-
-    def __str__(self) -> str:
-        return f"{self.height}x{self.width}"
-
-
-DEFAULT_SHAPE = ImageShape()
-
-
-@dataclass(frozen=True)
-class ReadOptions:
-    """How to read shards that digitsum did not write; the defaults fit those that it did."""
-
-    image_column: str = IMAGE
-    """Column that holds the images."""
-    id_column: str = IMAGE_ID
-    """Column that holds the image ids; where the default is absent or null, they are SHARD#ROW."""
-    label_column: str = DIGIT_SUM
-    """Column that holds the true sums."""
-    height: int | None = None
-    """Image height in pixels, where the shards do not say it themselves."""
-    width: int | None = None
-    """Image width in pixels, where the shards do not say it themselves."""
-    max_read_mb: int = 1024
-    """Memory, in MB, that a batch of rows may take while it is read; what would take more is
-    rejected. Each actor reads by itself; threads do, one more than there would be actors."""
-    follow_links: bool = False
-    """Read shards too that symbolic links out of the archive lead to."""
-
-    def __post_init__(self) -> None:
-        if self.max_read_mb < 1:
-            raise InputError(f"--max-read-mb {self.max_read_mb}: give at least 1.")
-        if (self.height is None) != (self.width is None):
-            raise InputError("--height and --width belong together: give both or neither.")
-
-    @property
-    def max_read_bytes(self) -> int:
-        """Bytes that a batch of rows may take while it is read."""
-        return self.max_read_mb * 2**20
-
-    @property
-    def shape(self) -> ImageShape | None:
-        """The shape the caller gave, or None."""
-        if self.height is None or self.width is None:
-            return None
-        return ImageShape(self.height, self.width)
 
 
 def max_sum(num_digits: int) -> int:

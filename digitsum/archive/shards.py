@@ -10,20 +10,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs as pafs
 
-from digitsum.archive.footer import row_groups
 from digitsum.archive.images import image_shape
-from digitsum.archive.listing import is_hidden, walk_files
-from digitsum.archive.location import NAME_IS_NO_TEXT, Location, locate, storage_error
-from digitsum.archive.schema import (
-    DEFAULT_SHAPE,
-    IMAGE,
-    IMAGE_ID,
-    ImageShape,
-    ReadOptions,
-    the_column,
-)
+from digitsum.archive.parquet.footer import row_groups
+from digitsum.archive.schema import the_column
 from digitsum.errors import InputError, one_line
-from digitsum.retries import retried
+from digitsum.options import DEFAULT_SHAPE, IMAGE, IMAGE_ID, ImageShape, ReadOptions
+from digitsum.storage.listing import is_hidden, walk_files
+from digitsum.storage.location import NAME_IS_NO_TEXT, Location, locate, storage_error
+from digitsum.storage.retries import retried
 
 SHARD_SUFFIX = ".parquet"
 DAMAGED = (pa.ArrowException, UnicodeDecodeError)
@@ -266,3 +260,13 @@ def _id_column(schema: pa.Schema, options: ReadOptions, where: str) -> str | Non
         f"{where}: column {options.id_column!r} is of type {kind}, but ids are strings or "
         "integers; correct --id-column."
     )
+
+
+def read_table(content: bytes, columns: Sequence[str] | None = None) -> pa.Table:
+    """Return the table, or some of its columns, of a Parquet file that is held in memory.
+
+    By this thread alone: a thread of pyarrow's own that let go of Python's bytes while the process
+    ended was seen to abort it. Raises as pyarrow does where it is no Parquet file.
+    """
+    with pq.ParquetFile(pa.BufferReader(content), pre_buffer=False) as parquet:
+        return parquet.read(None if columns is None else list(columns), use_threads=False)

@@ -21,9 +21,9 @@ import pyarrow as pa
 
 from digitsum.archive.glyphs import EMBEDDED, GLYPH_SIZE, SPLIT_PERCENT, Glyphs, Split, load_glyphs
 from digitsum.archive.images import Uint8Array
-from digitsum.archive.schema import ImageShape
-from digitsum.archive.writing import LabelledImages, WrittenArchive, write_archive
+from digitsum.archive.writer import LabelledImages, WrittenArchive, write_archive
 from digitsum.errors import InputError
+from digitsum.options import ImageShape
 
 BLOCK_IMAGES = 1024
 MAX_FIRST_X = 17

@@ -1,1 +1,1 @@
-"""Networks, bundles and predictors: torch without Ray."""
+"""Networks, models and predictors: torch without Ray."""

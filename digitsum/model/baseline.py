@@ -11,9 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from digitsum.archive.images import MAX_SIDE
-from digitsum.archive.schema import ImageShape, max_sum
+from digitsum.archive.schema import max_sum
 from digitsum.errors import InputError
-from digitsum.model.sum_network import SumNetwork
+from digitsum.model.network import SumNetwork
+from digitsum.options import ImageShape
 
 # The bytes as they are: the accuracy that the paper reports is reached so, and with pixels of 0..1
 # only half of it, at the paper's step size and number of epochs.
@@ -107,7 +108,7 @@ class BaselineNetwork(SumNetwork):
         if shape != self.config.shape:
             raise InputError(
                 f"{where}: images are {shape}, but the model was trained on {self.config.shape}; "
-                "give a bundle of that shape, or train one."
+                "give a model of that shape, or train one."
             )
 
     def check_num_digits(self, num_digits: int, shape: ImageShape) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from digitsum.archive.images import Uint8Array
-from digitsum.model.torch_predictor import TorchPredictor
+from digitsum.model.torch_backend import TorchPredictor
 
 
 @dataclass(frozen=True)

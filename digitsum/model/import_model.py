@@ -1,4 +1,4 @@
-"""Importing the paper's `model.pth`, a torch state dict, into a bundle."""
+"""Importing the paper's `model.pth`, a torch state dict, into a model."""
 
 from __future__ import annotations
 
@@ -11,24 +11,23 @@ from typing import Annotated, Any
 import torch
 from tyro.conf import Positional
 
-from digitsum.archive.location import locate
 from digitsum.archive.schema import MAX_DIGIT
 from digitsum.errors import InputError, one_line
 from digitsum.model.baseline import PIXEL_SCALE, BaselineConfig
-from digitsum.model.bundle import save_bundle
-from digitsum.model.bundle_config import shown
-from digitsum.model.networks import build_network
-from digitsum.model.weights import MAX_WEIGHTS_BYTES, check_numbers
+from digitsum.model.model_validation import MAX_WEIGHTS_BYTES, check_numbers, shown
+from digitsum.model.registry import build_network
+from digitsum.model.saved_model import save_model
+from digitsum.storage.location import locate
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImportModelConfig:
-    """Import the weights of the paper's network, a torch state dict, into a bundle."""
+    """Import the weights of the paper's network, a torch state dict, into a model."""
 
     weights: Annotated[str, Positional]
     """The file, model.pth, with the keys conv1, conv2, conv3, fc1, fc2 (.weight and .bias)."""
-    bundle: str
-    """Bundle to write: a directory or URI."""
+    out: str
+    """Model to write: a directory or URI."""
     height: int = 40
     """Height in pixels of the images it was trained on."""
     width: int = 168
@@ -42,11 +41,11 @@ class ImportModelConfig:
 
 
 def import_model(config: ImportModelConfig) -> str:
-    """Write the bundle and return its digest; the file is read as numbers only, never as code.
+    """Write the model and return its digest; the file is read as numbers only, never as code.
 
     Raises InputError where it is not a state dict of the network at this image size.
     """
-    locate(config.bundle).check_directory()
+    locate(config.out).check_directory()
     state = _load_state(config.weights)
     try:
         num_classes = len(state["fc2.bias"])
@@ -72,8 +71,8 @@ def import_model(config: ImportModelConfig) -> str:
         f"# Baseline network, imported\n\nWeights: {Path(config.weights).name}; its training is "
         "not known to digitsum. Measure it with `digitsum evaluate`.\n"
     )
-    return save_bundle(
-        config.bundle,
+    return save_model(
+        config.out,
         "baseline",
         network,
         metrics={},

@@ -4,7 +4,7 @@ Each computes in fp32, and gives what torch gives on one CPU, but for the order 
 where that decides whether an image is looked at a second time, for one look in place of two.
 Several threads take a batch each, so that how many there are makes no difference at all; whoever
 calls, and how many at once, they are the only ones that compute. Images that the network is not
-sure of are looked at a second time (`second_look.py`).
+sure of are looked at a second time (`cascade.py`).
 bf16 was tried with the model that comes with digitsum, and is not offered: of 2,000 test images 7
 had another sum, and the probability was off by up to 0.3.
 """
@@ -25,11 +25,10 @@ from torch import Tensor
 
 from digitsum.archive.images import Uint8Array
 from digitsum.errors import InputError
-from digitsum.model.bundle import Bundle
-from digitsum.model.posterior import Posterior
-from digitsum.model.predictions import Predictions, Readings
-from digitsum.model.second_look import mean_of_looks, moved
-from digitsum.model.sum_network import SumNetwork
+from digitsum.model.cascade import mean_of_looks, moved
+from digitsum.model.network import SumNetwork
+from digitsum.model.outputs import Posterior, Predictions, Readings
+from digitsum.model.saved_model import SavedModel
 
 Backend = Literal["auto", "openvino", "torch"]
 P = ParamSpec("P")
@@ -59,10 +58,10 @@ class BatchPredictor(ABC):
     """Name of what runs the network."""
 
     def __init__(
-        self, bundle: Bundle, batch_size: int, num_threads: int, num_digits: int | None
+        self, model: SavedModel, batch_size: int, num_threads: int, num_digits: int | None
     ) -> None:
-        self._network: SumNetwork = bundle.network
-        self._look_again_below = bundle.look_again_below
+        self._network: SumNetwork = model.network
+        self._cascade_below = model.cascade_below
         self._batch_size = batch_size
         self._batch_size_again = max(1, batch_size // _PART_AGAIN)
         self._num_digits = num_digits
@@ -79,7 +78,7 @@ class BatchPredictor(ABC):
     def _posterior(self, pixels: Uint8Array) -> Posterior:
         """Return what the network says of images uint8 (n, h, w), some looked at twice."""
         first = self._look(pixels, self._batch_size)
-        unsure = self._compute(_less_sure, first, self._look_again_below)
+        unsure = self._compute(_less_sure, first, self._cascade_below)
         if not len(unsure):
             return first
         again = moved(pixels[unsure.cpu().numpy()])
@@ -117,7 +116,7 @@ class BatchPredictor(ABC):
 
 
 def make_predictor(
-    bundle: Bundle,
+    model: SavedModel,
     *,
     backend: Backend = "auto",
     batch_size: int = 64,
@@ -125,7 +124,7 @@ def make_predictor(
     num_threads: int = 1,
     num_digits: int | None = None,
 ) -> Predictor:
-    """Return the predictor of a bundle; `auto` is the fastest back-end of those that fit here.
+    """Return the predictor of a model; `auto` is the fastest back-end of those that fit here.
 
     That is OpenVINO on x86 CPUs where it is installed, and torch anywhere else. Raises InputError
     where a back-end cannot be used here.
@@ -134,20 +133,20 @@ def make_predictor(
     if backend == "auto":
         backend = "openvino" if device == "cpu" and _has_openvino() else "torch"
     if backend == "torch":
-        from digitsum.model.torch_predictor import TorchPredictor
+        from digitsum.model.torch_backend import TorchPredictor
 
         return TorchPredictor(
-            bundle,
+            model,
             batch_size=batch_size,
             device=device,
             num_threads=num_threads,
             num_digits=num_digits,
         )
     check_backend(backend, device)
-    from digitsum.model.openvino_predictor import OpenVinoPredictor
+    from digitsum.model.openvino_backend import OpenVinoPredictor
 
     return OpenVinoPredictor(
-        bundle, batch_size=batch_size, num_threads=num_threads, num_digits=num_digits
+        model, batch_size=batch_size, num_threads=num_threads, num_digits=num_digits
     )
 
 
@@ -166,7 +165,7 @@ def _check_finite(values: torch.Tensor) -> None:
     if not bool(torch.isfinite(values.sum())) and bool(torch.isnan(values).any()):
         raise InputError(
             "the model predicts what is no probability: its weights, or --pixel-scale when it was "
-            "trained, are too great; give another bundle."
+            "trained, are too great; give another model."
         )
 
 

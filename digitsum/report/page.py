@@ -11,7 +11,7 @@ import base64
 import hashlib
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,9 +25,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from digitsum.archive.images import Uint8Array
-from digitsum.archive.location import Location
-from digitsum.archive.publish import publish_bytes
 from digitsum.report.figures import to_png
+from digitsum.storage.atomic_write import publish_bytes
+from digitsum.storage.location import Location
 
 REPORT_FILE = "report.html"
 TEMPLATES = Path(__file__).parent / "templates"
@@ -174,3 +174,18 @@ def image_picture(pixels: Uint8Array, description: str, caption: str) -> Picture
     png = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(pixels), mode="L").save(png, format="png")
     return Picture(png.getvalue(), description, caption)
+
+
+def origin_section(
+    origin: Mapping[str, Any], model_digest: str, more: Sequence[tuple[str, str]] = ()
+) -> Section:
+    """Return what computed something: a manifest, or `runs.origin`, and what more there is."""
+    versions = ", ".join(f"{name} {version}" for name, version in origin["versions"].items())
+    rows = [
+        ("model", model_digest),
+        ("command", " ".join(origin["command"])),
+        ("git commit", origin["git_commit"] or "unknown"),
+        ("versions", versions),
+        *more,
+    ]
+    return Section("Where it comes from", table=Table(("what", "which"), rows))

@@ -8,9 +8,9 @@ from itertools import zip_longest
 import numpy as np
 import pyarrow as pa
 
-from digitsum.archive.location import Location
 from digitsum.archive.shards import open_parquet
 from digitsum.errors import InputError
+from digitsum.storage.location import Location
 
 _BARS = " ▁▂▃▄▅▆▇█"
 _GREATEST_SUM = 10_000

@@ -40,10 +40,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from digitsum.archive.location import Location, storage_error
-from digitsum.archive.publish import TEMPORARY_PREFIX, publish_bytes
-from digitsum.archive.reading import Rows
-from digitsum.archive.scores import (
+from digitsum.archive.reader import Rows
+from digitsum.archive.score_parts import (
     CURRENT_FILE,
     MODEL_KEY,
     PART_PREFIX,
@@ -56,11 +54,13 @@ from digitsum.archive.scores import (
     write_part,
 )
 from digitsum.archive.shards import FOOTER_THREADS, ListedFile, list_parquet
-from digitsum.faults import fault_point
-from digitsum.model.predictions import Predictions, Readings
-from digitsum.model.reading import NOTHING
-from digitsum.retries import retried
-from digitsum.runs import RUNS_DIRECTORY
+from digitsum.fault_injection import fault_point
+from digitsum.manifest import RUNS_DIRECTORY
+from digitsum.model.decoding import NOTHING
+from digitsum.model.outputs import Predictions, Readings
+from digitsum.storage.atomic_write import TEMPORARY_PREFIX, publish_bytes
+from digitsum.storage.location import Location, storage_error
+from digitsum.storage.retries import retried
 
 
 @dataclass(frozen=True)

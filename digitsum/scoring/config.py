@@ -8,14 +8,13 @@ from typing import Literal
 
 from tyro.conf import Positional
 
-from digitsum.archive.reading import BATCH_ROWS
-from digitsum.archive.schema import ReadOptions
+from digitsum.archive.reader import BATCH_ROWS
 from digitsum.errors import InputError
-from digitsum.fraction import parse_fraction
-from digitsum.model.bundle import Bundle
 from digitsum.model.predictor import Backend, Predictor, check_backend, make_predictor
+from digitsum.model.saved_model import SavedModel
+from digitsum.options import ReadOptions, parse_fraction
 
-Engine = Literal["auto", "ray", "threads"]
+ExecutorName = Literal["auto", "ray", "threads"]
 
 CHUNK_IMAGES = 50_000
 MAX_GPUS_PER_NODE = 64
@@ -37,7 +36,7 @@ class ActorOptions:
     """Actors to grow to; by default as many as the cluster has room for."""
     batch_size: int | None = None
     """Images in one pass of the network; by default 64 on CPUs, 2048 on a GPU."""
-    engine: Engine = "auto"
+    executor: ExecutorName = "auto"
     """Where they live: on Ray, or as threads of this process; `auto` takes threads for at most
     100,000 images where no cluster is connected or named and the last run did not die. Threads
     compute together on the cores of all actors, with a chunk more in hand than there are actors."""
@@ -61,8 +60,8 @@ class ActorOptions:
                 f"--gpus-per-actor {self.gpus_per_actor}: give 0, a fraction of 1, or as many "
                 "whole GPUs as a node has."
             )
-        if self.engine == "threads" and self.gpus_per_actor:
-            raise InputError("--engine threads: computes on CPUs; leave --gpus-per-actor out.")
+        if self.executor == "threads" and self.gpus_per_actor:
+            raise InputError("--executor threads: computes on CPUs; leave --gpus-per-actor out.")
         check_backend(self.backend, self.device)
 
     @property
@@ -81,13 +80,13 @@ class ActorOptions:
         at_once = self.images_per_batch * self.cpus_per_actor
         return at_once * math.ceil(BATCH_ROWS / at_once)
 
-    def predictor(self, bundle: Bundle, num_digits: int | None) -> Predictor:
+    def predictor(self, model: SavedModel, num_digits: int | None) -> Predictor:
         """Return the predictor of an actor, on the GPU or the CPUs that were reserved for it.
 
         `num_digits` is how many digits every image holds, where that is known.
         """
         return make_predictor(
-            bundle,
+            model,
             backend=self.backend,
             batch_size=self.images_per_batch,
             device=self.device,
@@ -104,9 +103,9 @@ class ScoreConfig:
     """Archive to score: a directory or URI such as s3://bucket/archive."""
     scores: str
     """Where the predicted sums go: a directory or URI."""
-    bundle: str | None = None
-    """Bundle of the model: a directory or URI; by default the one that comes with digitsum."""
-    digits: int | None = None
+    model: str | None = None
+    """Model of the model: a directory or URI; by default the one that comes with digitsum."""
+    known_count: int | None = None
     """Digits in each image, where that is known; by default the model counts them."""
     plan: bool = False
     """Only say what would be scored."""
@@ -156,9 +155,9 @@ class VerifyConfig:
     """Archive that was scored: a directory or URI."""
     scores: str
     """Its scores: a directory or URI."""
-    bundle: str | None = None
-    """Bundle of the model that scored; by default the one that comes with digitsum."""
-    digits: int | None = None
+    model: str | None = None
+    """Model of the model that scored; by default the one that comes with digitsum."""
+    known_count: int | None = None
     """Digits in each image, where the model was told."""
     sample: int = 1000
     """Images to score again and compare, spread over the archive; 0 for none."""
@@ -204,9 +203,9 @@ class EvaluateConfig:
 
     archive: str
     """Labelled archive: a directory or URI such as s3://bucket/archive."""
-    bundle: str | None = None
-    """Bundle of the model: a directory or URI; by default the one that comes with digitsum."""
-    digits: int | None = None
+    model: str | None = None
+    """Model of the model: a directory or URI; by default the one that comes with digitsum."""
+    known_count: int | None = None
     """Digits in each image, where that is known; by default the model counts them."""
     report: str = "evaluation"
     """Where the confusion matrix and the figures go: a directory or URI."""

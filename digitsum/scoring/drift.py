@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import chi2_contingency
 
-from digitsum.model.distributions import Counts, Distributions
+from digitsum.model.prediction_stats import Counts, Distributions
 
 MAX_INDEX = 0.2
 MAX_P_VALUE = 0.001
@@ -112,7 +112,7 @@ def drift_sentence(found: Sequence[Shift]) -> str:
     """Return what there is to say of a night's shifts."""
     if not found:
         return (
-            f"drift: not judged: the run scored fewer than {LEAST_IMAGES} images, or the bundle "
+            f"drift: not judged: the run scored fewer than {LEAST_IMAGES} images, or the model "
             "holds no reference"
         )
     drifted = [one for one in found if one.is_drift]

@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 from digitsum.archive.chunks import Chunk, plan_chunks
-from digitsum.archive.listing import is_hidden
-from digitsum.archive.location import Location
-from digitsum.archive.scores import Part, PartSource, part_directory, part_path, part_source
+from digitsum.archive.score_parts import Part, PartSource, part_directory, part_path, part_source
 from digitsum.archive.shards import Archive, Shard
 from digitsum.errors import InputError
-from digitsum.model.sum_network import SumNetwork
+from digitsum.model.network import SumNetwork
+from digitsum.storage.listing import is_hidden
+from digitsum.storage.location import Location
 
 
 @dataclass(frozen=True)

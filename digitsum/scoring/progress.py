@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, ProgressColumn, TextColumn
 from rich.progress import Progress as Bar
 
-from digitsum.duration import duration
+from digitsum.console import duration
 
 FIRST_LINE_S = 10.0
 MOST_S_BETWEEN = 300.0

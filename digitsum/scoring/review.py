@@ -16,18 +16,17 @@ import numpy as np
 import pyarrow as pa
 
 from digitsum.archive.images import Uint8Array
-from digitsum.archive.location import Location, locate
-from digitsum.archive.reading import read_chunk
-from digitsum.archive.schema import ReadOptions
-from digitsum.archive.scores import PartSource, part_path
-from digitsum.archive.shards import DAMAGED
-from digitsum.archive.tables import read_table
+from digitsum.archive.reader import read_chunk
+from digitsum.archive.score_parts import PartSource, part_path
+from digitsum.archive.shards import DAMAGED, read_table
 from digitsum.errors import DigitsumError, InputError, one_line
-from digitsum.model.distributions import Distributions
-from digitsum.runs import MANIFEST_FILE
-from digitsum.scoring.quarantine import DIRECTORY, SHARDS
-from digitsum.scoring.scored_chunk import find_scored_chunk
+from digitsum.manifest import MANIFEST_FILE
+from digitsum.model.prediction_stats import Distributions
+from digitsum.options import ReadOptions
+from digitsum.scoring.rejects import DIRECTORY, SHARDS
+from digitsum.scoring.results import find_scored_chunk
 from digitsum.scoring.status import last_scored
+from digitsum.storage.location import Location, locate
 
 SAMPLE_IMAGES = 24
 _SAMPLE_CHUNKS = 6

@@ -11,16 +11,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from digitsum.archive.chunks import Chunk
-from digitsum.archive.location import Location, locate
-from digitsum.archive.publish import publish_bytes
-from digitsum.archive.scores import part_directory, part_path, part_source
+from digitsum.archive.score_parts import part_directory, part_path, part_source
 from digitsum.archive.shards import SHARD_SUFFIX, ListedFile, is_listed_so
 from digitsum.errors import DriftError, InputError, TooManyRejectedError
-from digitsum.faults import fault_point
-from digitsum.model.distributions import Distributions
-from digitsum.retries import retried
-from digitsum.runs import RUNS_DIRECTORY, new_run_id, write_manifest
-from digitsum.scoring.chunk_scorer import ChunkScorer
+from digitsum.fault_injection import fault_point
+from digitsum.manifest import RUNS_DIRECTORY, new_run_id, write_manifest
+from digitsum.model.prediction_stats import Distributions
 from digitsum.scoring.commit import (
     complete,
     remove_leftovers,
@@ -29,21 +25,25 @@ from digitsum.scoring.commit import (
 )
 from digitsum.scoring.config import ScoreConfig
 from digitsum.scoring.drift import Shift, drift_sentence, find_shifts
-from digitsum.scoring.engine import chunk_engine, chunk_recorder
-from digitsum.scoring.hold import check_same_archive, held
-from digitsum.scoring.ledger import read_ledger, write_ledger
-from digitsum.scoring.outcome import Outcome, ScoredChunk, failed_chunk, rejected_of
+from digitsum.scoring.executors.executor import chunk_engine, chunk_recorder
+from digitsum.scoring.footer_cache import read_footer_cache, write_footer_cache
+from digitsum.scoring.lock import check_same_archive, held
 from digitsum.scoring.plan import ScorePlan
-from digitsum.scoring.prepare import Prepared, look_through, open_scoring
 from digitsum.scoring.progress import Progress
-from digitsum.scoring.quarantine import (
+from digitsum.scoring.rejects import (
     SHARDS,
     chunk_name,
     rejected_chunk,
     rejected_shards,
-    write_quarantine,
+    write_rejects,
 )
+from digitsum.scoring.results import Outcome, ScoredChunk, failed_chunk, rejected_of
+from digitsum.scoring.score_run import Prepared, look_through, open_scoring
 from digitsum.scoring.status import last_run_died, last_scored, measured_rate
+from digitsum.scoring.worker import ChunkScorer
+from digitsum.storage.atomic_write import publish_bytes
+from digitsum.storage.location import Location, locate
+from digitsum.storage.retries import retried
 
 PLAN_FILE = "plan.json"
 ACTOR_FAILED = (
@@ -64,7 +64,7 @@ class Scored:
     max_rejected: float
     """The fraction of images, or of shards, that may be rejected."""
     shifts: tuple[Shift, ...]
-    """How far what was predicted is from what the bundle holds as reference."""
+    """How far what was predicted is from what the model holds as reference."""
 
     @property
     def plan(self) -> ScorePlan:
@@ -92,10 +92,10 @@ class Scored:
 def plan(config: ScoreConfig) -> ScorePlan:
     """Return what `score` would do; reads footers, and starts nothing.
 
-    Raises InputError where the bundle or the archive cannot be used.
+    Raises InputError where the model or the archive cannot be used.
     """
     opened = open_scoring(config)
-    prepared = look_through(config, opened, read_ledger(opened.ledger_files))
+    prepared = look_through(config, opened, read_footer_cache(opened.footer_cache_files))
     return prepared.plan(config, prepared.committed(), retry=config.retry_rejected)
 
 
@@ -119,11 +119,11 @@ def score(config: ScoreConfig, announce: Callable[[ScorePlan], None] | None = No
     `announce` is given the plan before anything is started. May be killed at any moment and run
     again. What cannot be read is rejected: `Scored.check_rejected` raises where that is too much,
     and CURRENT is then left as it was. Raises InputError, before anything is scored, where the
-    bundle or the archive cannot be used, and ScoresHeldError where another run is at work.
+    model or the archive cannot be used, and ScoresHeldError where another run is at work.
     """
     started = datetime.now(UTC)
     opened = open_scoring(config)
-    looked_at = look_through(config, opened, read_ledger(opened.ledger_files))
+    looked_at = look_through(config, opened, read_footer_cache(opened.footer_cache_files))
     scores = opened.scores
     run = scores.join(f"{RUNS_DIRECTORY}/{new_run_id('score', started)}")
     with held(scores, run.name):
@@ -137,7 +137,7 @@ def score(config: ScoreConfig, announce: Callable[[ScorePlan], None] | None = No
         after_death = last_run_died(scores)
         planned = json.dumps(plan.summary(), indent=2).encode() + b"\n"
         retried(lambda: publish_bytes(planned, run.join(PLAN_FILE)))
-        write_quarantine(run, SHARDS, rejected_shards(plan.rejected))
+        write_rejects(run, SHARDS, rejected_shards(plan.rejected))
         chunks, seconds = _score_chunks(config, prepared, plan, run, after_death)
         parts = (part_path(part_source(chunk, plan.model_digest)) for chunk in plan.to_score)
         remove_leftovers_beside(scores, parts, run)
@@ -147,12 +147,12 @@ def score(config: ScoreConfig, announce: Callable[[ScorePlan], None] | None = No
         outcome = Outcome(plan, after, chunks, seconds)
         _check_committed(outcome, scores)
         outcome.check_conserved()
-        reference = opened.bundle.reference
+        reference = opened.model.reference
         predicted = outcome.predicted
         if not predicted.num_images:
             # Nothing to do, perhaps because a scheduler tried again: drift is still what it was.
             predicted = _last_predicted(scores, plan.model_digest, run.name)
-        if config.digits is not None:
+        if config.known_count is not None:
             # What the model was told bears on how sure it is, and is how many digits it counts.
             predicted = replace(predicted, confidences=(), digit_counts=())
         scored = Scored(
@@ -181,8 +181,8 @@ def score(config: ScoreConfig, announce: Callable[[ScorePlan], None] | None = No
         retried(lambda: write_manifest(run, "score", config, started, manifest))
         left = [(file, part) for file, part in committed.whole if file.path not in removed]
         with suppress(InputError):  # it is only a cache
-            write_ledger(
-                prepared.opened.ledger_files,
+            write_footer_cache(
+                prepared.opened.footer_cache_files,
                 prepared.survey.archive.shards,
                 left,
                 prepared.surveyed_ns,
@@ -227,13 +227,13 @@ def _score_chunks(
     if not plan.to_score:
         return (), 0.0
     arguments = {
-        "bundle": prepared.opened.bundle,
+        "model": prepared.opened.model,
         "archive_root": prepared.survey.archive.root.uri,
         "scores_uri": prepared.opened.scores.uri,
         "run_uri": run.uri,
         "read": config.read,
         "actors": config.actors,
-        "num_digits": config.digits,
+        "num_digits": config.known_count,
     }
     num_images = sum(chunk.num_rows for chunk in plan.to_score)
     engine = chunk_engine(config.actors, num_images, after_death=after_death)
@@ -261,7 +261,7 @@ def _score_chunks(
             for chunk in failed:
                 scored[chunk.key] = failed_chunk(chunk, ACTOR_FAILED)
                 table = rejected_chunk(chunk, "actor", ACTOR_FAILED)
-                write_quarantine(run, chunk_name(chunk), table)
+                write_rejects(run, chunk_name(chunk), table)
             to_score = [chunk for chunk in to_score if scored[chunk.key].reason]
             # Ray was seen to leave an actor that had died last, with its CPU, until the driver
             # ends: a second pool might wait for it for ever.

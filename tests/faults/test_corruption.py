@@ -13,8 +13,8 @@ import pytest
 from without_ray import run_here
 
 from digitsum.archive.synth import SynthConfig, synth
-from digitsum.model.bundle import load_bundle
-from digitsum.model.torch_predictor import TorchPredictor
+from digitsum.model.saved_model import load_model
+from digitsum.model.torch_backend import TorchPredictor
 
 PLACES = int(os.environ.get("DIGITSUM_PLACES", "120"))
 IMAGES, SHARDS, ROWS_OF_GROUP = 60, 3, 20
@@ -22,7 +22,7 @@ HURT = "shard-00001.parquet"
 
 
 @pytest.fixture(scope="module")
-def archive(bundle, tmp_path_factory):
+def archive(model, tmp_path_factory):
     out = tmp_path_factory.mktemp("corrupted") / "archive"
     config = SynthConfig(
         out=str(out), images=IMAGES * SHARDS, shards=SHARDS, digits=2, width=96, unlabelled=True
@@ -54,13 +54,13 @@ def damaged(content, rng):
     return bytes(content)
 
 
-def test_damage_is_reported_or_scored_as_the_bytes_say(archive, bundle, tmp_path, capsys):
+def test_damage_is_reported_or_scored_as_the_bytes_say(archive, model, tmp_path, capsys):
     healthy = tmp_path / "healthy"
-    options = f"--bundle {bundle} --chunk-images 20 --max-rejected 100%"
+    options = f"--model {model} --chunk-images 20 --max-rejected 100%"
     assert run_here(f"score --archive {archive} --scores {healthy} {options}") == 0
     whole = scored(healthy)
     original = (archive / HURT).read_bytes()
-    predictor = TorchPredictor(load_bundle(bundle), batch_size=64)
+    predictor = TorchPredictor(load_model(model), batch_size=64)
     rng = random.Random(3)
     counted = {"rejected as a whole": 0, "rejected in part": 0, "scored": 0}
     for place in range(PLACES):

@@ -20,7 +20,7 @@ SIGKILLED = -9
 POINTS = {
     "written": 14,
     "renamed": 14,
-    "quarantined": 9,
+    "rejects_written": 9,
     "committed": 9,
     "scored": 1,
     "removed": 3,

@@ -9,14 +9,14 @@ from pyarrow import fs as pafs
 from without_ray import exit_code, started
 
 SIGKILLED = -9
-POINTS = ("written:4", "renamed:5", "quarantined:3", "committed:2", "scored:1", "removed:2")
+POINTS = ("written:4", "renamed:5", "rejects_written:3", "committed:2", "scored:1", "removed:2")
 
 
 @pytest.fixture
 def nightly(nights, s3_files, tmp_path):
-    """Put yesterday's scores, the archive and the bundle on S3; give where, and the command."""
+    """Put yesterday's scores, the archive and the model on S3; give where, and the command."""
     words = nights(tmp_path).split()
-    local = {name: words[words.index(name) + 1] for name in ("--archive", "--scores", "--bundle")}
+    local = {name: words[words.index(name) + 1] for name in ("--archive", "--scores", "--model")}
 
     def lay_out(prefix):
         command = list(words)

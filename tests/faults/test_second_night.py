@@ -13,7 +13,7 @@ SHARDS, NEW, CHANGED, GONE = 1000, 10, 3, 2
 
 
 @pytest.fixture(scope="module")
-def nightly(bundle, tmp_path_factory):
+def nightly(model, tmp_path_factory):
     """Give the archive's directory and the command, after the first night, and the spare shards."""
     out = tmp_path_factory.mktemp("nightly")
     images = SHARDS + NEW + CHANGED
@@ -27,7 +27,7 @@ def nightly(bundle, tmp_path_factory):
     archive.mkdir()
     for shard in shards[:SHARDS]:
         shutil.copy2(shard, archive)
-    command = f"score --archive {archive} --scores {out}/scores --bundle {bundle}"
+    command = f"score --archive {archive} --scores {out}/scores --model {model}"
     assert run_here(command) == 0
     return archive, command, shards[SHARDS:]
 
@@ -70,7 +70,7 @@ def test_without_its_ledger_the_plan_is_the_same(nightly, capsys):
     capsys.readouterr()
     assert run_here(f"{command} --plan --json") == 0
     with_ledger = capsys.readouterr().out
-    shutil.rmtree(archive.parent / "scores/_runs/ledger")
+    shutil.rmtree(archive.parent / "scores/_runs/footer_cache")
     assert run_here(f"{command} --plan --json") == 0
     assert capsys.readouterr().out == with_ledger
     assert json.loads(with_ledger)["done"]["chunks"] == SHARDS + NEW - GONE

@@ -19,8 +19,8 @@ def archive(tmp_path):
 
 
 @pytest.fixture
-def line(archive, bundle, tmp_path):
-    return f"score --archive {archive} --scores {tmp_path}/scores --bundle {bundle}"
+def line(archive, model, tmp_path):
+    return f"score --archive {archive} --scores {tmp_path}/scores --model {model}"
 
 
 def parts(tmp_path):

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from digitsum import faults
+from digitsum import fault_injection as faults
 from digitsum.cli import main
-from digitsum.report import make_report
+from digitsum.report import build as make_report
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["without_ray"])
@@ -44,7 +44,7 @@ def run_here(command: str) -> int:
     """Run a command in this process and return its exit code."""
     if command.startswith("score "):
         # By torch, for OpenVINO compiles the network first, which takes as long as all else.
-        command = f"{command} --engine threads --max-actors 1 --backend torch"
+        command = f"{command} --executor threads --max-actors 1 --backend torch"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(make_report, "report_of", lambda run: [])
         return main(command.split())

@@ -15,10 +15,10 @@ from digitsum.archive.glyphs import Glyphs, load_glyphs
 from digitsum.archive.images import decode_encoded, decode_images
 from digitsum.archive.import_images import ImportImagesConfig, import_images
 from digitsum.archive.import_npy import ImportNpyConfig, import_npy
-from digitsum.archive.reading import read_chunk
-from digitsum.archive.schema import ImageShape, ReadOptions
+from digitsum.archive.reader import read_chunk
 from digitsum.archive.shards import open_archive
-from digitsum.archive.writing import WrittenArchive
+from digitsum.archive.writer import WrittenArchive
+from digitsum.options import ImageShape, ReadOptions
 
 DIGITS = 4
 

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from parquet_targets import SHAPE, score_shard
 from seeds import png
 
-from digitsum.archive.schema import ReadOptions
+from digitsum.options import ReadOptions
 
 SIZE = SHAPE.num_pixels
 TEXTS = ("", "a", "a", "ü", "a\0b", "\n", "=1+1", "x" * 300, "../a", "<script>")

@@ -1,4 +1,4 @@
-"""Small bundles and weights to begin with."""
+"""Small models and weights to begin with."""
 
 import io
 import json
@@ -8,12 +8,11 @@ import torch
 from safetensors.torch import save as save_safetensors
 
 from digitsum.model.baseline import BaselineConfig, BaselineNetwork
-from digitsum.model.counter import CounterNetwork
-from digitsum.model.counter_config import CounterConfig
-from digitsum.model.networks import network_sizes
+from digitsum.model.counter import CounterConfig, CounterNetwork
+from digitsum.model.registry import network_sizes
 
 
-def bundles() -> Iterator[bytes]:
+def models() -> Iterator[bytes]:
     """Yield configurations and weights, a zero byte between them."""
     counter = CounterConfig(8, 16, 1, 2, 1, 1, 1, 1, 1)
     for name, network in (

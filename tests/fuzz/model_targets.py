@@ -1,4 +1,4 @@
-"""Models that come from elsewhere: a bundle, and torch's weights."""
+"""Models that come from elsewhere: a model, and torch's weights."""
 
 import hashlib
 import json
@@ -7,17 +7,23 @@ from pathlib import Path
 import numpy as np
 from rejection import refused_in_a_line
 
-from digitsum.archive.schema import ReadOptions
-from digitsum.model.bundle import CONFIG_FILE, METRICS_FILE, WEIGHTS_FILE, Bundle, load_bundle
 from digitsum.model.import_model import ImportModelConfig, import_model
-from digitsum.model.torch_predictor import TorchPredictor
-from digitsum.report.inspection import inspect
+from digitsum.model.saved_model import (
+    CONFIG_FILE,
+    METRICS_FILE,
+    WEIGHTS_FILE,
+    SavedModel,
+    load_model,
+)
+from digitsum.model.torch_backend import TorchPredictor
+from digitsum.options import ReadOptions
+from digitsum.report.inspect import inspect
 
 LARGEST_PASS = 1 << 16
 
 
-def load_forged_bundle(data: bytes, place: Path) -> None:
-    """Load a bundle of a configuration, a zero byte, and weights, under the digest that they have.
+def load_forged_model(data: bytes, place: Path) -> None:
+    """Load a model of a configuration, a zero byte, and weights, under the digest that they have.
 
     One that loads must also predict: its weights are numbers of the kind that networks compute in.
     """
@@ -34,18 +40,18 @@ def load_forged_bundle(data: bytes, place: Path) -> None:
     (place / WEIGHTS_FILE).write_bytes(weights)
     (place / METRICS_FILE).write_bytes(text)
     with refused_in_a_line():
-        bundle = load_bundle(str(place))
-        assert all(tensor.isfinite().all() for tensor in bundle.network.state_dict().values())
+        model = load_model(str(place))
+        assert all(tensor.isfinite().all() for tensor in model.network.state_dict().values())
         inspect(str(place), ReadOptions()).lines()
-        if bundle.shape.num_pixels <= LARGEST_PASS:
-            _check_predicts(bundle)
+        if model.shape.num_pixels <= LARGEST_PASS:
+            _check_predicts(model)
 
 
-def _check_predicts(bundle: Bundle) -> None:
-    predictor = TorchPredictor(bundle, batch_size=2)
-    predicted = predictor.predict(np.zeros((2, bundle.shape.height, bundle.shape.width), np.uint8))
+def _check_predicts(model: SavedModel) -> None:
+    predictor = TorchPredictor(model, batch_size=2)
+    predicted = predictor.predict(np.zeros((2, model.shape.height, model.shape.width), np.uint8))
     assert predicted.sums.shape == predicted.confidences.shape == (2,)
-    assert 0 <= predicted.sums.min() <= predicted.sums.max() <= bundle.network.config.max_digits * 9
+    assert 0 <= predicted.sums.min() <= predicted.sums.max() <= model.network.config.max_digits * 9
 
 
 def import_weights(data: bytes, place: Path) -> None:
@@ -53,6 +59,6 @@ def import_weights(data: bytes, place: Path) -> None:
     file = place / "model.pth"
     file.write_bytes(data)
     with refused_in_a_line():
-        bundle = str(place / "bundle")
-        digest = import_model(ImportModelConfig(weights=str(file), bundle=bundle))
-        assert load_bundle(bundle).digest == digest
+        model = str(place / "model")
+        digest = import_model(ImportModelConfig(weights=str(file), out=model))
+        assert load_model(model).digest == digest

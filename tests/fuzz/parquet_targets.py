@@ -1,4 +1,4 @@
-"""Parquet files that come from elsewhere: shards, parts of scores, the ledger, the quarantine."""
+"""Parquet files that come from elsewhere: shards, parts, the footer cache, the rejects."""
 
 import hashlib
 from collections.abc import Iterator
@@ -12,19 +12,19 @@ from run_seeds import part, run_manifest, scored_from
 from seeds import SHARD
 
 from digitsum.archive.chunks import Chunk, plan_chunks
-from digitsum.archive.location import Location, locate
-from digitsum.archive.reading import Rows, check_labels, read_chunk
-from digitsum.archive.schema import ImageShape, ReadOptions
-from digitsum.archive.scores import part_path, part_source, read_part
+from digitsum.archive.reader import Rows, check_labels, read_chunk
+from digitsum.archive.score_parts import part_path, part_source, read_part
 from digitsum.archive.shards import Archive, ListedFile, read_shard
-from digitsum.model.predictions import Predictions
-from digitsum.report.inspection import inspect
+from digitsum.evaluation.compare import compare
+from digitsum.model.outputs import Predictions
+from digitsum.options import ImageShape, ReadOptions
+from digitsum.report.inspect import inspect
 from digitsum.scoring.commit import commit_part, committed_parts, scored_rows
-from digitsum.scoring.compare import compare
 from digitsum.scoring.config import CompareConfig
-from digitsum.scoring.ledger import LedgerFiles, read_ledger
+from digitsum.scoring.footer_cache import FooterCacheFiles, read_footer_cache
 from digitsum.scoring.plan import Survey, plan_scores
 from digitsum.scoring.review import review_scoring
+from digitsum.storage.location import Location, locate
 
 SHAPE = ImageShape(2, 3)
 OPTIONS = ReadOptions()
@@ -117,11 +117,11 @@ def read_forged_part(data: bytes, place: Path) -> None:
 
 
 def read_forged_ledger(data: bytes, place: Path) -> None:
-    """Read a ledger whose digest was forged too: it is believed, or passed over, in silence."""
+    """Read a footer cache whose digest was forged too: it is believed or ignored."""
     content = hashlib.sha256(data).digest() + data
-    file = _write(place, "ledger", content)
-    ledger = read_ledger(LedgerFiles(file, file))
-    assert not (ledger.shards and ledger.parts)
+    file = _write(place, "footer_cache", content)
+    footer_cache = read_footer_cache(FooterCacheFiles(file, file))
+    assert not (footer_cache.shards and footer_cache.parts)
 
 
 def read_quarantine(data: bytes, place: Path) -> None:

@@ -7,9 +7,9 @@ from typing import Any
 import pyarrow as pa
 from seeds import FINGERPRINT, SHARD, parquet_of
 
-from digitsum.archive.scores import SCORES_SCHEMA, PartSource
-from digitsum.scoring import quarantine
-from digitsum.scoring.ledger import _PARTS, _SHARDS
+from digitsum.archive.score_parts import SCORES_SCHEMA, PartSource
+from digitsum.scoring import rejects
+from digitsum.scoring.footer_cache import _PARTS, _SHARDS
 
 
 def scored_from(model: str) -> PartSource:
@@ -34,7 +34,7 @@ def parts() -> Iterator[bytes]:
 
 
 def ledgers() -> Iterator[bytes]:
-    """Yield the two tables of a ledger."""
+    """Yield the two tables of a footer cache."""
     file = {"path": SHARD, "size_bytes": 1, "mtime_ns": 1}
     shard = {"row_group_rows": [4], "height": 2, "width": 3, "id_column": None}
     yield parquet_of(pa.Table.from_pylist([{**file, **shard, "image_column": "image"}], _SHARDS))
@@ -47,7 +47,7 @@ def ledgers() -> Iterator[bytes]:
 def quarantines() -> Iterator[bytes]:
     """Yield tables of what was rejected."""
     row = {"shard": SHARD, "row": 3, "image_id": "d", "stage": "decode", "reason": "no image"}
-    yield parquet_of(pa.Table.from_pylist([row] * 5, quarantine.SCHEMA))
+    yield parquet_of(pa.Table.from_pylist([row] * 5, rejects.SCHEMA))
 
 
 def run_manifest() -> dict[str, Any]:
@@ -88,5 +88,5 @@ def manifests() -> Iterator[bytes]:
     """Yield manifests of a run of scoring and of training."""
     yield json.dumps(run_manifest()).encode()
     best = {"epoch": 1, "validation_accuracy": 0.5, "validation_images": 10}
-    trained = {"best": best, "bundle": "nowhere", "model_digest": "digest", "learned_from": {}}
+    trained = {"best": best, "model": "nowhere", "model_digest": "digest", "learned_from": {}}
     yield json.dumps({**run_manifest(), "kind": "train", "outcome": trained}).encode()

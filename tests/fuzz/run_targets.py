@@ -6,11 +6,11 @@ from pathlib import Path
 
 from rejection import refused_in_a_line
 
-from digitsum.archive.location import locate
-from digitsum.archive.schema import ReadOptions
-from digitsum.report.inspection import inspect
+from digitsum.options import ReadOptions
+from digitsum.report.inspect import inspect
 from digitsum.scoring.config import StatusConfig
 from digitsum.scoring.status import last_run_died, last_scored, measured_rate, status
+from digitsum.storage.location import locate
 
 RUN = "score-20260101T000000.000000Z"
 

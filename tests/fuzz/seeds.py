@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from digitsum.archive.schema import ImageShape, shard_schema
+from digitsum.archive.schema import shard_schema
+from digitsum.options import ImageShape
 
 SHAPE = ImageShape(2, 3)
 SHARD = "shard.parquet"

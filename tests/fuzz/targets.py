@@ -44,9 +44,11 @@ TARGETS = {
     "layout": Target("layouts", "read_layout", "seeds.layouts", max_size=512),
     "image": Target(IMPORTS, "decode_image", "seeds.images", mutate_image),
     "part": Target(PARQUET, "read_forged_part", "run_seeds.parts", mutate_parquet, 8192),
-    "ledger": Target(PARQUET, "read_forged_ledger", "run_seeds.ledgers", mutate_parquet, 8192),
-    "quarantine": Target(PARQUET, "read_quarantine", "run_seeds.quarantines", mutate_parquet),
-    "bundle": Target(MODELS, "load_forged_bundle", "model_seeds.bundles", max_size=16384),
+    "footer_cache": Target(
+        PARQUET, "read_forged_ledger", "run_seeds.ledgers", mutate_parquet, 8192
+    ),
+    "rejects": Target(PARQUET, "read_quarantine", "run_seeds.quarantines", mutate_parquet),
+    "model": Target(MODELS, "load_forged_model", "model_seeds.models", max_size=16384),
     "weights": Target(MODELS, "import_weights", "model_seeds.weights"),
     "manifest": Target("run_targets", "read_manifest_of_a_run", "run_seeds.manifests"),
     "npy": Target(IMPORTS, "import_arrays", "seeds.arrays"),

@@ -8,9 +8,9 @@ import torch
 
 from digitsum.archive.synth import SynthConfig, synth
 from digitsum.cli import main
-from digitsum.model.bundle import load_bundle, save_bundle
-from digitsum.model.networks import build_network
-from digitsum.model.torch_predictor import TorchPredictor
+from digitsum.model.registry import build_network
+from digitsum.model.saved_model import load_model, save_model
+from digitsum.model.torch_backend import TorchPredictor
 
 pytestmark = [
     pytest.mark.gpu,
@@ -18,27 +18,25 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize("look_again_below", [0.0, 1.0])
+@pytest.mark.parametrize("cascade_below", [0.0, 1.0])
 @pytest.mark.parametrize(("model", "least_equal"), [("baseline", 0.99), ("counter", 0.95)])
-def test_predictions_on_the_gpu_are_those_on_the_cpu(
-    tmp_path, model, least_equal, look_again_below
-):
+def test_predictions_on_the_gpu_are_those_on_the_cpu(tmp_path, model, least_equal, cascade_below):
     network = build_network(model, {})
     if model == "counter":  # whose fresh weights say nearly the same of all images, and all sums
         with torch.no_grad():
             network.head.weight.mul_(20)
-    save_bundle(
+    save_model(
         f"{tmp_path}/b",
         model,
         network,
         metrics={},
         card="",
         pixel_scale=1 / 255,
-        look_again_below=look_again_below,
+        cascade_below=cascade_below,
     )
     pixels = np.random.default_rng(0).integers(256, size=(500, 40, 168)).astype(np.uint8)
     cpu, gpu = (
-        TorchPredictor(load_bundle(f"{tmp_path}/b"), batch_size=64, device=device).predict(pixels)
+        TorchPredictor(load_model(f"{tmp_path}/b"), batch_size=64, device=device).predict(pixels)
         for device in ("cpu", "cuda")
     )
     # Networks of fresh weights have near ties, which rounding may decide either way.
@@ -51,14 +49,14 @@ def test_predictions_on_the_gpu_are_those_on_the_cpu(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "options", ["--model baseline --epochs 3", "--epochs 10 --batch-size 32 --distortion 0.3"]
+    "options", ["--network baseline --epochs 3", "--epochs 10 --batch-size 32 --distortion 0.3"]
 )
 def test_training_and_scoring_run_on_the_gpu(tmp_path, capsys, options):
     archive = f"{tmp_path}/archive"
     synth(SynthConfig(out=archive, images=4000, shards=2, digits=1, width=48))
-    train = f"train --archive {archive} --digits 1 --bundle {tmp_path}/b --use-gpu {options}"
+    train = f"train --archive {archive} --digits 1 --out {tmp_path}/b --use-gpu {options}"
     assert main(train.split()) == 0
     capsys.readouterr()
-    evaluate = f"evaluate --archive {archive} --bundle {tmp_path}/b --gpus-per-actor 1"
+    evaluate = f"evaluate --archive {archive} --model {tmp_path}/b --gpus-per-actor 1"
     assert main([*evaluate.split(), "--report", f"{tmp_path}/report"]) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["accuracy"] > 0.8

@@ -1,4 +1,4 @@
-"""What the integration tests share: one Ray, small archives of real digits, trained bundles."""
+"""What the integration tests share: one Ray, small archives of real digits, trained models."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -12,14 +12,13 @@ import pytest
 import torch
 
 from digitsum.archive.glyphs import EMBEDDED, load_glyphs
-from digitsum.archive.schema import ImageShape
 from digitsum.archive.synth import SynthConfig, compose, synth
 from digitsum.cli import main
-from digitsum.cluster import connected
-from digitsum.model.bundle import save_bundle
-from digitsum.model.counter import CounterNetwork
-from digitsum.model.counter_config import CounterConfig
-from digitsum.model.networks import to_input
+from digitsum.model.counter import CounterConfig, CounterNetwork
+from digitsum.model.registry import to_input
+from digitsum.model.saved_model import save_model
+from digitsum.options import ImageShape
+from digitsum.ray_runtime import connected
 
 NUM_LABELLED = 600
 NUM_UNLABELLED = 500
@@ -62,7 +61,7 @@ def trained(one_ray, labelled, tmp_path_factory) -> Path:
     """Train a counter in a run of two epochs and two workers, and give the directory of both."""
     out = tmp_path_factory.mktemp("trained")
     code = main(
-        f"train --archive {labelled} --digits 1 --bundle {out}/bundle --name pair --epochs 2 "
+        f"train --archive {labelled} --digits 1 --out {out}/model --name pair --epochs 2 "
         "--workers 2 --batch-size 32".split()
     )
     assert code == 0
@@ -74,8 +73,8 @@ def trained_baseline(one_ray, labelled, tmp_path_factory) -> Path:
     """Train a baseline in a run of two epochs and two workers, and give the directory of both."""
     out = tmp_path_factory.mktemp("trained_baseline")
     code = main(
-        f"train --archive {labelled} --digits 1 --bundle {out}/bundle --name pair --epochs 2 "
-        "--model baseline --workers 2 --batch-size 32".split()
+        f"train --archive {labelled} --digits 1 --out {out}/model --name pair --epochs 2 "
+        "--network baseline --workers 2 --batch-size 32".split()
     )
     assert code == 0
     return out
@@ -83,7 +82,7 @@ def trained_baseline(one_ray, labelled, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def reader(tmp_path_factory) -> Path:
-    """Give the directory of the bundle of a counter that reads most digits, and some of them wrong.
+    """Give the directory of the model of a counter that reads most digits, and some of them wrong.
 
     Trained here and not by a run: after as few steps as a run of the tests has, the averaged
     weights still read nothing on any image, so that scores in the wrong order would look right.
@@ -103,8 +102,8 @@ def reader(tmp_path_factory) -> Path:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    save_bundle(
-        f"{out}/bundle",
+    save_model(
+        f"{out}/model",
         "counter",
         network,
         metrics={},

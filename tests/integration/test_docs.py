@@ -17,7 +17,7 @@ from PIL import Image
 from digitsum import cli
 from digitsum.archive.synth import SynthConfig, synth
 from digitsum.cli import main
-from digitsum.model.bundle import packaged_bundle
+from digitsum.model.saved_model import packaged_model
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -85,7 +85,7 @@ def test_commands_are_understood(place, arguments, monkeypatch):
 def scored(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("scored")
     synth(SynthConfig(out=str(out / "archive"), images=60, shards=2, split="test"))
-    command = f"score --archive {out}/archive --scores {out}/scores --engine threads"
+    command = f"score --archive {out}/archive --scores {out}/scores --executor threads"
     assert main([*command.split(), "--backend", "torch"]) == 0
     return out
 
@@ -135,7 +135,7 @@ def test_kubernetes_would_take_it(block):
 
 
 def test_readme_leads_from_own_files_to_scores(tmp_path, monkeypatch, capsys):
-    """All of "Use it on your own images", but for the training, whose bundle is put there."""
+    """All of "Use it on your own images", but for the training, whose model is put there."""
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
     for number in range(2):
@@ -150,7 +150,7 @@ def test_readme_leads_from_own_files_to_scores(tmp_path, monkeypatch, capsys):
     lines = ["image_id,digit_sum", *(f"{name},7" for name in names)]
     Path("sums.csv").write_text("\n".join(lines))
     shutil.make_archive("scans", "tar", folder)
-    shutil.copytree(packaged_bundle(), "models/first")
+    shutil.copytree(packaged_model(), "models/first")
     used = ROOT.joinpath("README.md").read_text()
     used = used[used.index("## Use it") : used.index("- The network")]
     own = [

@@ -6,35 +6,35 @@ import pytest
 import torch
 
 from digitsum.cli import main
-from digitsum.model.bundle import Bundle, load_bundle
-from digitsum.model.posterior import Posterior
+from digitsum.model.outputs import Posterior
+from digitsum.model.saved_model import SavedModel, load_model
 
 pytestmark = pytest.mark.usefixtures("one_ray")
 
 
 def posterior_of(
-    bundle: Bundle, images: dict[str, np.ndarray], num_digits: int | None = None
+    model: SavedModel, images: dict[str, np.ndarray], num_digits: int | None = None
 ) -> Posterior:
-    """Return what a bundle's network says of all images at once, by a plain forward pass."""
+    """Return what a model's network says of all images at once, by a plain forward pass."""
     pixels = torch.from_numpy(np.stack(list(images.values()))).unsqueeze(1)
     with torch.inference_mode():
-        logits = bundle.network(pixels.float() * bundle.pixel_scale)
-        return bundle.network.posterior(logits / bundle.temperature, num_digits)
+        logits = model.network(pixels.float() * model.pixel_scale)
+        return model.network.posterior(logits / model.temperature, num_digits)
 
 
 @pytest.mark.parametrize("model", ["reader", "trained_baseline"])
 def test_figures_are_those_of_a_plain_count(
     request, model, labelled, read_archive, tmp_path, capsys
 ):
-    path = request.getfixturevalue(model) / "bundle"
+    path = request.getfixturevalue(model) / "model"
     capsys.readouterr()
-    command = f"evaluate --archive {labelled} --bundle {path} --report {tmp_path}/report"
+    command = f"evaluate --archive {labelled} --model {path} --report {tmp_path}/report"
     assert main(command.split()) == 0
     said = json.loads(capsys.readouterr().out.splitlines()[-1])
 
     true_sums = ds.dataset(labelled).to_table(columns=["digit_sum"])["digit_sum"].to_numpy()
-    bundle = load_bundle(str(path))
-    posterior = posterior_of(bundle, read_archive(labelled))
+    model = load_model(str(path))
+    posterior = posterior_of(model, read_archive(labelled))
     confidences, sums = (part.numpy() for part in posterior.sum_log_probs.exp().max(dim=1))
     off = np.abs(sums - true_sums)
     assert said["images"] == len(off)
@@ -47,8 +47,8 @@ def test_figures_are_those_of_a_plain_count(
     gaps = [((off == 0)[bins == n] - confidences[bins == n]).sum() for n in range(15)]
     assert said["calibration_error"] == pytest.approx(np.abs(gaps).sum() / len(off), abs=0.005)
     assert said["digits_accuracy"] is None  # the archive does not say which digits there are
-    assert (said["archive"], said["bundle"]) == (labelled, str(path))
-    assert (said["model_digest"], said["digits"]) == (bundle.digest, None)
+    assert (said["archive"], said["model"]) == (labelled, str(path))
+    assert (said["model_digest"], said["digits"]) == (model.digest, None)
     page = (tmp_path / "report/report.html").read_text()
     assert page.startswith("<!doctype html>")
     assert page.count('<img src="data:image/png') == 3
@@ -62,13 +62,13 @@ def test_true_digits_are_compared_one_by_one_also_where_their_number_is_told(
     synth = f"synth --out {archive} --images 200 --shards 2 --digits 2 --width 64 --true-digits"
     assert main(synth.split()) == 0
     true_digits = ds.dataset(archive).to_table(columns=["digits"])["digits"].to_pylist()
-    bundle = load_bundle(f"{reader}/bundle")
+    model = load_model(f"{reader}/model")
     capsys.readouterr()
-    command = f"evaluate --archive {archive} --bundle {reader}/bundle --report {tmp_path}/report"
-    for options, num_digits in (([], None), (["--digits", "2"], 2)):
+    command = f"evaluate --archive {archive} --model {reader}/model --report {tmp_path}/report"
+    for options, num_digits in (([], None), (["--known-count", "2"], 2)):
         assert main([*command.split(), *options]) == 0
         said = json.loads(capsys.readouterr().out.splitlines()[-1])
-        read = posterior_of(bundle, read_archive(archive), num_digits).digits.tolist()
+        read = posterior_of(model, read_archive(archive), num_digits).digits.tolist()
         exact = [
             [digit for digit in digits if digit >= 0] == true
             for digits, true in zip(read, true_digits, strict=True)

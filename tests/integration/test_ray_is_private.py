@@ -32,7 +32,7 @@ import os, sys
 import ray
 from ray._private.parameter import RayParams
 from ray._private.ray_constants import DEFAULT_DASHBOARD_AGENT_LISTEN_PORT as WANTED_BY_ALL
-from digitsum.cluster import connected
+from digitsum.ray_runtime import connected
 defaults = RayParams.__init__.__defaults__
 own = int(sys.argv[1])
 RayParams.__init__.__defaults__ = tuple(own if d == WANTED_BY_ALL else d for d in defaults)
@@ -108,7 +108,7 @@ def listened_to_while_it_ran(command: str, home: Path) -> set[Listening]:
 
 def test_nothing_of_a_scoring_run_listens_for_other_machines(tmp_path):
     synth(SynthConfig(out=f"{tmp_path}/archive", images=200, shards=2))
-    command = f"score --archive {tmp_path}/archive --engine ray"
+    command = f"score --archive {tmp_path}/archive --executor ray"
     seen = listened_to_while_it_ran(f"{command} --scores {tmp_path}/scores", tmp_path)
     for part in ("gcs_server", "raylet", "DashboardAgent", "ray::MapWorker"):
         assert any(part in one.process for one in seen), part
@@ -117,7 +117,7 @@ def test_nothing_of_a_scoring_run_listens_for_other_machines(tmp_path):
 
 def test_of_a_training_only_torchs_rendezvous_does(labelled, tmp_path):
     """torch's store, where workers find each other, takes no address to listen on."""
-    command = f"train --archive {labelled} --digits 1 --bundle {tmp_path}/bundle --epochs 1"
+    command = f"train --archive {labelled} --digits 1 --out {tmp_path}/model --epochs 1"
     seen = listened_to_while_it_ran(f"{command} --workers 2 --batch-size 32", tmp_path)
     open_to_others = {one for one in seen if not is_loopback(one.ip)}
     assert len({one.port for one in open_to_others}) <= 1

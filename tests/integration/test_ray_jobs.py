@@ -84,16 +84,16 @@ def submit(head: dict[str, str], *command: str) -> str:
 def test_training_and_scoring_are_submitted_and_the_sums_read_back(
     head, labelled, unlabelled, tmp_path, read_scores, read_archive
 ):
-    bundle, scores = tmp_path / "bundle", tmp_path / "scores"
-    train = f"--archive {labelled} --digits 1 --bundle {bundle} --epochs 1 --name submitted"
+    model, scores = tmp_path / "model", tmp_path / "scores"
+    train = f"--archive {labelled} --digits 1 --out {model} --epochs 1 --name submitted"
     said = submit(head, "python", "jobs/train.py", *train.split())
     assert "validation accuracy" in said
-    score = f"--archive {unlabelled} --scores {scores} --bundle {bundle} --digits 1"
+    score = f"--archive {unlabelled} --scores {scores} --model {model} --known-count 1"
     submit(head, "python", "jobs/score.py", *score.split())
     rows = read_scores(scores)
     assert [row["image_id"] for row in rows] == list(read_archive(unlabelled))
     assert all(row["digits"] == [row["predicted_sum"]] for row in rows)
-    evaluate = f"--archive {labelled} --bundle {bundle} --report {tmp_path}/report"
+    evaluate = f"--archive {labelled} --model {model} --report {tmp_path}/report"
     said = submit(head, "python", "jobs/evaluate.py", *evaluate.split())
     figures = json.loads((tmp_path / "report/evaluation.json").read_text())
     assert json.dumps(figures) in said.splitlines()
@@ -101,8 +101,8 @@ def test_training_and_scoring_are_submitted_and_the_sums_read_back(
 
 def test_bad_input_fails_the_job_with_its_sentence(head, tmp_path):
     line = ["ray", "job", "submit", "--working-dir", ".", "--", "python", "jobs/score.py"]
-    line += ["--archive", f"{tmp_path}/none", "--scores", f"{tmp_path}/s", "--bundle", "none"]
+    line += ["--archive", f"{tmp_path}/none", "--scores", f"{tmp_path}/s", "--model", "none"]
     done = subprocess.run(line, env=head, cwd=ROOT, capture_output=True, text=True, timeout=240)
     assert done.returncode != 0
-    assert "not a bundle" in done.stdout
+    assert "not a model" in done.stdout
     assert not (tmp_path / "s").exists()

@@ -14,11 +14,11 @@ from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 
-from digitsum.archive.scores import model_directory
+from digitsum.archive.score_parts import model_directory
 from digitsum.archive.synth import SynthConfig, synth
 from digitsum.cli import main
-from digitsum.model.bundle import load_bundle, packaged_bundle, save_bundle
-from digitsum.report.captions import score_caption
+from digitsum.model.saved_model import load_model, packaged_model, save_model
+from digitsum.report.figures import score_caption
 
 PHONE = 390
 HOSTILE_ID = "<script>window.hacked = 1</script>"
@@ -60,20 +60,20 @@ def nights(tmp_path_factory) -> Path:
     return out
 
 
-def bundle(directory: Path, name: str) -> str:
-    """Give the bundle that comes with digitsum, or one that was made a little worse."""
+def model(directory: Path, name: str) -> str:
+    """Give the model that comes with digitsum, or one that was made a little worse."""
     if name == "first":
-        return packaged_bundle()
+        return packaged_model()
     uri = directory / "worse"
     if not uri.exists():
-        packaged = load_bundle(packaged_bundle())
+        packaged = load_model(packaged_model())
         torch.manual_seed(0)
         with torch.no_grad():
             for weights in packaged.network.parameters():
                 weights += (
                     0.1 * weights.std() * torch.randn_like(weights) if weights.ndim > 1 else 0
                 )
-        save_bundle(
+        save_model(
             str(uri),
             "counter",
             packaged.network,
@@ -87,7 +87,7 @@ def bundle(directory: Path, name: str) -> str:
 def score(directory: Path, name: str) -> None:
     command = (
         f"score --archive {directory}/archive --scores {directory}/scores "
-        f"--bundle {bundle(directory, name)} --engine threads --backend torch --max-rejected 60%"
+        f"--model {model(directory, name)} --executor threads --backend torch --max-rejected 60%"
     )
     assert main(command.split()) == 0
 
@@ -142,7 +142,7 @@ def test_a_night_is_told_with_what_was_rejected_and_what_was_read(browser, night
     assert len(page.find_elements(By.TAG_NAME, "svg")) == 4
     captions = [caption.text for caption in page.find_elements(By.TAG_NAME, "figcaption")]
     assert len(captions) == 24
-    of_first = model_directory(load_bundle(packaged_bundle()).digest)
+    of_first = model_directory(load_model(packaged_model()).digest)
     [part] = nights.glob(f"scores/{of_first}/shard-00003/*.parquet")
     rows = pq.read_table(part, partitioning=None).to_pylist()
     expected = {f"{score_caption(row)} · {row['image_id']}" for row in rows}
@@ -284,7 +284,7 @@ def test_drift_ends_with_its_exit_code_also_when_it_is_tried_again(tmp_path, cap
     images = [bytes(255 - byte for byte in image) for image in table["image"].to_pylist()]
     images = pa.array(images, table.schema.field("image").type)
     pq.write_table(table.set_column(1, table.schema.field("image"), images), shard)
-    command = f"score --archive {tmp_path}/archive --scores {tmp_path}/scores --engine threads"
+    command = f"score --archive {tmp_path}/archive --scores {tmp_path}/scores --executor threads"
     for _ in range(2):
         assert main([*command.split(), "--backend", "torch", "--fail-on-drift"]) == 5
         said = capsys.readouterr()

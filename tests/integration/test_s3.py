@@ -22,11 +22,11 @@ def test_archive_training_bundle_and_scores_all_lie_on_s3(s3, s3_files):
         "synth --out s3://images/new --images 200 --shards 2 --digits 1 --width 48 --unlabelled",
     )
     train = "train --archive s3://images/labelled --digits 1 --epochs 1 --name remote"
-    run(s3, f"{train} --bundle s3://images/models/first")
+    run(s3, f"{train} --out s3://images/models/first")
     score = "score --archive s3://images/new --scores s3://images/scores"
-    said = run(s3, f"{score} --bundle s3://images/models/first --json")
+    said = run(s3, f"{score} --model s3://images/models/first --json")
     assert json.loads(said.splitlines()[-1])["images"] == 200
-    said = run(s3, f"{score} --bundle s3://images/models/first --json")
+    said = run(s3, f"{score} --model s3://images/models/first --json")
     assert json.loads(said.splitlines()[-1])["images"] == 0
 
     files = s3_files

@@ -17,22 +17,22 @@ import torch
 from PIL import Image
 
 from digitsum.archive.chunks import Chunk, plan_chunks
-from digitsum.archive.schema import ReadOptions
 from digitsum.archive.shards import open_archive
 from digitsum.cli import main
 from digitsum.model.baseline import BaselineConfig, BaselineNetwork
-from digitsum.model.bundle import load_bundle
-from digitsum.model.posterior import Posterior
-from digitsum.scoring import actors
-from digitsum.scoring.actors import map_chunks
+from digitsum.model.outputs import Posterior
+from digitsum.model.saved_model import load_model
+from digitsum.options import ReadOptions
+from digitsum.scoring.executors import ray_data as actors
 from digitsum.scoring.config import ActorOptions
+from digitsum.scoring.executors.ray_data import map_chunks
 
 METRICS_WAIT_S = 60
 pytestmark = pytest.mark.usefixtures("one_ray")
 
 
-def score(archive: str, scores: Path, bundle: Path, *options: str) -> int:
-    command = ["score", "--archive", archive, "--scores", str(scores), "--bundle", str(bundle)]
+def score(archive: str, scores: Path, model: Path, *options: str) -> int:
+    command = ["score", "--archive", archive, "--scores", str(scores), "--model", str(model)]
     return main([*command, *options])
 
 
@@ -47,20 +47,20 @@ def parts(scores: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def scores(reader, unlabelled, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("scores") / "scores"
-    assert score(unlabelled, out, reader / "bundle") == 0
+    assert score(unlabelled, out, reader / "model") == 0
     return out
 
 
 @pytest.fixture
 def said_of(read_archive) -> Callable[[str, Path], Posterior]:
-    """Give what a bundle's network says of all images at once, by a plain forward pass."""
+    """Give what a model's network says of all images at once, by a plain forward pass."""
 
     def said(archive: str, path: Path) -> Posterior:
-        bundle = load_bundle(str(path))
+        model = load_model(str(path))
         pixels = torch.from_numpy(np.stack(list(read_archive(archive).values())))
         with torch.inference_mode():
-            logits = bundle.network(pixels.unsqueeze(1).float() * bundle.pixel_scale)
-            return bundle.network.posterior(logits / bundle.temperature, None)
+            logits = model.network(pixels.unsqueeze(1).float() * model.pixel_scale)
+            return model.network.posterior(logits / model.temperature, None)
 
     return said
 
@@ -82,7 +82,7 @@ def test_every_image_is_scored_once_in_order_as_the_network_says(
 ):
     rows = read_scores(scores)
     assert [row["image_id"] for row in rows] == list(read_archive(unlabelled))
-    said = said_of(unlabelled, reader / "bundle")
+    said = said_of(unlabelled, reader / "model")
     check_sums(rows, said)
     assert [row["digits"] for row in rows] == read_digits(said.digits)
     assert [row["digit_x"] for row in rows] == read_digits(said.digit_x)
@@ -95,10 +95,10 @@ def test_every_image_is_scored_once_in_order_as_the_network_says(
 def test_a_baseline_scores_sums_and_reads_no_digits(
     trained_baseline, unlabelled, tmp_path, read_scores, read_archive, said_of
 ):
-    assert score(unlabelled, tmp_path, trained_baseline / "bundle") == 0
+    assert score(unlabelled, tmp_path, trained_baseline / "model") == 0
     rows = read_scores(tmp_path)
     assert [row["image_id"] for row in rows] == list(read_archive(unlabelled))
-    check_sums(rows, said_of(unlabelled, trained_baseline / "bundle"))
+    check_sums(rows, said_of(unlabelled, trained_baseline / "model"))
     for column in ("digits", "digit_x", "count_probabilities"):
         assert all(row[column] is None for row in rows)
 
@@ -106,17 +106,17 @@ def test_a_baseline_scores_sums_and_reads_no_digits(
 def test_a_model_that_is_told_how_many_digits_there_are_scores_beside_the_one_that_is_not(
     reader, unlabelled, tmp_path, read_scores
 ):
-    bundle = reader / "bundle"
-    assert score(unlabelled, tmp_path, bundle, "--digits", "2") == 0
+    model = reader / "model"
+    assert score(unlabelled, tmp_path, model, "--known-count", "2") == 0
     told = parts(tmp_path)
     rows = read_scores(tmp_path)
     assert all(len(row["digits"]) == 2 for row in rows)
     assert all(sum(row["digits"]) == row["predicted_sum"] for row in rows)
-    model = f"model={load_bundle(str(bundle)).digest[:16]}"
+    model = f"model={load_model(str(model)).digest[:16]}"
     assert {path.split("/")[0] for path in told} == {f"{model}-digits2"}
     assert (tmp_path / "CURRENT").read_text() == f"{model}-digits2\n"
 
-    assert score(unlabelled, tmp_path, bundle) == 0
+    assert score(unlabelled, tmp_path, model) == 0
     assert {path.split("/")[0] for path in parts(tmp_path).keys() - told.keys()} == {model}
     assert parts(tmp_path).items() >= told.items()
     assert (tmp_path / "CURRENT").read_text() == f"{model}\n"
@@ -125,14 +125,14 @@ def test_a_model_that_is_told_how_many_digits_there_are_scores_beside_the_one_th
 def test_a_baseline_cannot_be_told_of_other_digits_than_it_adds_up(
     trained_baseline, unlabelled, tmp_path, capsys
 ):
-    bundle = trained_baseline / "bundle"
-    assert score(unlabelled, tmp_path / "scores", bundle, "--digits", "2") == 2
-    assert "--digits 2: the model adds up 1 digits" in capsys.readouterr().err
+    model = trained_baseline / "model"
+    assert score(unlabelled, tmp_path / "scores", model, "--known-count", "2") == 2
+    assert "--known-count 2: the model adds up 1 digits" in capsys.readouterr().err
     assert not (tmp_path / "scores").exists()
 
 
 def test_run_leaves_a_manifest_a_sample_and_the_pointer(scores, reader):
-    digest = load_bundle(f"{reader}/bundle").digest
+    digest = load_model(f"{reader}/model").digest
     [run] = (scores / "_runs").glob("score-*")
     outcome = json.loads((run / "manifest.json").read_text())["outcome"]
     assert (outcome["images"], outcome["rejected"]) == (500, 0)
@@ -155,21 +155,21 @@ def test_second_run_scores_only_what_is_missing_new_or_changed(
 ):
     archive, second = tmp_path / "archive", tmp_path / "scores"
     shutil.copytree(unlabelled, archive)
-    bundle = reader / "bundle"
-    assert score(str(archive), second, bundle) == 0
+    model = reader / "model"
+    assert score(str(archive), second, model) == 0
     before = parts(second)
     capsys.readouterr()
 
-    assert score(str(archive), second, bundle, "--json") == 0
+    assert score(str(archive), second, model, "--json") == 0
     assert scored_in_last_run(capsys)["images"] == 0
     assert parts(second) == before
 
     lost = sorted(before)[1]
     (second / lost).unlink()
-    assert score(str(archive), second, bundle, "--plan", "--json") == 0
+    assert score(str(archive), second, model, "--plan", "--json") == 0
     assert scored_in_last_run(capsys)["new"]["chunks"] == 1
     assert lost not in parts(second)
-    assert score(str(archive), second, bundle) == 0
+    assert score(str(archive), second, model) == 0
     assert parts(second) == before
     capsys.readouterr()
 
@@ -178,7 +178,7 @@ def test_second_run_scores_only_what_is_missing_new_or_changed(
     pq.write_table(table.slice(0, 100), archive / "shard-00000.parquet")
     (archive / "shard-00001.parquet").unlink()
     pq.write_table(table.slice(100), archive / "shard-00003.parquet")
-    assert score(str(archive), second, bundle, "--json") == 0
+    assert score(str(archive), second, model, "--json") == 0
     outcome = scored_in_last_run(capsys)
     assert outcome["images"] == len(table)
     ids = [row["image_id"] for row in read_scores(second)]
@@ -196,7 +196,7 @@ def test_small_chunks_give_the_same_scores(
     table = pa.table({"image_id": list(images), "image": [i.tobytes() for i in images.values()]})
     pq.write_table(table, archive / "one.parquet", row_group_size=60)
     options = ("--chunk-images", "100", "--batch-size", "7", "--max-actors", "1")
-    assert score(str(archive), out, reader / "bundle", *options) == 0
+    assert score(str(archive), out, reader / "model", *options) == 0
     assert len(parts(out)) == 5  # 9 row groups, two a chunk
     sums = [(row["image_id"], row["predicted_sum"]) for row in read_scores(out)]
     assert sums == [(row["image_id"], row["predicted_sum"]) for row in read_scores(scores)]
@@ -212,17 +212,17 @@ def test_bad_images_cost_their_rows_only(reader, tmp_path, read_scores, capsys):
     pq.write_table(pa.table({"picture": images}), archive / "a.parquet")
     out = tmp_path / "scores"
     options = ("--image-column", "picture", "--json")
-    assert score(str(archive), out, reader / "bundle", *options) == 3
+    assert score(str(archive), out, reader / "model", *options) == 3
     assert "2 of 4 images were rejected" in capsys.readouterr().err
     assert not (out / "CURRENT").exists()
     again = (*options, "--max-rejected", "50%", "--retry-rejected")
-    assert score(str(archive), out, reader / "bundle", *again) == 0
+    assert score(str(archive), out, reader / "model", *again) == 0
     outcome = scored_in_last_run(capsys)
     assert (outcome["images"], outcome["rejected"]) == (4, 2)
     assert (out / "CURRENT").exists()
     *_, run = sorted((out / "_runs").glob("score-*"))
-    quarantined = pq.read_table(run / "rejected").to_pylist()
-    assert [(q["shard"], q["row"], q["image_id"], q["stage"]) for q in quarantined] == [
+    rejects_written = pq.read_table(run / "rejected").to_pylist()
+    assert [(q["shard"], q["row"], q["image_id"], q["stage"]) for q in rejects_written] == [
         ("a.parquet", row, f"a.parquet#{row}", "decode") for row in (1, 3)
     ]
     rows = read_scores(out)
@@ -236,26 +236,26 @@ def test_bad_images_cost_their_rows_only(reader, tmp_path, read_scores, capsys):
 
 def test_another_model_scores_beside_the_first(reader, unlabelled, tmp_path):
     out = tmp_path / "scores"
-    assert score(unlabelled, out, reader / "bundle") == 0
+    assert score(unlabelled, out, reader / "model") == 0
     first = parts(out)
     network = BaselineNetwork(BaselineConfig(width=48, num_digits=1))
     torch.save(network.state_dict(), tmp_path / "model.pth")
     other = tmp_path / "other"
-    imported = f"import model {tmp_path}/model.pth --bundle {other} --width 48 --pixel-scale 0.01"
+    imported = f"import model {tmp_path}/model.pth --out {other} --width 48 --pixel-scale 0.01"
     assert main(imported.split()) == 0
     assert score(unlabelled, out, other) == 0
     both = parts(out)
     assert len(both) == 2 * len(first)
     assert {path: both[path] for path in first} == first
-    digest = load_bundle(str(other)).digest
+    digest = load_model(str(other)).digest
     assert (out / "CURRENT").read_text() == f"model={digest[:16]}\n"
 
 
 def test_shard_damaged_in_the_middle_costs_that_shard_until_it_is_mended(
     reader, scores, unlabelled, copy_damaged, tmp_path, capsys
 ):
-    archive, out, bundle = copy_damaged(unlabelled), tmp_path / "scores", reader / "bundle"
-    assert score(str(archive), out, bundle) == 3
+    archive, out, model = copy_damaged(unlabelled), tmp_path / "scores", reader / "model"
+    assert score(str(archive), out, model) == 3
     lines = capsys.readouterr().err.splitlines()
     [said] = [line for line in lines if line.startswith("digitsum: ")]
     assert "167 of 500 images were rejected" in said
@@ -263,13 +263,13 @@ def test_shard_damaged_in_the_middle_costs_that_shard_until_it_is_mended(
     healthy = {path: part for path, part in parts(scores).items() if "shard-00001" not in path}
     assert parts(out) == healthy
     [run] = (out / "_runs").glob("score-*")
-    [quarantined] = pq.read_table(run / "rejected").to_pylist()
-    assert (quarantined["shard"], quarantined["row"]) == ("shard-00001.parquet", None)
-    assert "cannot be read" in quarantined["reason"]
+    [rejects_written] = pq.read_table(run / "rejected").to_pylist()
+    assert (rejects_written["shard"], rejects_written["row"]) == ("shard-00001.parquet", None)
+    assert "cannot be read" in rejects_written["reason"]
     assert json.loads((run / "manifest.json").read_text())["outcome"]["complete"] is False
 
     shutil.copy2(Path(unlabelled) / "shard-00001.parquet", archive)
-    assert score(str(archive), out, bundle, "--json") == 0
+    assert score(str(archive), out, model, "--json") == 0
     assert scored_in_last_run(capsys)["images"] == 167
     assert [p.removesuffix(".parquet") for p in parts(out)] == [
         p.removesuffix(".parquet") for p in parts(scores)
@@ -282,7 +282,7 @@ def test_shard_damaged_in_the_middle_costs_that_shard_until_it_is_mended(
 
 def test_what_is_verified_is_what_was_scored(scores, reader, unlabelled, tmp_path, capsys):
     def verify(where: Path) -> int:
-        line = f"verify --archive {unlabelled} --scores {where} --bundle {reader}/bundle"
+        line = f"verify --archive {unlabelled} --scores {where} --model {reader}/model"
         return main(line.split())
 
     assert verify(scores) == 0
@@ -337,7 +337,7 @@ class WaitForAnother:
 
 
 def test_prometheus_is_told_of_the_images_and_of_their_batches(reader, unlabelled, tmp_path):
-    assert score(unlabelled, tmp_path / "scores", reader / "bundle") == 0
+    assert score(unlabelled, tmp_path / "scores", reader / "model") == 0
     [run] = (tmp_path / "scores/_runs").glob("score-*")
     [node] = [node for node in ray.nodes() if node["Alive"]]
     endpoint = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"

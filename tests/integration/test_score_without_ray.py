@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from digitsum.cli import main
-from digitsum.model.bundle import load_bundle
+from digitsum.model.saved_model import load_model
 from digitsum.scoring.config import ActorOptions
 
 
@@ -17,7 +17,7 @@ def test_the_command_scores_a_small_archive_without_ray(reader, unlabelled, read
 import sys
 from digitsum.cli import main
 
-command = "score --archive {unlabelled} --bundle {reader}/bundle --scores {tmp_path}/scores"
+command = "score --archive {unlabelled} --model {reader}/model --scores {tmp_path}/scores"
 assert main(command.split()) == 0
 assert main(f"{{command}} --plan --json".split()) == 0
 ray = sys.modules.get("ray")
@@ -30,10 +30,10 @@ assert ray is None or not ray.is_initialized()
 
     [manifest] = (tmp_path / "scores").glob("_runs/score-*/manifest.json")
     chunks = json.loads(manifest.read_text())["outcome"]["chunks"]
-    by = {type(ActorOptions().predictor(load_bundle(f"{reader}/bundle"), None)).backend}
+    by = {type(ActorOptions().predictor(load_model(f"{reader}/model"), None)).backend}
     assert {chunk["backend"] for chunk in chunks} == by
 
-    by_ray = f"--bundle {reader}/bundle --scores {tmp_path}/by-ray --engine ray"
+    by_ray = f"--model {reader}/model --scores {tmp_path}/by-ray --executor ray"
     assert main(f"score --archive {unlabelled} {by_ray}".split()) == 0
     here, there = read_scores(tmp_path / "scores"), read_scores(tmp_path / "by-ray")
     assert len(here) == 500
@@ -48,8 +48,8 @@ def test_evaluations_need_no_ray_either(reader, labelled, tmp_path, one_ray):
     reports = []
     for engine in ("threads", "ray"):
         report = tmp_path / engine
-        command = f"evaluate --archive {labelled} --bundle {reader}/bundle --report {report}"
-        assert main(f"{command} --engine {engine}".split()) == 0
+        command = f"evaluate --archive {labelled} --model {reader}/model --report {report}"
+        assert main(f"{command} --executor {engine}".split()) == 0
         reports.append(json.loads((report / "evaluation.json").read_text()))
     for figure in ("images", "accuracy", "mean_absolute_error"):
         assert reports[0][figure] == reports[1][figure]

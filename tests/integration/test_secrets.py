@@ -111,15 +111,15 @@ def copied(s3) -> pafs.S3FileSystem:
 
 @pytest.mark.timeout(1200)
 def test_a_night_leaves_no_secret_anywhere(environment, copied, tmp_path):
-    """Archive, scores, runs, bundle, reports, event files, Ray's session, and what is printed."""
+    """Archive, scores, runs, model, reports, event files, Ray's session, and what is printed."""
     work = "s3://images/secrets"
     said = run(environment, f"synth --out {work}/archive --images 120 --shards 2 --digits 1")
-    train = f"train --archive {work}/archive --digits 1 --bundle {work}/bundle --name one"
+    train = f"train --archive {work}/archive --digits 1 --out {work}/model --name one"
     said += run(environment, f"{train} --epochs 1 --batch-size 32")
-    use = f"--archive {work}/archive --bundle {work}/bundle"
-    said += run(environment, f"score {use} --scores {work}/threads --engine threads")
-    said += run(environment, f"score {use} --scores {work}/ray --engine ray")
-    said += run(environment, f"evaluate {use} --report {work}/report --engine threads")
+    use = f"--archive {work}/archive --out {work}/model"
+    said += run(environment, f"score {use} --scores {work}/threads --executor threads")
+    said += run(environment, f"score {use} --scores {work}/ray --executor ray")
+    said += run(environment, f"evaluate {use} --report {work}/report --executor threads")
     said += run(environment, f"inspect {work}/ray")
     assert found_in(said) == []
     pafs.copy_files(
@@ -128,7 +128,7 @@ def test_a_night_leaves_no_secret_anywhere(environment, copied, tmp_path):
         source_filesystem=copied,
         destination_filesystem=pafs.LocalFileSystem(),
     )
-    for leaf in ("ray/_runs/*/manifest.json", "ray/_runs/*/report.html", "bundle/MODEL_CARD.md"):
+    for leaf in ("ray/_runs/*/manifest.json", "ray/_runs/*/report.html", "model/MODEL_CARD.md"):
         assert list(tmp_path.glob(leaf)), leaf
     assert list(tmp_path.rglob("events.out.tfevents*"))
     session = Path(environment["RAY_TMPDIR"])
@@ -157,9 +157,9 @@ def test_a_store_that_refuses_is_told_of_without_its_credentials(environment, tm
     [
         "score --archive {uri} --scores {out}/scores",
         "score --archive {archive} --scores {uri}",
-        "score --archive {archive} --scores {out}/scores --bundle {uri}",
-        "train --archive {uri} --bundle {out}/bundle",
-        "train --archive {archive} --bundle {uri}",
+        "score --archive {archive} --scores {out}/scores --model {uri}",
+        "train --archive {uri} --out {out}/model",
+        "train --archive {archive} --out {uri}",
         "evaluate --archive {uri} --report {out}/report",
         "synth --images 1 --out {uri}",
         "inspect {uri}",

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from digitsum.cli import main
-from digitsum.model.bundle import load_bundle
-from digitsum.training.history import history_from_json
+from digitsum.model.saved_model import load_model
+from digitsum.training.metrics import history_from_json
 
 pytestmark = pytest.mark.usefixtures("one_ray")
 
@@ -29,24 +29,24 @@ def test_run_leaves_bundle_curves_and_manifest(trained):
     run = trained / "_runs/pair"
     assert (run / "report.html").read_bytes().startswith(b"<!doctype html>")
     manifest = json.loads((run / "manifest.json").read_text())
-    bundle = load_bundle(f"{trained}/bundle")
-    assert manifest["outcome"]["model_digest"] == bundle.digest
-    assert bundle.network_name == "counter"
-    assert bundle.network.config.num_digits == 1
-    assert str(bundle.shape) == "40x48"
-    metrics = json.loads((trained / "bundle/metrics.json").read_text())
+    model = load_model(f"{trained}/model")
+    assert manifest["outcome"]["model_digest"] == model.digest
+    assert model.network_name == "counter"
+    assert model.network.config.num_digits == 1
+    assert str(model.shape) == "40x48"
+    metrics = json.loads((trained / "model/metrics.json").read_text())
     best = max(curves(trained, "pair"), key=lambda epoch: epoch.validation_accuracy)
     assert metrics["best"]["validation_accuracy"] == best.validation_accuracy
     assert metrics["calibration"] == {
-        "temperature": bundle.temperature,
+        "temperature": model.temperature,
         "images": best.validation_images,
     }
 
 
 def test_more_epochs_under_the_same_name_continue_the_curve(labelled, tmp_path):
     command = (
-        f"train --archive {labelled} --digits 1 --bundle {tmp_path}/bundle --name more "
-        "--model baseline --validation-fraction 0.3"
+        f"train --archive {labelled} --digits 1 --out {tmp_path}/model --name more "
+        "--network baseline --validation-fraction 0.3"
     ).split()
     assert main([*command, "--epochs", "1"]) == 0
     first = curves(tmp_path, "more")
@@ -62,12 +62,12 @@ def test_more_epochs_under_the_same_name_continue_the_curve(labelled, tmp_path):
 def test_a_finished_counter_is_trained_no_further_by_the_same_command(trained, labelled, tmp_path):
     shutil.copytree(trained / "_runs", tmp_path / "_runs")
     command = (
-        f"train --archive {labelled} --digits 1 --bundle {tmp_path}/bundle --name pair --epochs 2 "
+        f"train --archive {labelled} --digits 1 --out {tmp_path}/model --name pair --epochs 2 "
         "--workers 2 --batch-size 32"
     )
     assert main(command.split()) == 0
     assert curves(tmp_path, "pair") == curves(trained, "pair")
-    assert load_bundle(f"{tmp_path}/bundle").digest == load_bundle(f"{trained}/bundle").digest
+    assert load_model(f"{tmp_path}/model").digest == load_model(f"{trained}/model").digest
 
 
 @pytest.mark.parametrize(
@@ -75,26 +75,24 @@ def test_a_finished_counter_is_trained_no_further_by_the_same_command(trained, l
     [("--epochs 2 --learning-rate 0.5", "learning_rate"), ("--epochs 3", "epochs=2, not 3")],
 )
 def test_other_options_under_the_same_name_are_refused(trained, labelled, capsys, options, said):
-    before = load_bundle(f"{trained}/bundle").digest
+    before = load_model(f"{trained}/model").digest
     command = (
-        f"train --archive {labelled} --digits 1 --bundle {trained}/bundle --name pair "
+        f"train --archive {labelled} --digits 1 --out {trained}/model --name pair "
         f"--workers 2 --batch-size 32 {options}"
     )
     assert main(command.split()) == 2
     assert said in capsys.readouterr().err
-    assert load_bundle(f"{trained}/bundle").digest == before
+    assert load_model(f"{trained}/model").digest == before
 
 
 @pytest.mark.parametrize(
-    "options", ["--model baseline --epochs 3", "--epochs 10 --batch-size 32 --distortion 0.3"]
+    "options", ["--network baseline --epochs 3", "--epochs 10 --batch-size 32 --distortion 0.3"]
 )
 def test_training_learns_to_read_a_digit(tmp_path, options):
     archive = f"{tmp_path}/archive"
     synth = f"synth --out {archive} --images 4000 --shards 2 --digits 1 --width 48"
     assert main(synth.split()) == 0
-    train = (
-        f"train --archive {archive} --digits 1 --bundle {tmp_path}/bundle --name learns {options}"
-    )
+    train = f"train --archive {archive} --digits 1 --out {tmp_path}/model --name learns {options}"
     assert main(train.split()) == 0
     # One class in ten would be right by guessing.
     assert max(epoch.validation_accuracy for epoch in curves(tmp_path, "learns")) > 0.8
@@ -106,7 +104,7 @@ def test_validation_archive_of_its_own_leaves_the_archive_whole(labelled, unlabe
     assert main(synth.split()) == 0
     train = (
         f"train --archive {labelled} --validation {validation} --digits 1 --epochs 1 --name whole "
-        f"--bundle {tmp_path}/bundle --precision bf16"
+        f"--out {tmp_path}/model --precision bf16"
     )
     assert main(train.split()) == 0
     [epoch] = curves(tmp_path, "whole")
@@ -115,16 +113,16 @@ def test_validation_archive_of_its_own_leaves_the_archive_whole(labelled, unlabe
 
 def test_same_seed_trains_the_same_model(trained, labelled, tmp_path):
     again = (
-        f"train --archive {labelled} --digits 1 --bundle {tmp_path}/bundle --name pair --epochs 2 "
+        f"train --archive {labelled} --digits 1 --out {tmp_path}/model --name pair --epochs 2 "
         "--workers 2 --batch-size 32"
     )
     assert main(again.split()) == 0
-    assert load_bundle(f"{tmp_path}/bundle").digest == load_bundle(f"{trained}/bundle").digest
+    assert load_model(f"{tmp_path}/model").digest == load_model(f"{trained}/model").digest
 
 
 def test_archive_too_small_to_hold_images_out_is_refused(tmp_path, capsys):
     assert main(f"synth --out {tmp_path}/archive --images 1 --digits 1 --width 48".split()) == 0
-    train = f"train --archive {tmp_path}/archive --digits 1 --bundle {tmp_path}/models/bundle"
+    train = f"train --archive {tmp_path}/archive --digits 1 --out {tmp_path}/models/model"
     assert main(train.split()) == 2
     assert "held out" in capsys.readouterr().err
     assert not (tmp_path / "models").exists()
@@ -134,9 +132,9 @@ def test_shard_damaged_in_the_middle_ends_the_run_with_its_sentence(
     labelled, copy_damaged, tmp_path, capsys
 ):
     archive = copy_damaged(labelled)
-    train = f"train --archive {archive} --digits 1 --bundle {tmp_path}/bundle --max-failures 0"
+    train = f"train --archive {archive} --digits 1 --out {tmp_path}/model --max-failures 0"
     assert main(train.split()) == 2
     lines = capsys.readouterr().err.splitlines()
     [said] = [line for line in lines if line.startswith("digitsum: ")]
     assert "shard-00001.parquet: cannot be read" in said
-    assert not (tmp_path / "bundle").exists()
+    assert not (tmp_path / "model").exists()

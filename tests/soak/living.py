@@ -12,7 +12,7 @@ import os
 import sys
 
 from digitsum.cli import main
-from digitsum.cluster import connected
+from digitsum.ray_runtime import connected
 
 
 def live(on_ray: bool) -> None:

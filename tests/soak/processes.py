@@ -119,7 +119,7 @@ def run_command(
 
     Return its exit code, how many processes were killed, and how many outlived a killed driver.
     """
-    engine = command[command.index("--engine") + 1]
+    engine = command[command.index("--executor") + 1]
     arguments = ["-m", "digitsum", *command]
     plans = set(runs.glob("*/plan.json"))
     process = started(arguments, log, ray_tmp)

@@ -24,7 +24,7 @@ from processes import ActorKiller, Living, run_command, tail
 from rounds import BLOCK_ROUNDS, Kill, Round, Way, rounds
 from watching import SharedMemory, disk_mb, of_process, of_scores
 
-from digitsum.ray_sessions import SESSIONS_KEPT
+from digitsum.ray_runtime import SESSIONS_KEPT
 
 SOAK_S = float(os.environ.get("DIGITSUM_SOAK_S", "120"))
 SEED = int(os.environ.get("DIGITSUM_SOAK_SEED", "7"))
@@ -146,7 +146,7 @@ class Soak:
         # Importing what an actor needs takes most of a round, and of the machine's cores.
         num_actors = 1 if this.way is Way.LIVING_RAY else 2
         command = f"score --archive {self._archive.path} --scores {self._scores} --json "
-        command += f"--engine {engine} --max-actors {num_actors} --max-rejected 60%"
+        command += f"--executor {engine} --max-actors {num_actors} --max-rejected 60%"
         log = self._out / "log"
         if this.way in self._living:
             living = self._living[this.way]

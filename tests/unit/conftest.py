@@ -11,15 +11,15 @@ from hypothesis import settings
 
 from digitsum.archive.chunks import plan_chunks
 from digitsum.archive.glyphs import Glyphs, load_glyphs
-from digitsum.archive.location import locate
-from digitsum.archive.reading import read_chunk
-from digitsum.archive.schema import ImageShape, ReadOptions
-from digitsum.archive.scores import Part, part_source, told_digest
+from digitsum.archive.reader import read_chunk
+from digitsum.archive.score_parts import Part, known_count_digest, part_source
 from digitsum.archive.shards import open_archive
-from digitsum.archive.writing import LabelledImages
-from digitsum.model.bundle import Bundle
-from digitsum.model.torch_predictor import TorchPredictor
+from digitsum.archive.writer import LabelledImages
+from digitsum.model.saved_model import SavedModel
+from digitsum.model.torch_backend import TorchPredictor
+from digitsum.options import ImageShape, ReadOptions
 from digitsum.scoring.commit import commit_part, scored_rows
+from digitsum.storage.location import locate
 
 # A machine under load is slow and not wrong.
 settings.register_profile("unit", deadline=None)
@@ -85,11 +85,16 @@ def glyph_file(embedded_train: Glyphs, tmp_path_factory: pytest.TempPathFactory)
 
 
 def _commit_scores(
-    archive: Path, scores: Path, bundle: Bundle, *, chunk_images: int, num_digits: int | None = None
+    archive: Path,
+    scores: Path,
+    model: SavedModel,
+    *,
+    chunk_images: int,
+    num_digits: int | None = None,
 ) -> list[Part]:
-    predictor = TorchPredictor(bundle, batch_size=16, num_digits=num_digits)
-    digest = told_digest(bundle.digest, num_digits)
-    found = open_archive(str(archive), ReadOptions(), bundle.shape)
+    predictor = TorchPredictor(model, batch_size=16, num_digits=num_digits)
+    digest = known_count_digest(model.digest, num_digits)
+    found = open_archive(str(archive), ReadOptions(), model.shape)
     parts = []
     for shard in found.shards:
         for chunk in plan_chunks(shard, chunk_images):

@@ -14,19 +14,15 @@ import torch
 from digitsum import cli
 from digitsum.archive.import_images import ImportImagesConfig
 from digitsum.archive.import_npy import ImportNpyConfig
-from digitsum.archive.location import locate
-from digitsum.archive.schema import ImageShape
-from digitsum.archive.scores import model_directory, part_directory, told_digest
+from digitsum.archive.score_parts import known_count_digest, model_directory, part_directory
 from digitsum.archive.synth import SynthConfig
-from digitsum.archive.writing import LabelledImages, write_archive
+from digitsum.archive.writer import LabelledImages, write_archive
 from digitsum.cli import main
-from digitsum.completion import CompletionConfig
 from digitsum.model.baseline import PIXEL_SCALE, BaselineConfig, BaselineNetwork
-from digitsum.model.bundle import load_bundle, save_bundle
-from digitsum.model.counter import CounterNetwork
-from digitsum.model.counter_config import CounterConfig
+from digitsum.model.counter import CounterConfig, CounterNetwork
 from digitsum.model.import_model import ImportModelConfig
-from digitsum.report.config import InspectConfig, ReportConfig
+from digitsum.model.saved_model import load_model, save_model
+from digitsum.options import ImageShape, InspectConfig, ReportConfig
 from digitsum.scoring.config import (
     CompareConfig,
     EvaluateConfig,
@@ -34,8 +30,9 @@ from digitsum.scoring.config import (
     StatusConfig,
     VerifyConfig,
 )
-from digitsum.scoring.hold import held
+from digitsum.scoring.lock import held
 from digitsum.scoring.plan import NOT_SCORED, SHARD_GONE
+from digitsum.storage.location import locate
 from digitsum.training.config import TrainConfig
 
 SHAPE = ImageShape(16, 24)
@@ -52,18 +49,17 @@ COMMANDS = {
     "compare": CompareConfig,
     "report": ReportConfig,
     "inspect": InspectConfig,
-    "completion": CompletionConfig,
 }
-# Each with a good archive IN/ok and a good bundle IN/bundle, and all that is written below OUT.
+# Each with a good archive IN/ok and a good model IN/model, and all that is written below OUT.
 WORK = {
-    "train": "train --archive IN/ok --bundle OUT/bundle --digits 2",
-    "score": "score --archive IN/ok --bundle IN/bundle --scores OUT/scores",
-    "plan": "score --archive IN/ok --bundle IN/bundle --scores OUT/scores --plan",
-    "verify": "verify --archive IN/ok --bundle IN/bundle --scores OUT/scores",
-    "evaluate": "evaluate --archive IN/ok --bundle IN/bundle --report OUT/report",
+    "train": "train --archive IN/ok --out OUT/model --digits 2",
+    "score": "score --archive IN/ok --model IN/model --scores OUT/scores",
+    "plan": "score --archive IN/ok --model IN/model --scores OUT/scores --plan",
+    "verify": "verify --archive IN/ok --model IN/model --scores OUT/scores",
+    "evaluate": "evaluate --archive IN/ok --model IN/model --report OUT/report",
 }
 SCORING = ["score", "plan", "verify", "evaluate"]
-TRAIN_COMPOSED = "train --bundle OUT/bundle"
+TRAIN_COMPOSED = "train --out OUT/model"
 
 
 @pytest.fixture(autouse=True)
@@ -100,14 +96,12 @@ def inputs(tmp_path_factory, write_parquet) -> Path:
     (found / "text" / "a.parquet").write_text("this is not Parquet")
     (found / "file").write_text("a file")
     network = BaselineNetwork(BaselineConfig(16, 24, 2))
-    for name in ("bundle", "changed"):
-        save_bundle(
+    for name in ("model", "changed"):
+        save_model(
             str(found / name), "baseline", network, metrics={}, card="", pixel_scale=PIXEL_SCALE
         )
     counter = CounterNetwork(CounterConfig(16, 24, num_digits=2, max_digits=2))
-    save_bundle(
-        str(found / "counter"), "counter", counter, metrics={}, card="", pixel_scale=1 / 255
-    )
+    save_model(str(found / "counter"), "counter", counter, metrics={}, card="", pixel_scale=1 / 255)
     (found / "changed" / "config.json").write_text('{"format": 1}')
     torch.save(network.state_dict(), found / "model.pth")
     np.save(found / "data.npy", np.zeros((5, 16, 24), np.uint8))
@@ -174,25 +168,25 @@ def test_images_of_another_shape_than_the_bundles_are_refused(refused, command):
 
 @pytest.mark.parametrize("command", SCORING)
 def test_images_that_a_counter_does_not_read_are_refused(refused, command):
-    line = WORK[command].replace("IN/bundle", "IN/counter")
+    line = WORK[command].replace("IN/model", "IN/counter")
     said = refused(line.replace("IN/ok", "IN/narrow"))
     assert "images are 16x15, but the model reads images 16 pixels high and 16 to 4096" in said
 
 
 @pytest.mark.parametrize("command", SCORING)
 @pytest.mark.parametrize(
-    ("bundle", "digits", "said"),
+    ("model", "digits", "said"),
     [
-        ("bundle", 3, "--digits 3: the model adds up 2 digits"),
-        ("bundle", 0, "--digits 0: the model adds up 2 digits"),
+        ("model", 3, "--digits 3: the model adds up 2 digits"),
+        ("model", 0, "--digits 0: the model adds up 2 digits"),
         ("counter", 0, "--digits 0: images of 16x24 hold 1 to 6 digits"),
         ("counter", 7, "--digits 7: images of 16x24 hold 1 to 6 digits"),
     ],
 )
 def test_a_number_of_digits_that_the_model_cannot_be_told_is_refused(
-    refused, command, bundle, digits, said
+    refused, command, model, digits, said
 ):
-    assert said in refused(WORK[command].replace("/bundle", f"/{bundle}") + f" --digits {digits}")
+    assert said in refused(WORK[command].replace("/model", f"/{model}") + f" --digits {digits}")
 
 
 @pytest.mark.parametrize("command", ["train", "evaluate"])
@@ -212,29 +206,29 @@ def test_labels_that_are_no_sums_of_the_digits_are_refused(refused, command, arc
 
 
 @pytest.mark.parametrize("command", SCORING)
-@pytest.mark.parametrize("bundle", ["absent", "empty", "file", "changed"])
-def test_a_bundle_that_is_none_is_refused(refused, command, bundle):
-    said = refused(WORK[command].replace("IN/bundle", f"IN/{bundle}"))
-    assert re.search(rf"{bundle}: (not a bundle|the bundle's content does not match)", said)
+@pytest.mark.parametrize("model", ["absent", "empty", "file", "changed"])
+def test_a_bundle_that_is_none_is_refused(refused, command, model):
+    said = refused(WORK[command].replace("IN/model", f"IN/{model}"))
+    assert re.search(rf"{model}: (not a model|the model's content does not match)", said)
 
 
 @pytest.mark.parametrize(
     ("line", "said"),
     [
         (
-            WORK["train"].replace("IN/ok", "IN/tiny") + " --model baseline",
+            WORK["train"].replace("IN/ok", "IN/tiny") + " --network baseline",
             "8 to 4096 pixels a side, not 4x4",
         ),
         (WORK["train"].replace("IN/ok", "IN/tiny"), "at least 8 pixels in height"),
         (WORK["train"].replace("IN/ok", "IN/narrow"), "at least as wide"),
-        (WORK["train"] + " --model baseline --digits 65", "1 to 64 digits"),
-        (WORK["train"] + " --preset paper", "--preset paper: --model counter has"),
+        (WORK["train"] + " --network baseline --digits 65", "1 to 64 digits"),
+        (WORK["train"] + " --preset paper", "--preset paper: --network counter has"),
         (WORK["train"] + " --min-digits 3", "--min-digits 3"),
         (WORK["train"] + " --distortion 3", "--distortion 3"),
         (TRAIN_COMPOSED + " --digits 12", "12 digits do not fit"),
         (TRAIN_COMPOSED + " --validation IN/ok", "--validation without --archive"),
         (TRAIN_COMPOSED + " --glyphs IN/absent", "no such glyphs"),
-        (WORK["evaluate"].replace("IN/bundle", "IN/counter") + " --digits 1", "outside 0..9"),
+        (WORK["evaluate"].replace("IN/model", "IN/counter") + " --known-count 1", "outside 0..9"),
         (WORK["train"] + " --validation IN/wide", "images are 16x32"),
         (WORK["train"] + " --digits 65", "1 to 64 digits"),
         (WORK["train"] + " --digits 1", "outside 0..9"),
@@ -261,9 +255,9 @@ def test_a_bundle_that_is_none_is_refused(refused, command, bundle):
         ("synth --out IN/ok --images 5 --glyphs IN/absent", "no such glyphs"),
         ("import npy IN/absent --out OUT/a", "absent: no such file"),
         ("import images IN/empty --out OUT/a", "holds no image files"),
-        ("import model IN/absent --bundle OUT/b", "absent: no such file"),
-        ("import model IN/file --bundle OUT/b --height 16 --width 24", "file: not a state dict"),
-        ("import model IN/model.pth --bundle OUT/b", "correct --height and --width"),
+        ("import model IN/absent --out OUT/b", "absent: no such file"),
+        ("import model IN/file --out OUT/b --height 16 --width 24", "file: not a state dict"),
+        ("import model IN/model.pth --out OUT/b", "correct --height and --width"),
     ],
 )
 def test_a_bad_value_is_refused_in_one_sentence(refused, line, said):
@@ -273,12 +267,12 @@ def test_a_bad_value_is_refused_in_one_sentence(refused, line, said):
 @pytest.mark.parametrize(
     "line",
     [
-        WORK["train"].replace("OUT/bundle", "IN/file"),
+        WORK["train"].replace("OUT/model", "IN/file"),
         WORK["score"].replace("OUT/scores", "IN/file"),
         WORK["plan"].replace("OUT/scores", "IN/file"),
         WORK["evaluate"].replace("OUT/report", "IN/file"),
         "synth --out IN/file --images 5 --glyphs IN/glyphs.npz",
-        "import model IN/model.pth --height 16 --width 24 --bundle IN/file",
+        "import model IN/model.pth --height 16 --width 24 --out IN/file",
     ],
 )
 def test_an_output_that_is_a_file_is_refused_before_the_work(refused, line):
@@ -318,7 +312,7 @@ def test_the_help_of_a_command_mentions_each_of_its_options(run, command):
 
 def test_the_help_lists_the_commands(run):
     for line, names in (
-        ("", "synth import inspect train evaluate score status verify compare report completion"),
+        ("", "synth import inspect train evaluate score status verify compare report"),
         ("import", "npy images model"),
     ):
         code, out, err = run(f"{line} --help")
@@ -336,12 +330,12 @@ def test_archives_and_models_are_made_and_planned(run, tmp_path):
     assert (code, err) == (0, "")
     assert said == f"{out}/imported: 5 images of 16x24 pixels in 1 shards\n"
 
-    code, said, err = run("import model IN/model.pth --height 16 --width 24 --bundle OUT/bundle")
+    code, said, err = run("import model IN/model.pth --height 16 --width 24 --out OUT/model")
     assert (code, err) == (0, "")
-    digest = load_bundle(str(out / "bundle")).digest
-    assert said == f"{out}/bundle: bundle written, model {digest}\n"
+    digest = load_model(str(out / "model")).digest
+    assert said == f"{out}/model: model written, model {digest}\n"
 
-    line = "score --archive OUT/imported --bundle OUT/bundle --scores OUT/scores --plan"
+    line = "score --archive OUT/imported --model OUT/model --scores OUT/scores --plan"
     code, said, err = run(f"{line} --json")
     nothing = {"chunks": 0, "images": 0, "reasons": {}}
     new = {"chunks": 1, "images": 5}
@@ -365,17 +359,17 @@ def test_archives_and_models_are_made_and_planned(run, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("bundle", "digits"), [("bundle", None), ("counter", None), ("counter", 2)], ids=str
+    ("model", "digits"), [("model", None), ("counter", None), ("counter", 2)], ids=str
 )
 def test_a_run_over_what_is_done_scores_nothing_and_completes(
-    run, inputs, tmp_path, commit_scores, bundle, digits
+    run, inputs, tmp_path, commit_scores, model, digits
 ):
-    line = WORK["score"].replace("IN/bundle", f"IN/{bundle}") + " --json"
-    line += f" --digits {digits}" if digits else ""
-    bundle = load_bundle(str(inputs / bundle))
+    line = WORK["score"].replace("IN/model", f"IN/{model}") + " --json"
+    line += f" --known-count {digits}" if digits else ""
+    model = load_model(str(inputs / model))
     scores = tmp_path / "out" / "scores"
-    commit_scores(inputs / "ok", scores, bundle, chunk_images=100, num_digits=digits)
-    model = model_directory(told_digest(bundle.digest, digits))
+    commit_scores(inputs / "ok", scores, model, chunk_images=100, num_digits=digits)
+    model = model_directory(known_count_digest(model.digest, digits))
     gone = scores / model / "gone" / "rows-0.parquet"
     gone.parent.mkdir()
     gone.write_bytes(b"the part of a shard that is no more")
@@ -416,7 +410,7 @@ def test_a_run_over_what_is_done_scores_nothing_and_completes(
 def done(inputs, tmp_path, commit_scores) -> Path:
     """Commit the scores of IN/ok below OUT/scores, and return where."""
     scores = tmp_path / "out" / "scores"
-    commit_scores(inputs / "ok", scores, load_bundle(str(inputs / "bundle")), chunk_images=100)
+    commit_scores(inputs / "ok", scores, load_model(str(inputs / "model")), chunk_images=100)
     return scores
 
 
@@ -436,11 +430,11 @@ def test_too_many_rejected_shards_end_with_exit_code_3_and_leave_current_as_it_w
     run, inputs, tmp_path, commit_scores
 ):
     archive, scores = tmp_path / "archive", tmp_path / "out" / "scores"
-    bundle = load_bundle(str(inputs / "bundle"))
+    model = load_model(str(inputs / "model"))
     shutil.copytree(inputs / "ok", archive)
-    commit_scores(archive, scores, bundle, chunk_images=100)
+    commit_scores(archive, scores, model, chunk_images=100)
     (archive / "bad.parquet").write_text("no Parquet")
-    part = scores / part_directory(bundle.digest, "bad.parquet") / "rows-0.parquet"
+    part = scores / part_directory(model.digest, "bad.parquet") / "rows-0.parquet"
     part.parent.mkdir()
     part.write_text("the part of what it was before")
     line = WORK["score"].replace("IN/ok", str(archive))

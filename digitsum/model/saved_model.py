@@ -1,0 +1,171 @@
+"""A trained model on disk: config.json, model.safetensors, metrics.json, MODEL_CARD.md.
+
+Nothing in a model is code, and nothing in it is executed: the configuration is numbers and names
+that are checked one by one, the weights are safetensors. The digest, recorded in config.json,
+covers both; a model in which either was changed is refused. A model comes from anywhere, so the
+network is built without memory first, and no file is read that is larger than it can have reason
+to be.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save as save_safetensors
+
+from digitsum.errors import InputError, one_line
+from digitsum.model.model_validation import (
+    MAX_CONFIG_BYTES,
+    MAX_WEIGHTS_BYTES,
+    SavedModelConfig,
+    load_weights,
+    parse_config,
+)
+from digitsum.model.network import SumNetwork
+from digitsum.model.prediction_stats import Distributions
+from digitsum.model.registry import build_network, network_sizes
+from digitsum.options import ImageShape
+from digitsum.storage.atomic_write import publish_bytes
+from digitsum.storage.location import Location, locate
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+METRICS_FILE = "metrics.json"
+CARD_FILE = "MODEL_CARD.md"
+
+MAX_METRICS_BYTES = 16 * 1024 * 1024
+
+PACKAGED_MODEL = Path(__file__).parent / "packaged"
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """A network with its weights, and how its input is made."""
+
+    network_name: str
+    network: SumNetwork
+    pixel_scale: float
+    """What uint8 pixels are multiplied with."""
+    temperature: float
+    """What logits are divided by, so that probabilities are as often right as they say."""
+    uri: str
+    """Where it was loaded from."""
+    digest: str
+    """SHA-256, hexadecimal, of configuration and weights: the model's identity."""
+    cascade_below: float = 0.0
+    """Confidence, 0..1, below which an image is looked at a second time (`cascade.py`)."""
+    reference: Distributions | None = None
+    """How what it predicted of the images that it was validated on is distributed."""
+
+    @property
+    def shape(self) -> ImageShape:
+        """Shape of the images it was trained on; of images that do not say theirs."""
+        return self.network.config.shape
+
+
+def save_model(
+    uri: str,
+    network_name: str,
+    network: SumNetwork,
+    *,
+    metrics: Mapping[str, Any],
+    card: str,
+    pixel_scale: float,
+    temperature: float = 1.0,
+    cascade_below: float = 0.0,
+) -> str:
+    """Write a model and return its digest; config.json, which makes it one, is written last."""
+    weights = save_safetensors(
+        {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    )
+    sizes = network_sizes(network)
+    config = SavedModelConfig(
+        network_name, sizes, pixel_scale, float(temperature), float(cascade_below)
+    ).to_json()
+    digest = _digest(config, weights)
+    location = locate(uri)
+    publish_bytes(weights, location.join(WEIGHTS_FILE))
+    publish_bytes(_json(metrics), location.join(METRICS_FILE))
+    publish_bytes(card.encode(), location.join(CARD_FILE))
+    publish_bytes(_json({**config, "digest": digest}), location.join(CONFIG_FILE))
+    return digest
+
+
+def packaged_model() -> str:
+    """Return the path of the model that comes with digitsum, and scores where none is named."""
+    return str(PACKAGED_MODEL)
+
+
+def load_model(uri: str) -> SavedModel:
+    """Return the model at a path or URI, its network in evaluation mode on the CPU.
+
+    Raises InputError where there is none, where it is of another format or fails its digest.
+    """
+    location = locate(uri)
+    fields, recorded = _read_config(location)
+    weights = location.join(WEIGHTS_FILE).read_bytes(MAX_WEIGHTS_BYTES)
+    digest = _digest(fields, weights)
+    if recorded != digest:
+        raise InputError(
+            f"{uri}: the model's content does not match its digest: it was changed or is "
+            "incomplete; train or import it again."
+        )
+    try:
+        config = SavedModelConfig.from_json(fields)
+        # Sizes are only claims until the weights fit them, so no memory is given to them before.
+        with torch.device("meta"):
+            network = build_network(config.network, config.sizes)
+        network.load_state_dict(load_weights(weights, network), assign=True)
+    except (TypeError, RuntimeError, InputError) as error:
+        raise InputError(f"{uri}: not a model that can be loaded: {one_line(error)}") from error
+    reference = _read_reference(location)
+    return SavedModel(
+        config.network,
+        network.eval(),
+        config.pixel_scale,
+        config.temperature,
+        uri,
+        digest,
+        config.cascade_below,
+        reference,
+    )
+
+
+def num_parameters(network: torch.nn.Module) -> int:
+    """Return the number of trainable numbers of a network."""
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def _read_reference(location: Location) -> Distributions | None:
+    """Return the reference that a model's metrics hold; None where they hold none."""
+    file = location.join(METRICS_FILE)
+    try:
+        metrics = json.loads(file.read_bytes(MAX_METRICS_BYTES)) if file.is_file() else None
+    except (InputError, ValueError, RecursionError):
+        return None  # no model, and no score, depends on it
+    return Distributions.from_json(metrics.get("reference")) if isinstance(metrics, dict) else None
+
+
+def _read_config(location: Location) -> tuple[dict[str, Any], str]:
+    file = location.join(CONFIG_FILE)
+    if not file.is_file():
+        raise InputError(
+            f"{location.uri}: not a model: it has no {CONFIG_FILE}; make one with "
+            "`digitsum train` or `digitsum import model`."
+        )
+    return parse_config(file.read_bytes(MAX_CONFIG_BYTES), file.uri)
+
+
+def _digest(config: Mapping[str, Any], weights: bytes) -> str:
+    content = json.dumps(config, sort_keys=True, separators=(",", ":")).encode()
+    return hashlib.sha256(content + b"\0" + weights).hexdigest()
+
+
+def _json(value: Mapping[str, Any]) -> bytes:
+    return json.dumps(value, indent=2).encode() + b"\n"

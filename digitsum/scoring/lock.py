@@ -1,0 +1,82 @@
+"""One run at a time on one scores directory.
+
+On a local or mounted file system a run holds a lock that the kernel releases when the process
+ends, however it ends, so that nobody has to clean up after a kill. pyarrow's object stores know no
+lock. There two runs at once are harmless and only waste work: parts have names and contents that
+follow from their sources, each appears in one step, and whichever run ends last sees whether all
+are there, and of the sources that it planned, before it calls itself complete.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from digitsum.errors import InputError, ScoresHeldError, one_line
+from digitsum.manifest import RUNS_DIRECTORY
+from digitsum.storage.atomic_write import publish_bytes
+from digitsum.storage.location import Location
+from digitsum.storage.retries import retried
+
+LOCK_FILE = ".lock"
+HOLDER_FILE = ".held-by.json"
+ARCHIVE_FILE = "ARCHIVE"
+
+
+@contextmanager
+def held(scores: Location, run_name: str) -> Iterator[None]:
+    """Hold the scores within the block; raises ScoresHeldError where another run does."""
+    if not scores.is_local:
+        yield
+        return
+    runs = scores.join(RUNS_DIRECTORY)
+    holder = runs.join(HOLDER_FILE)
+    try:
+        Path(runs.path).mkdir(parents=True, exist_ok=True)
+        lock = FileLock(runs.join(LOCK_FILE).path)
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise ScoresHeldError(
+            f"{scores.uri}: is held by {_said_by(holder)}; wait for it, or end it first."
+        ) from error
+    except OSError as error:
+        raise InputError(f"{scores.uri}: cannot be written: {one_line(error)}") from error
+    try:
+        who = {"run": run_name, "process": os.getpid(), "host": socket.gethostname()}
+        publish_bytes(json.dumps(who).encode() + b"\n", holder)
+        yield
+    finally:
+        with suppress(OSError):  # it only says who holds the lock
+            Path(holder.path).unlink(missing_ok=True)
+        lock.release()
+
+
+def check_same_archive(scores: Location, archive: Location) -> None:
+    """Raise InputError where scores are of another archive, whose parts would be taken for gone.
+
+    The first run writes down which archive they are of.
+    """
+    place = scores.join(f"{RUNS_DIRECTORY}/{ARCHIVE_FILE}")
+    if not place.is_file():
+        retried(lambda: publish_bytes(f"{archive.uri}\n".encode(), place))
+        return
+    scored = place.read_bytes().decode(errors="replace").strip()
+    if scored != archive.uri:
+        raise InputError(
+            f"{scores.uri}: holds scores of {scored}, not of {archive.uri}; give other --scores, "
+            f"or, where that archive was moved, write its new place into {place.uri}."
+        )
+
+
+def _said_by(holder: Location) -> str:
+    try:
+        who = json.loads(holder.read_bytes())
+        return f"run {who['run']}, process {who['process']} on {who['host']}"
+    except (InputError, ValueError, KeyError, TypeError):
+        return "another run, which has just begun or ended"

@@ -1,0 +1,1 @@
+"""Files anywhere: places, listings, atomic writes, retries, and reading ahead."""

@@ -1,0 +1,88 @@
+"""Makes files appear whole, under their final names, or not at all.
+
+On a local file system the bytes go to a hidden temporary file beside the final name, are synced
+to the disk, and are renamed; a rename within a directory is atomic, and syncing the directory
+makes it last. On an object store one put makes the object visible when it is complete. Whoever
+lists the directory meanwhile sees the old file or the new one, never a part of either. A process
+killed before the rename leaves only a hidden `.tmp-` file, which no reader of archives or scores
+looks at.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from digitsum.fault_injection import fault_point
+from digitsum.storage.location import Location, storage_error
+
+TEMPORARY_PREFIX = ".tmp-"
+
+
+@contextmanager
+def published(target: Location) -> Iterator[Path]:
+    """Yield a local path to write to; its content appears at `target` when the block ends well.
+
+    Where the block raises, the temporary file is deleted and nothing appears.
+    """
+    if target.is_local:
+        directory = Path(target.path).parent
+        directory.mkdir(parents=True, exist_ok=True)
+    else:
+        directory = Path(tempfile.gettempdir())
+    temporary = directory / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
+    try:
+        yield temporary
+        if target.is_local:
+            _rename(temporary, Path(target.path))
+        else:
+            _put(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def publish_bytes(data: bytes, target: Location) -> None:
+    """Make a file of these bytes appear at `target`, replacing the one there, in one step.
+
+    Raises InputError, or StorageError, where the file system refuses.
+    """
+    try:
+        with published(target) as temporary:
+            temporary.write_bytes(data)
+    except OSError as error:
+        raise storage_error(f"{target.uri}: cannot be written", error) from error
+
+
+def _rename(temporary: Path, target: Path) -> None:
+    with open(temporary, "rb") as written:
+        os.fsync(written.fileno())
+    fault_point("written")
+    temporary.replace(target)
+    fault_point("renamed")
+    directory = os.open(target.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def _put(temporary: Path, target: Location) -> None:
+    """Upload the file by one write.
+
+    Closing a pyarrow output stream completes the upload, even while an exception unwinds; after
+    a single write of everything there is no state in which a close could publish a part.
+    """
+    size = temporary.stat().st_size
+    fault_point("written")
+    with open(temporary, "rb") as source:
+        stream = target.filesystem.open_output_stream(target.path)
+        if size:
+            with mmap.mmap(source.fileno(), size, access=mmap.ACCESS_READ) as content:
+                stream.write(content)
+    stream.close()
+    fault_point("renamed")

@@ -1,0 +1,154 @@
+"""Recipes: the sizes, steps and distortions that go with each network, under the presets' names."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from digitsum.model.baseline import PIXEL_SCALE
+from digitsum.model.registry import NetworkName
+
+PresetName = Literal["quick", "small", "full", "large", "paper", "tuned"]
+
+# Of images of four validation glyphs, distorted by half, the packaged network is less sure of some
+# 3%: with these looked at twice, an image takes it 20 MFLOP on average (benchmarks/cascade.py).
+CASCADE_BELOW = 0.58
+# The step size rises for this part of a one-cycle schedule, and falls from then on.
+_RISING = 0.2
+_FIRST_OF_PEAK = 1 / 25
+# Distortion grows over the first part of the training, from a tenth: with all of it from the start,
+# a network needs twice as long to find out that there are digits at all. It shrinks to a half over
+# the last part, where a small network had better learn hands as they are.
+_DISTORTION_GROWING, _DISTORTION_SHRINKING = 0.5, 0.2
+_FIRST_DISTORTION, _LAST_DISTORTION = 0.1, 0.5
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained; options of the same names override it."""
+
+    epochs: int
+    """Passes over the archive, or over as many composed images."""
+    images_per_epoch: int = 24_000
+    """Images composed for each epoch, where they are composed."""
+    batch_size: int = 64
+    """Images in a step, over all workers together."""
+    learning_rate: float = 4e-3
+    """Greatest step size."""
+    one_cycle: bool = True
+    """Whether the step size rises and falls once; it is the same throughout otherwise."""
+    weight_decay: float = 0.02
+    """Decoupled weight decay, of weights but not of biases and normalizations."""
+    max_gradient_norm: float | None = 2.0
+    """Longer gradients are shortened to it; None leaves all as they are."""
+    averaging: float = 0.005
+    """Part of the averaged weights that each step replaces; 1 takes the last weights."""
+    distortion: float = 1.0
+    """Strength of the random distortions; 0 for none."""
+    pull_images: int = 72_000
+    """Images during which expected count and sum are pulled near, ever less; 0 for never."""
+    bf16_on_cpus: bool = True
+    """Whether CPUs with instructions for bf16 compute in it."""
+    pixel_scale: float = 1 / 255
+    """What pixels 0..255 are multiplied with."""
+    distortion_grows: bool = True
+    """Whether distortion is weak at first."""
+    cascade_below: float = CASCADE_BELOW
+    """Confidence below which the trained network looks at an image a second time; 0 for never."""
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    """Sizes of the network, where they are not its defaults."""
+
+    def continued(self) -> Recipe:
+        """Return the recipe for a network that reads digits already, and need not find them."""
+        return replace(
+            self, learning_rate=self.learning_rate / 2, pull_images=0, distortion_grows=False
+        )
+
+    def learning_rate_at(self, progress: float) -> float:
+        """Return the step size after the fraction `progress`, 0..1, of the training.
+
+        One cycle of cosines, after Smith and Topin, "Super-convergence" (2018): from a 25th to the
+        greatest within the first fifth, then to 0.
+        """
+        if not self.one_cycle:
+            return self.learning_rate
+        if progress < _RISING:
+            risen = (1 - math.cos(math.pi * progress / _RISING)) / 2
+            return self.learning_rate * (_FIRST_OF_PEAK + (1 - _FIRST_OF_PEAK) * risen)
+        left = min(1.0, (1 - progress) / (1 - _RISING))
+        return self.learning_rate * (1 - math.cos(math.pi * left)) / 2
+
+    def distortion_at(self, progress: float) -> float:
+        """Return the strength of distortions after the fraction `progress`, 0..1."""
+        grown = _FIRST_DISTORTION + progress / _DISTORTION_GROWING if self.distortion_grows else 1.0
+        left = (1 - progress) / _DISTORTION_SHRINKING
+        shrunk = _LAST_DISTORTION + (1 - _LAST_DISTORTION) * left
+        return self.distortion * min(1.0, grown, shrunk)
+
+    def pull_at(self, images_seen: int) -> float:
+        """Return the weight, 1 to 0, of the pull on expected count and sum after so many images."""
+        return max(0.0, 1 - images_seen / self.pull_images) if self.pull_images else 0.0
+
+
+PRESETS: dict[NetworkName, dict[PresetName, Recipe]] = {
+    "counter": {
+        "full": Recipe(epochs=38, images_per_epoch=96_000, batch_size=128),
+        "quick": Recipe(epochs=6),
+        "small": Recipe(
+            epochs=10,
+            images_per_epoch=96_000,
+            batch_size=128,
+            sizes={
+                "stem_channels": 12,
+                "body_channels": 20,
+                "row_channels": 32,
+                "column_channels": 80,
+                "num_mixers": 2,
+            },
+        ),
+        "large": Recipe(
+            epochs=10,
+            images_per_epoch=96_000,
+            batch_size=128,
+            sizes={
+                "stem_channels": 24,
+                "body_channels": 64,
+                "row_channels": 128,
+                "column_channels": 224,
+                "num_mixers": 4,
+            },
+        ),
+    },
+    "baseline": {
+        "paper": Recipe(
+            epochs=8,
+            learning_rate=1e-3,
+            one_cycle=False,
+            weight_decay=0.0,
+            max_gradient_norm=None,
+            averaging=1.0,
+            distortion=0.0,
+            pull_images=0,
+            bf16_on_cpus=False,
+            pixel_scale=PIXEL_SCALE,
+            cascade_below=0.0,
+        ),
+        # As many images as `paper`, so that it takes as long, but composed afresh, one cycle and
+        # averaged weights.
+        "tuned": Recipe(
+            epochs=8,
+            learning_rate=1e-3,
+            pull_images=0,
+            distortion=0.5,
+            pixel_scale=PIXEL_SCALE,
+            cascade_below=0.0,
+        ),
+    },
+}
+
+
+def default_preset(network: NetworkName) -> PresetName:
+    """Return the preset of a network that is taken where none is named."""
+    return next(iter(PRESETS[network]))

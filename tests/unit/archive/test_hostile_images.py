@@ -1,0 +1,480 @@
+"""Shards of somebody who means harm: each costs itself, in bounded memory, and all else is scored.
+
+`docs/security.md` lists them. What is merely damaged is in tests/faults/test_corruption.py.
+"""
+
+import json
+import os
+import struct
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from zlib import crc32
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from digitsum.archive.chunks import plan_chunks
+from digitsum.archive.images import decode_images
+from digitsum.archive.reader import MAX_ID_BYTES, read_chunk
+from digitsum.archive.shards import MAX_ROW_GROUP_ROWS, open_archive
+from digitsum.cli import main
+from digitsum.errors import InputError
+from digitsum.options import DEFAULT_SHAPE, ReadOptions
+
+SIZE = DEFAULT_SHAPE.num_pixels
+BLANK = bytes(SIZE)
+MIB = 2**20
+
+
+@pytest.fixture
+def archive(tmp_path) -> Path:
+    """Give an archive of ten images that nothing is wrong with."""
+    assert main(f"synth --out {tmp_path}/archive --images 10 --shards 1".split()) == 0
+    return tmp_path / "archive"
+
+
+@pytest.fixture
+def scored(archive, tmp_path, capsys) -> Callable[..., tuple[int, str, list[dict]]]:
+    """Score the archive by threads; return exit code, what was said, and the rows of its parts."""
+
+    def scored(options: str = "") -> tuple[int, str, list[dict]]:
+        capsys.readouterr()
+        places = f"--archive {archive} --scores {tmp_path}/scores --executor threads --max-actors 1"
+        code = main(f"score {places} {options}".split())
+        said = capsys.readouterr().err
+        assert "Traceback" not in said
+        parts = sorted((tmp_path / "scores").glob("model=*/**/rows-*.parquet"))
+        return code, said, [row for part in parts for row in pq.read_table(part).to_pylist()]
+
+    return scored
+
+
+def rejected(tmp_path: Path) -> dict[str, str]:
+    """Return the shards and chunks that the last run rejected as a whole, with the reason."""
+    run = max((tmp_path / "scores" / "_runs").glob("score-*"))
+    rows = [r for f in run.glob("rejected/*.parquet") for r in pq.read_table(f).to_pylist()]
+    return {row["shard"]: row["reason"] for row in rows if row["row"] is None}
+
+
+def read_apart(path: Path, max_read_mb: int = 256) -> tuple[str, int]:
+    """Read a shard in a process of its own; return what came of it and the MiB that it took."""
+    code = r"""
+import re, sys
+from pathlib import Path
+from digitsum.archive.reader import read_chunk
+from digitsum.options import ReadOptions
+from digitsum.archive.chunks import plan_chunks
+from digitsum.archive.shards import open_archive
+from digitsum.errors import InputError
+# Not getrusage's maximum, which begins with that of the process that this one was forked from.
+peak = lambda: int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1])
+before, options, rows, errors = peak(), ReadOptions(max_read_mb=int(sys.argv[2])), 0, 0
+try:
+    archive = open_archive(sys.argv[1], options)
+    for chunk in plan_chunks(archive.shards[0], 50_000):
+        for some in read_chunk(archive.root, chunk, options):
+            rows, errors = rows + len(some.pixels), errors + len(some.errors)
+    print(rows, errors)
+except InputError as error:
+    print(error)
+print((peak() - before) // 1024)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path), str(max_read_mb)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    said, peak = done.stdout.splitlines()
+    return said, int(peak)
+
+
+def write(path: Path, image: pa.Array, ids: pa.Array | None = None, **options) -> Path:
+    columns = {"image": image} if ids is None else {"image_id": ids, "image": image}
+    options = {"compression": "zstd", "store_schema": False} | options
+    pq.write_table(pa.table(columns), path, **options)
+    return path
+
+
+def constant(value: bytes, num_rows: int) -> pa.Array:
+    """Return a column that says one value in every row, by a dictionary."""
+    indices = pa.array(np.zeros(num_rows, np.int32))
+    return pa.DictionaryArray.from_arrays(indices, pa.array([value], pa.binary()))
+
+
+def pixels(num_rows: int) -> pa.Array:
+    data = np.zeros(num_rows * SIZE, np.uint8)
+    return pa.Array.from_buffers(pa.binary(SIZE), num_rows, [None, pa.py_buffer(data)])
+
+
+def lists(lengths: list[int]) -> pa.Array:
+    offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
+    return pa.ListArray.from_arrays(offsets, pa.array(np.zeros(sum(lengths), np.uint8)))
+
+
+def test_pages_that_expand_ten_thousandfold_are_read_a_few_rows_at_a_time(tmp_path):
+    shard = write(
+        tmp_path / "a.parquet", pixels(100_000), use_dictionary=True, row_group_size=10**6
+    )
+    assert shard.stat().st_size < MIB  # of 641 MiB of pixels
+    said, peak = read_apart(shard)
+    assert said == "100000 0"
+    assert peak < 256
+
+
+def test_a_page_that_alone_is_over_the_limit_costs_its_shard(tmp_path):
+    data = pa.array([bytes(100 * MIB), BLANK], pa.binary())
+    shard = write(tmp_path / "a.parquet", data, use_dictionary=False)
+    assert shard.stat().st_size < MIB
+    said, peak = read_apart(shard)
+    assert "column 'image' may take" in said
+    assert "--max-read-mb" in said
+    assert peak < 100
+
+
+def test_a_great_value_that_a_dictionary_says_in_every_row_is_held_once(tmp_path):
+    great = constant(bytes(20 * MIB), 4096)  # 80 GiB, row by row
+    shard = write(tmp_path / "a.parquet", great, dictionary_pagesize_limit=2**30)
+    assert shard.stat().st_size < MIB
+    said, peak = read_apart(shard)
+    assert said == "4096 4096"
+    assert peak < 256
+
+
+def test_images_that_are_read_by_a_dictionary_are_those_that_were_written(tmp_path):
+    images = [bytes([n]) * SIZE for n in range(5)]
+    rows = [*images, None, bytes(MIB), *images]
+    write(tmp_path / "a.parquet", pa.array(rows, pa.binary()), dictionary_pagesize_limit=2**30)
+    found = {}
+    for limit in (1024, 20):  # the latter reads it as a dictionary
+        options = ReadOptions(max_read_mb=limit)
+        archive = open_archive(str(tmp_path), options)
+        [chunk] = plan_chunks(archive.shards[0], 100)
+        read = list(read_chunk(archive.root, chunk, options))
+        errors = {some.first_row + row: why for some in read for row, why in some.errors.items()}
+        found[limit] = errors, np.concatenate([some.pixels for some in read])
+    assert found[20][0] == found[1024][0]
+    assert set(found[20][0]) == {5, 6}
+    assert (found[20][1] == found[1024][1]).all()
+    assert (found[20][1][7:].reshape(5, -1) == np.arange(5)[:, None]).all()
+
+
+def test_dictionary_values_that_no_row_uses_cost_no_row():
+    indices = pa.array([1, None, 1], pa.int32())
+    column = pa.DictionaryArray.from_arrays(indices, pa.array([b"no image", BLANK], pa.binary()))
+    assert decode_images(column, DEFAULT_SHAPE).errors == {1: "image is null"}
+
+
+@pytest.mark.parametrize("version", ["1.0", "2.0"])
+def test_a_list_that_goes_on_and_on_costs_its_shard(version, tmp_path):
+    wild = lists([SIZE, 30_000_000, SIZE])
+    shard = write(tmp_path / "a.parquet", wild, data_page_version=version)
+    assert shard.stat().st_size < MIB
+    said, peak = read_apart(shard)
+    assert "column 'image.list.element' may take" in said
+    assert peak < 100
+
+
+@pytest.mark.parametrize("version", ["1.0", "2.0"])
+@pytest.mark.parametrize("compression", ["zstd", "snappy", "none"])
+def test_lists_of_a_great_row_group_are_still_read(version, compression, tmp_path):
+    plain = lists([SIZE] * 5000)
+    shard = write(
+        tmp_path / "a.parquet",
+        plain,
+        data_page_version=version,
+        compression=compression,
+        data_page_size=MIB // 8,
+        write_batch_size=SIZE,
+    )
+    said, peak = read_apart(shard, 128)  # all at once are 33 million values
+    assert said == "5000 0"
+    assert peak < 400
+
+
+def test_a_great_row_group_of_plain_images_is_read_in_bounded_memory(tmp_path):
+    noise = np.random.default_rng(0).integers(256, size=60_000 * SIZE, dtype=np.uint8)
+    image = pa.Array.from_buffers(pa.binary(SIZE), 60_000, [None, pa.py_buffer(noise)])
+    shard = write(tmp_path / "a.parquet", image, use_dictionary=False, compression="none")
+    assert shard.stat().st_size > 380 * MIB
+    said, peak = read_apart(shard)
+    assert said == "60000 0"
+    assert peak < 256
+
+
+def test_many_row_groups_of_one_great_value_are_not_held_together(tmp_path):
+    great = pa.array([bytes(20 * MIB)] * 40, pa.binary())
+    shard = write(tmp_path / "a.parquet", great, use_dictionary=False, row_group_size=1)
+    said, peak = read_apart(shard)
+    assert said == "40 40"
+    assert peak < 400  # and all of them are 800
+
+
+def test_a_footer_that_lies_of_sizes_changes_nothing(tmp_path):
+    shard = write(
+        tmp_path / "a.parquet", pa.array([bytes(100 * MIB)] * 2, pa.binary()), use_dictionary=False
+    )
+    content = shard.read_bytes()
+    length = int.from_bytes(content[-8:-4], "little")
+    said_size = pq.read_metadata(shard).row_group(0).column(0).total_uncompressed_size
+    lie = _varint(2 * 1000).ljust(len(_varint(2 * said_size)), b"\0")
+    padded = bytes([lie[0], lie[1] | 0x80, 0x80, 0x80, 0x00])  # a small number as long as the great
+    footer = content[-8 - length : -8].replace(_varint(2 * said_size), padded)
+    shard.write_bytes(content[: -8 - length] + footer + content[-8:])
+    assert pq.read_metadata(shard).row_group(0).column(0).total_uncompressed_size < 10_000
+    said, peak = read_apart(shard)
+    assert "may take" in said
+    assert peak < 100
+
+
+def _varint(number: int) -> bytes:
+    out = b""
+    while number > 0x7F:
+        out += bytes([number & 0x7F | 0x80])
+        number >>= 7
+    return out + bytes([number])
+
+
+def test_what_is_over_the_limit_costs_itself_and_all_else_is_scored(archive, scored, tmp_path):
+    great = pa.array([bytes(40 * MIB), BLANK], pa.binary())
+    write(archive / "great.parquet", great, use_dictionary=False)
+    write(archive / "wild.parquet", lists([SIZE, 10_000_000]))
+    write(archive / "none.parquet", pixels(0))
+    code, _, rows = scored("--max-read-mb 64")
+    assert code == 3
+    assert len([row for row in rows if row["predicted_sum"] is not None]) == 10
+    assert len(rows) == 10
+    reasons = rejected(tmp_path)
+    assert set(reasons) == {"great.parquet", "wild.parquet"}
+    assert all("--max-read-mb" in reason for reason in reasons.values())
+
+
+def test_scores_that_would_be_over_the_limit_cost_their_chunk(archive, scored, tmp_path):
+    ids = pa.array([f"{number:0>1000}" for number in range(9000)])
+    small_pages = {"data_page_size": 2**16, "write_batch_size": 64, "use_dictionary": ["image"]}
+    write(archive / "long.parquet", pixels(9000), ids, row_group_size=10_000, **small_pages)
+    code, _, rows = scored("--max-read-mb 8")
+    assert (code, len(rows)) == (3, 10)
+    assert "the scores of the 9,000 rows" in rejected(tmp_path)["long.parquet"]
+
+
+def test_a_row_group_of_more_rows_than_any_tool_writes_costs_its_shard(archive, scored, tmp_path):
+    many = MAX_ROW_GROUP_ROWS + 1
+    column = pa.Array.from_buffers(pa.binary(1), many, [None, pa.py_buffer(bytes(many))])
+    write(archive / "many.parquet", column, row_group_size=2**26, use_dictionary=True)
+    with pytest.raises(InputError, match="a row group of 16,777,217 rows"):
+        open_archive(str(archive / "many.parquet"), ReadOptions(height=1, width=1))
+    assert scored()[0] == 3
+
+
+def png(height: int, width: int) -> bytes:
+    """Return the head of a PNG that claims to be so large; no pixel is there."""
+
+    def part(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", crc32(name + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + part(b"IHDR", header) + part(b"IEND", b"")
+
+
+@pytest.mark.filterwarnings("error")
+def test_an_image_of_50_000_pixels_a_side_costs_its_row(archive, scored):
+    images = [png(50_000, 50_000), png(12_000, 12_000), png(4_000, 4_000), BLANK]
+    write(archive / "png.parquet", pa.array(images, pa.binary()))
+    code, _, rows = scored("--max-rejected 50%")
+    assert code == 0
+    errors = [row["error"] for row in rows if row["error"]]
+    assert len(rows) == 14
+    assert len(errors) == 3
+    assert "50000x50000" in errors[0] or "bomb" in errors[0]
+
+
+def test_ids_may_be_anything_and_a_very_long_one_costs_its_row(archive, scored):
+    wild = [
+        "a",
+        "a",
+        None,
+        "x" * MIB,
+        "two\nlines",
+        "<script>",
+        "'; DROP",
+        "\u202e",
+        "x" * MAX_ID_BYTES,
+    ]
+    write(archive / "ids.parquet", pixels(len(wild)), pa.array(wild))
+    code, _, rows = scored("--max-rejected 50%")
+    assert code == 0
+    rows = rows[:9]
+    made = {2: "ids.parquet#2", 3: "ids.parquet#3"}
+    assert [row["image_id"] for row in rows] == [made.get(n, id_) for n, id_ in enumerate(wild)]
+    reasons = {n: row["error"] for n, row in enumerate(rows) if row["error"]}
+    assert reasons == {3: f"image id has {MIB} bytes, more than {MAX_ID_BYTES}"}
+
+
+def test_long_ids_that_a_dictionary_says_in_every_row_are_held_once(tmp_path):
+    ids = constant(b"x" * (10 * MIB), 4096).cast(pa.dictionary(pa.int32(), pa.string()))
+    shard = write(tmp_path / "a.parquet", pixels(4096), ids, dictionary_pagesize_limit=2**30)
+    said, peak = read_apart(shard)
+    assert said == "4096 4096"
+    assert peak < 256
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pa.list_(pa.list_(pa.uint8())),
+        pa.struct({"bytes": pa.list_(pa.binary())}),
+        pa.map_(pa.string(), pa.binary()),
+        pa.dictionary(pa.int32(), pa.binary()),
+        pa.list_(pa.struct({"bytes": pa.binary()})),
+    ],
+    ids=str,
+)
+def test_nested_types_and_dictionaries_cost_their_shard(kind, archive, scored, tmp_path):
+    pq.write_table(pa.table({"image": pa.array([None], kind)}), archive / "nested.parquet")
+    code, _, rows = scored()
+    assert (code, len(rows)) == (3, 10)
+    assert "holds no images that digitsum reads" in rejected(tmp_path)["nested.parquet"]
+
+
+def test_row_groups_without_rows_cost_nothing(archive, scored):
+    schema = pa.schema({"image": pa.binary(SIZE)})
+    with pq.ParquetWriter(archive / "some.parquet", schema) as writer:
+        for num_rows in (0, 3, 0, 0, 2, 0):
+            writer.write_table(pa.table({"image": pixels(num_rows)}, schema))
+    code, _, rows = scored()
+    assert (code, len(rows)) == (0, 15)
+
+
+NAMES = ["new\nline.parquet", "quo'te\".parquet", "#%20?.parquet", "-rf.parquet", "a..b.parquet",
+         "$(id).parquet", "\u202e.parquet", "d.parquet/in.parquet", "a\\b.parquet"]  # fmt: skip
+
+
+def test_shards_of_any_name_are_scored_below_the_scores_and_nowhere_else(archive, scored, tmp_path):
+    for name in NAMES:
+        (archive / name).parent.mkdir(exist_ok=True)
+        write(archive / name, pixels(1))
+    outside = sorted(path for path in tmp_path.iterdir())
+    code, _, rows = scored()
+    assert (code, len(rows)) == (0, 10 + len(NAMES))
+    assert sorted(tmp_path.iterdir()) == sorted([*outside, tmp_path / "scores"])
+    code, _, again = scored()
+    assert (code, again) == (0, rows)
+
+
+def test_a_name_that_is_no_text_costs_its_shard(archive, scored, tmp_path):
+    os.link(archive / "shard-00000.parquet", os.fsencode(archive) + b"/\xff.parquet")
+    code, _, rows = scored()
+    assert (code, len(rows)) == (3, 10)
+    assert rejected(tmp_path)["\ufffd.parquet"].endswith("has a name that is no UTF-8; rename it.")
+
+
+@pytest.fixture
+def elsewhere(tmp_path) -> Path:
+    """Give a directory beside the archive, with a shard of its own."""
+    (tmp_path / "elsewhere" / "deep").mkdir(parents=True)
+    write(tmp_path / "elsewhere" / "deep" / "theirs.parquet", pixels(2))
+    return tmp_path / "elsewhere"
+
+
+def test_links_out_of_the_archive_are_rejected_unless_they_are_asked_for(
+    archive, elsewhere, scored, tmp_path
+):
+    (archive / "file.parquet").symlink_to(elsewhere / "deep" / "theirs.parquet")
+    (archive / "directory").symlink_to(elsewhere)
+    code, said, rows = scored()
+    assert (code, len(rows)) == (3, 10)
+    assert set(rejected(tmp_path)) == {"file.parquet", "directory"}
+    assert "a link that leads out of the archive; copy its target, or give --follow-links" in said
+    code, _, rows = scored("--follow-links")
+    assert (code, len(rows)) == (0, 14)
+
+
+def test_an_archive_that_is_itself_a_link_is_read(archive, tmp_path, scored):
+    archive.rename(tmp_path / "moved")
+    archive.symlink_to(tmp_path / "moved")
+    code, _, rows = scored()
+    assert (code, len(rows)) == (0, 10)
+
+
+@pytest.mark.parametrize("options", ["", "--follow-links"])
+def test_links_in_a_circle_are_not_gone_round(options, archive, elsewhere, scored):
+    for name in ("one", "two"):  # as many paths as 2^40, if they were
+        (archive / name).symlink_to(archive)
+        (elsewhere / name).symlink_to(elsewhere)
+    (archive / "up").symlink_to(archive.parent)
+    if options:
+        (archive / "away").symlink_to(elsewhere)
+    code, _, rows = scored(f"{options} --max-rejected 100%")
+    assert (code, len(rows)) == (0, 12 if options else 10)
+
+
+def test_pipes_devices_and_links_to_nothing_cost_themselves(archive, scored, tmp_path):
+    os.mkfifo(archive / "pipe.parquet")
+    (archive / "device.parquet").symlink_to("/dev/zero")
+    (archive / "nothing.parquet").symlink_to(tmp_path / "nothing")
+    (archive / "itself.parquet").symlink_to(archive / "itself.parquet")
+    code, _, rows = scored("--follow-links")
+    assert (code, len(rows)) == (3, 10)
+    names = ["device.parquet", "itself.parquet", "nothing.parquet", "pipe.parquet"]
+    assert sorted(rejected(tmp_path)) == names
+
+
+def test_a_link_in_the_archive_to_its_own_hidden_files_is_followed_only_if_asked(
+    archive, elsewhere, scored
+):
+    elsewhere.rename(archive / ".cache")
+    (archive / "cached").symlink_to(archive / ".cache")
+    (archive / "one.parquet").symlink_to(archive / ".cache" / "deep" / "theirs.parquet")
+    code, _, rows = scored("--max-rejected 100%")
+    assert (code, len(rows)) == (0, 12)
+    code, _, rows = scored("--follow-links")
+    assert (code, len(rows)) == (0, 14)
+
+
+@pytest.mark.parametrize("place", ["model", "shard", "_runs"])
+def test_nothing_is_written_through_a_link_out_of_the_scores(
+    place, archive, scored, tmp_path, content
+):
+    assert scored()[0] == 0
+    [model] = (tmp_path / "scores").glob("model=*")
+    linked = {"model": model, "shard": model / "shard-00000", "_runs": tmp_path / "scores/_runs"}[
+        place
+    ]
+    for part in model.glob("*/rows-*"):
+        part.unlink()
+    linked.rename(tmp_path / "outside")
+    linked.symlink_to(tmp_path / "outside")
+    (tmp_path / "outside" / ".tmp-mine").touch()
+    before = content(tmp_path / "outside")
+    code, said, _ = scored()
+    assert code == 2
+    assert "link that leads out of" in said
+    assert content(tmp_path / "outside") == before
+
+
+def test_a_link_in_the_very_place_of_a_part_is_replaced_and_not_followed(archive, scored, tmp_path):
+    assert scored()[0] == 0
+    [part] = (tmp_path / "scores").glob("model=*/*/rows-*")
+    expected = pq.read_table(part).to_pylist()
+    (tmp_path / "theirs").write_text("as it was")
+    part.unlink()
+    part.symlink_to(tmp_path / "theirs")
+    code, _, rows = scored()
+    assert (code, rows) == (0, expected)
+    assert (tmp_path / "theirs").read_text() == "as it was"
+    assert not part.is_symlink()
+
+
+def test_the_limit_is_an_option_of_at_least_one_megabyte():
+    with pytest.raises(InputError, match="--max-read-mb 0"):
+        ReadOptions(max_read_mb=0)
+
+
+def test_what_a_run_rejected_is_in_its_manifest(archive, scored, tmp_path):
+    (archive / "x.parquet").symlink_to("/dev/null")
+    assert scored()[0] == 3
+    manifest = max((tmp_path / "scores" / "_runs").glob("score-*/manifest.json"))
+    assert set(json.loads(manifest.read_text())["outcome"]["rejected_shards"]) == {"x.parquet"}

@@ -1,0 +1,302 @@
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from digitsum.archive.import_images import BATCH_IMAGES, ImportImagesConfig, import_images
+from digitsum.archive.preprocessing import CanvasOptions
+from digitsum.archive.writer import REJECTED_FILE
+from digitsum.cli import main
+from digitsum.errors import InputError, TooManyRejectedError
+from digitsum.options import ImageShape
+
+PIXELS = [
+    np.full((4, 6), value, np.uint8) + np.arange(6, dtype=np.uint8) for value in range(0, 90, 9)
+]
+NAMES = ("b.png", "a/2.PNG", "a/1.bmp", "a.tif")
+
+
+def encode(pixels: np.ndarray, kind: str = "PNG") -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, kind)
+    return stream.getvalue()
+
+
+FILES = dict(zip(NAMES, map(encode, PIXELS), strict=False))
+
+
+def write_folder(path: Path, files: dict[str, bytes]) -> Path:
+    for name, data in files.items():
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_bytes(data)
+    return path
+
+
+def write_tar(path: Path, files: dict[str, bytes], mode: str = "w", prefix: str = "") -> Path:
+    with tarfile.open(path, mode) as tar:
+        for name, data in files.items():
+            member = tarfile.TarInfo(prefix + name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    return path
+
+
+@pytest.fixture
+def imported(tmp_path):
+    """Import a source, with the text of a CSV of labels; return the columns."""
+
+    def run(source: Path, labels: str | None = None, **options) -> dict[str, list]:
+        if labels is not None:
+            (tmp_path / "labels.csv").write_text(labels, encoding="utf-8")
+            options["labels"] = str(tmp_path / "labels.csv")
+        config = ImportImagesConfig(source=str(source), out=str(tmp_path / "out"), **options)
+        written = import_images(config)
+        assert written.shape == ImageShape(4, 6)
+        tables = [pq.read_table(path) for path in sorted((tmp_path / "out").iterdir())]
+        assert written.num_shards == len(tables)
+        return {
+            name: [value for table in tables for value in table.column(name).to_pylist()]
+            for name in tables[0].column_names
+        }
+
+    return run
+
+
+@pytest.fixture
+def refused(imported, tmp_path, content):
+    """Check that an import is refused with a message and leaves nothing behind."""
+
+    def run(message: str, *args, **options) -> None:
+        with pytest.raises(InputError, match=message):
+            imported(*args, **options)
+        assert content(tmp_path / "out") == {}
+
+    return run
+
+
+def test_a_folder_is_imported_in_the_order_of_paths(imported, tmp_path):
+    source = write_folder(tmp_path / "in", FILES | {"notes.txt": b"x", "a/Thumbs.db": b"x"})
+    columns = imported(source)
+    order = ["a/1.bmp", "a/2.PNG", "a.tif", "b.png"]
+    assert columns["image_id"] == order
+    assert columns["image"] == [PIXELS[NAMES.index(name)].tobytes() for name in order]
+    assert "digit_sum" not in columns
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])
+@pytest.mark.parametrize("prefix", ["", "./"])
+def test_a_tar_is_imported_in_the_order_of_its_members(mode, prefix, imported, tmp_path):
+    source = write_tar(tmp_path / "in", FILES | {"notes.txt": b"x"}, mode, prefix)
+    columns = imported(source, shard_images=3)
+    assert columns["image_id"] == list(NAMES)
+    assert columns["image"] == [pixels.tobytes() for pixels in PIXELS[:4]]
+
+
+def test_labels_are_matched_by_path_in_any_order(imported, tmp_path):
+    labels = "\ufeffdigit_sum,note,image_id\n36,x,b.png\n0,y,a.tif\n 7 ,z,a/2.PNG\n12,,a/1.bmp\n"
+    columns = imported(write_folder(tmp_path / "in", FILES), labels)
+    assert columns["digit_sum"] == [12, 7, 0, 36]
+
+
+def test_color_becomes_gray_and_ink_can_be_inverted(imported, tmp_path):
+    color = np.repeat(PIXELS[3][..., None], 3, axis=2)
+    files = {"a.png": encode(color), "b.png": encode(PIXELS[5])}
+    canvas = CanvasOptions(invert=True)
+    columns = imported(write_folder(tmp_path / "in", files), canvas=canvas)
+    assert columns["image"] == [(255 - PIXELS[3]).tobytes(), (255 - PIXELS[5]).tobytes()]
+
+
+def test_more_images_than_a_batch_keep_their_order_and_labels(imported, tmp_path):
+    files = {f"{n:05d}.png": encode(PIXELS[n % 10]) for n in range(BATCH_IMAGES + 5)}
+    labels = "image_id,digit_sum\n" + "".join(f"{n:05d}.png,{n % 37}\n" for n in range(len(files)))
+    columns = imported(write_tar(tmp_path / "in.tar", files), labels)
+    assert columns["image_id"] == list(files)
+    assert columns["digit_sum"] == [n % 37 for n in range(len(files))]
+    assert columns["image"] == [PIXELS[n % 10].tobytes() for n in range(len(files))]
+
+
+BAD = {
+    "no image": (b"no image", "image cannot be decoded"),
+    "cut": (encode(PIXELS[0])[:-20], "image cannot be decoded"),
+    "other shape": (encode(PIXELS[0].T), "image is 6x4 pixels, not 4x6"),
+    "16 bits": (encode(PIXELS[0].astype(np.uint16)), "image has pixels of mode I;16, not 8 bits"),
+}
+ODD_FIRST = ("other shape", "a/0.png")
+
+
+@pytest.mark.parametrize(
+    ("bad", "name"),
+    # Were the first of another shape, it would be the others that are.
+    [(bad, name) for bad in BAD for name in ("c.png", "a/0.png") if (bad, name) != ODD_FIRST],
+)
+def test_a_bad_image_costs_itself_and_is_listed(bad, name, tmp_path):
+    data, reason = BAD[bad]
+    source, out = write_folder(tmp_path / "in", FILES | {name: data}), tmp_path / "out"
+    (tmp_path / "labels.csv").write_text(GOOD + f"{name},3\n")
+    written = import_images(
+        ImportImagesConfig(source=str(source), out=str(out), labels=str(tmp_path / "labels.csv"))
+    )
+    ids = pq.read_table(out / "shard-00000.parquet").column("image_id").to_pylist()
+    assert ids == ["a/1.bmp", "a/2.PNG", "a.tif", "b.png"]
+    (line,) = (out / REJECTED_FILE).read_text().splitlines()
+    found = json.loads(line)
+    assert found["image_id"] == name
+    assert found["reason"].startswith(reason)
+    assert dict(written.rejected) == {name: found["reason"]}
+    with pytest.raises(TooManyRejectedError, match=rf"1 of 5 images .*{name}: {reason}"):
+        written.check_rejected(0.19)
+    written.check_rejected(0.2)
+
+
+def test_where_no_image_is_good_nothing_is_written(refused, tmp_path):
+    refused(
+        r"no image files .*; give another; a\.png: image cannot",
+        write_folder(tmp_path / "in", {"a.png": b"", "b.png": b""}),
+    )
+
+
+def test_the_command_says_what_was_rejected(tmp_path, capsys):
+    source = write_folder(tmp_path / "in", FILES | {"c.png": b""})
+    for allowed, code in (("20%", 0), ("0.1", 3)):
+        out = tmp_path / allowed
+        command = ["import", "images", str(source), "--out", str(out), "--max-rejected", allowed]
+        assert main(command) == code
+        said, err = capsys.readouterr()
+        assert said == f"{out}: 4 images of 4x6 pixels in 1 shards\n"
+        assert "1 of 5 images were rejected, listed in _rejected.jsonl there" in err
+
+
+def test_images_of_several_sizes_are_scaled_and_filled_up(tmp_path):
+    rng = np.random.default_rng(0)
+    ink = {"a.png": (40, 60), "b.png": (20, 40), "c.png": (80, 90), "wide.png": (20, 41)}
+    drawn = {name: rng.integers(100, 200, shape, np.uint8) for name, shape in ink.items()}
+    source = write_folder(
+        tmp_path / "in", {name: encode(255 - pixels) for name, pixels in drawn.items()}
+    )
+    canvas = CanvasOptions(invert=True, height=20, width=40)
+    written = import_images(
+        ImportImagesConfig(source=str(source), out=str(tmp_path / "out"), canvas=canvas)
+    )
+    assert written.shape == ImageShape(20, 40)
+    assert list(written.rejected.values()) == ["image scaled is 20x41 pixels, not 20x40"]
+    rows = pq.read_table(tmp_path / "out" / "shard-00000.parquet")
+    found = {
+        row["image_id"]: np.frombuffer(row["image"], np.uint8).reshape(20, 40)
+        for row in rows.to_pylist()
+    }
+    np.testing.assert_array_equal(found["b.png"], drawn["b.png"])
+    for name, width in (("a.png", 30), ("c.png", 22)):
+        assert (found[name][:, width:] == 0).all(), "dark, though the paper was bright"
+        assert (found[name][:, :width] > 50).all()
+        assert abs(found[name][:, :width].mean() - drawn[name].mean()) < 2
+
+
+HEADER = "image_id,digit_sum\n"
+GOOD = HEADER + "".join(f"{name},3\n" for name in NAMES)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ("", "has no column digit_sum, image_id"),
+        ("image_id,sum\nb.png,3\n", "has no column digit_sum"),
+        (HEADER + "b.png,3\na/1.bmp,3\n", r"has no row for a/2\.PNG"),
+        (GOOD + "c.png,3\n", r"has a row for c\.png"),
+        (HEADER + "b.png,3\na.tif,37\n", r"line 3: digit_sum is '37', not .* 0\.\.36"),
+        (GOOD.replace("b.png,3", "b.png,-1"), "line 2: digit_sum is '-1'"),
+        (GOOD.replace("b.png,3", "b.png,3.0"), "line 2: digit_sum is '3.0'"),
+        (GOOD.replace("b.png,3", "b.png,"), "line 2: digit_sum is ''"),
+        (GOOD.replace("b.png,3", "b.png"), "line 2: digit_sum is ''"),
+        (GOOD.replace("b.png,3", "b.png," + "9" * 5000), "line 2: digit_sum"),
+        (GOOD + "b.png,4\n", r"line 6: .*b\.png"),
+        ("digit_sum,image_id\n3\n4,z.png\n", "line 2"),
+    ],
+    ids=[
+        "empty",
+        "no column",
+        "row missing",
+        "row too many",
+        "too great",
+        "negative",
+        "no integer",
+        "blank",
+        "row cut",
+        "absurd",
+        "contradicting rows",
+        "row without id",
+    ],
+)
+def test_wrong_labels_are_refused_naming_file_and_line(labels, message, refused, tmp_path):
+    source = write_folder(tmp_path / "in", FILES)
+    refused(rf"labels\.csv: .*{message}", source, labels, shard_images=1)
+
+
+def test_labels_that_are_no_text_or_not_there_are_refused(imported, tmp_path, content):
+    source = write_folder(tmp_path / "in", FILES)
+    (tmp_path / "bytes.csv").write_bytes(b"image_id,digit_sum\n\xff\xfe,3\n")
+    for name in ("bytes.csv", "nowhere.csv"):
+        options = {"source": str(source), "out": str(tmp_path / "out")}
+        with pytest.raises(InputError, match=rf"{name}: cannot be read as CSV"):
+            import_images(ImportImagesConfig(labels=str(tmp_path / name), **options))
+    assert content(tmp_path / "out") == {}
+
+
+def test_a_member_that_a_tar_holds_twice_is_refused(refused, tmp_path):
+    with tarfile.open(tmp_path / "in.tar", "w") as tar:
+        for data in FILES.values():
+            member = tarfile.TarInfo("a.png")
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    refused(r"holds a\.png twice", tmp_path / "in.tar", shard_images=1)
+
+
+def test_sources_without_images_are_refused(refused, tmp_path):
+    message = "holds no image files"
+    refused(message, write_folder(tmp_path / "in", {"notes.txt": b"x"}))
+    refused(message, write_tar(tmp_path / "in.tar", {"notes.txt": b"x"}))
+    refused("nowhere: no such folder or tar", tmp_path / "nowhere")
+    (tmp_path / "a.png").write_bytes(FILES["b.png"])
+    refused(r"a\.png: not a whole tar", tmp_path / "a.png")
+
+
+def member_end(path: Path, number: int) -> int:
+    """Return where the content of a tar's member ends, before it is filled up to 512 bytes."""
+    with tarfile.open(path) as tar:
+        member = tar.getmembers()[number]
+        return member.offset_data + member.size
+
+
+@pytest.mark.parametrize("shift", [-1, 0, 1, 511, 700])
+def test_a_tar_that_was_cut_is_refused_and_not_imported_in_part(shift, refused, tmp_path):
+    tar = write_tar(tmp_path / "whole.tar", FILES)
+    (tmp_path / "cut").write_bytes(tar.read_bytes()[: member_end(tar, 1) + shift])
+    refused("cut: not a whole tar", tmp_path / "cut", shard_images=1)
+
+
+@pytest.mark.parametrize("kept", [0.3, 0.5, 0.8])
+def test_a_compressed_tar_that_was_cut_is_refused(kept, refused, tmp_path):
+    noise = np.random.default_rng(0)
+    files = {f"{n}.png": encode(noise.integers(256, size=(4, 6), dtype=np.uint8)) for n in range(9)}
+    data = write_tar(tmp_path / "whole.tgz", files, "w:gz").read_bytes()
+    (tmp_path / "cut").write_bytes(data[: int(len(data) * kept)])
+    refused("cut: not a whole tar", tmp_path / "cut", shard_images=1)
+
+
+def test_a_tar_with_a_damaged_header_is_refused_and_not_imported_in_part(refused, tmp_path):
+    tar = write_tar(tmp_path / "in.tar", FILES)
+    data = bytearray(tar.read_bytes())
+    header = -(-member_end(tar, 1) // 512) * 512
+    data[header : header + 50] = b"\xaa" * 50
+    tar.write_bytes(data)
+    refused(r"in\.tar: not a whole tar", tar, shard_images=1)
+
+
+@pytest.mark.parametrize("options", [{"digits": 0}, {"shard_images": 0}], ids=str)
+def test_options_below_1_are_refused(options):
+    with pytest.raises(InputError, match="at least 1"):
+        ImportImagesConfig(source="in", out="out", **options)

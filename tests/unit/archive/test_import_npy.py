@@ -1,0 +1,211 @@
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from digitsum.archive.import_npy import ImportNpyConfig, import_npy
+from digitsum.archive.preprocessing import CanvasOptions
+from digitsum.cli import main
+from digitsum.errors import InputError
+from digitsum.options import ImageShape
+
+
+def some_images(num_images: int = 5, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(256, size=(num_images, 4, 6), dtype=np.uint8)
+
+
+@pytest.fixture
+def imported(tmp_path):
+    """Save arrays as .npy files (in directories of their own), import them, return the columns."""
+
+    def run(images: dict[str, np.ndarray], labels: dict[str, np.ndarray] | None = None, **options):
+        paths = []
+        for kind, arrays in (("images", images), ("labels", labels or {})):
+            paths.append([])
+            for name, array in arrays.items():
+                path = tmp_path / kind / f"{name}.npy"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                np.save(path, array)
+                paths[-1].append(str(path))
+        config = ImportNpyConfig(
+            data=tuple(paths[0]), labels=tuple(paths[1]), out=str(tmp_path / "out"), **options
+        )
+        written = import_npy(config)
+        shards = sorted((tmp_path / "out").iterdir())
+        assert written.num_shards == len(shards)
+        tables = [pq.read_table(path) for path in shards]
+        columns = {
+            name: [value for table in tables for value in table.column(name).to_pylist()]
+            for name in tables[0].column_names
+        }
+        assert written.num_images == len(columns["image"])
+        return written, columns
+
+    return run
+
+
+def test_images_labels_and_ids_are_imported_in_order(imported):
+    images = some_images()
+    written, columns = imported({"data0": images}, {"lab0": np.array([0, 36, 7, 8, 9])})
+    assert written.shape == ImageShape(4, 6)
+    assert columns["image"] == [image.tobytes() for image in images]
+    assert columns["digit_sum"] == [0, 36, 7, 8, 9]
+    assert columns["image_id"] == [f"data0-{row:08d}" for row in range(5)]
+
+
+def test_images_are_inverted_scaled_and_filled_up(imported):
+    images = np.full((3, 8, 12), 55, np.uint8)
+    canvas = CanvasOptions(invert=True, height=4, width=7)
+    written, columns = imported({"data0": images}, canvas=canvas)
+    assert written.shape == ImageShape(4, 7)
+    pixels = np.frombuffer(columns["image"][2], np.uint8).reshape(4, 7)
+    assert (pixels[:, :6] == 200).all()
+    assert (pixels[:, 6] == 0).all()
+
+
+def test_images_wider_than_the_width_are_refused(imported):
+    with pytest.raises(InputError, match=r"image is 4x6 pixels, not 4x5; correct --height"):
+        imported({"data0": some_images()}, canvas=CanvasOptions(width=5))
+
+
+@pytest.mark.parametrize("invert", [False, True])
+@pytest.mark.parametrize("ink", [10, 240], ids=["dark", "bright"])
+def test_dark_ink_on_bright_paper_is_said(ink, invert, tmp_path, capsys):
+    images = np.full((9, 20, 30), 250 - ink, np.uint8)
+    images[:, 8:12, 10:20] = ink
+    np.save(tmp_path / "scans.npy", images)
+    command = f"import npy {tmp_path}/scans.npy --out {tmp_path}/out".split()
+    assert main([*command, "--invert"] if invert else command) == 0
+    is_dark = (ink == 10) != invert
+    assert ("import again with --invert" in capsys.readouterr().err) == is_dark
+
+
+def test_several_files_follow_each_other_across_shards(imported):
+    images = {"data0": some_images(5, 0), "data1": some_images(4, 1)}
+    labels = {"a": np.arange(5), "b": np.arange(20, 24)}
+    written, columns = imported(images, labels, shard_images=3)
+    assert written.num_shards == 3
+    assert columns["image"] == [i.tobytes() for array in images.values() for i in array]
+    assert columns["digit_sum"] == [0, 1, 2, 3, 4, 20, 21, 22, 23]
+    assert columns["image_id"][4:6] == ["data0-00000004", "data1-00000000"]
+
+
+def test_every_image_of_a_large_file_has_its_own_id(imported):
+    images = np.zeros((8200, 1, 2), np.uint8)
+    _, columns = imported({"data0": images}, {"lab0": np.arange(8200) % 37})
+    assert columns["image_id"] == [f"data0-{row:08d}" for row in range(8200)]
+    assert columns["digit_sum"] == [row % 37 for row in range(8200)]
+
+
+def test_files_of_one_name_give_different_ids(imported):
+    images = {"mon/data": some_images(2, 0), "tue/data": some_images(2, 1), "0-data": some_images()}
+    _, columns = imported(images)
+    assert len(set(columns["image_id"])) == 9
+
+
+def test_without_labels_there_is_no_column_of_sums(imported):
+    _, columns = imported({"data0": some_images()})
+    assert sorted(columns) == ["image", "image_id"]
+
+
+def test_the_order_of_an_array_in_memory_does_not_matter(imported):
+    images = some_images()
+    _, columns = imported({"data0": np.asfortranarray(images)})
+    assert columns["image"] == [image.tobytes() for image in images]
+
+
+@pytest.mark.parametrize("kind", ["u1", "<i8", ">i4", "<u8"])
+def test_labels_of_every_integer_type_are_imported(kind, imported):
+    _, columns = imported({"data0": some_images(2)}, {"lab0": np.array([0, 36], kind)})
+    assert columns["digit_sum"] == [0, 36]
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        some_images().astype(np.float32),
+        some_images()[0],
+        some_images()[..., None],
+        some_images(0),
+        np.array(7, np.uint8),
+        np.array(["a", "b"]),
+        np.array([[[{}]]], object),
+    ],
+    ids=["float", "2 dimensions", "4 dimensions", "no image", "scalar", "text", "objects"],
+)
+def test_arrays_that_are_no_images_are_refused_naming_the_file(images, imported, tmp_path):
+    with pytest.raises(InputError, match=r"bad\.npy: (holds|not a NumPy file)"):
+        imported({"good": some_images(), "bad": images})
+    assert not (tmp_path / "out").exists()
+
+
+def test_images_of_several_shapes_are_refused(imported, tmp_path):
+    with pytest.raises(InputError, match=r"several shapes .*\(4, 6\), \(6, 4\)"):
+        imported({"a": some_images(), "b": some_images().transpose(0, 2, 1)})
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (np.arange(4), "not one integer for each of the 5 images"),
+        (np.arange(5)[:, None], "not one integer for each"),
+        (np.arange(5.0), "not one integer for each"),
+        (np.array([0, 1, 37, 38, 2]), r"row 2: the sum 37 is outside 0\.\.36"),
+        (np.array([0, 1, 2, 3, -1]), r"row 4: the sum -1 is outside 0\.\.36"),
+        (np.array([0, 1, 2, 3, 2**16], np.int64), "row 4: the sum 65536"),
+    ],
+)
+def test_wrong_labels_are_refused_before_anything_is_written(labels, message, imported, tmp_path):
+    with pytest.raises(InputError, match=rf"lab0\.npy: .*{message}"):
+        imported({"data0": some_images()}, {"lab0": labels})
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_largest_sum_follows_from_the_digits(imported):
+    _, columns = imported({"data0": some_images(1)}, {"lab0": np.array([45])}, digits=5)
+    assert columns["digit_sum"] == [45]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"data": ()}, "at least one"),
+        ({"labels": ("a.npy", "b.npy")}, "1 files of images but 2 of --labels"),
+        ({"digits": 0}, "at least 1"),
+        ({"shard_images": 0}, "at least 1"),
+    ],
+    ids=str,
+)
+def test_options_that_do_not_fit_are_refused(options, message):
+    with pytest.raises(InputError, match=message):
+        ImportNpyConfig(**{"data": ("a.npy",), "out": "unused", **options})
+
+
+def npz_bytes(tmp_path) -> bytes:
+    np.savez(tmp_path / "a.npz", some_images())
+    return (tmp_path / "a.npz").read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["missing", "directory", "empty", "text", "cut", "npz", "cut npz"])
+def test_what_is_no_npy_file_is_refused_naming_it(kind, tmp_path):
+    path = tmp_path / "data0.npy"
+    np.save(path, some_images())
+    whole = path.read_bytes()
+    path.unlink()
+    if kind == "directory":
+        path.mkdir()
+    elif kind != "missing":
+        contents = {"empty": b"", "text": b"plain text", "cut": whole[:-10]}
+        zipped = npz_bytes(tmp_path)
+        path.write_bytes((contents | {"npz": zipped, "cut npz": zipped[:-10]})[kind])
+    with pytest.raises(InputError, match=r"data0\.npy: "):
+        import_npy(ImportNpyConfig(data=(str(path),), out=str(tmp_path / "out")))
+    assert not (tmp_path / "out").exists()
+
+
+def test_shards_that_are_there_are_refused_and_kept(imported, tmp_path, content):
+    imported({"data0": some_images()})
+    before = content(tmp_path / "out")
+    with pytest.raises(InputError, match="already holds shards"):
+        imported({"data1": some_images(seed=1)})
+    assert content(tmp_path / "out") == before

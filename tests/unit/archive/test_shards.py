@@ -1,0 +1,261 @@
+import os
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from digitsum.archive.chunks import Chunk, check_unchanged, plan_chunks
+from digitsum.archive.shards import ListedFile, Shard, list_shards, open_archive
+from digitsum.errors import InputError
+from digitsum.options import ImageShape, ReadOptions
+from digitsum.storage.location import locate
+
+SHAPE = ImageShape(2, 3)
+OPTIONS = ReadOptions(height=2, width=3)
+
+
+@pytest.fixture
+def write_shard(write_parquet):
+    """Write a shard of one image a row group."""
+
+    def write(path: Path, num_images: int = 2, **options) -> Path:
+        images = pa.array([bytes(6)] * num_images, pa.binary(6))
+        return write_parquet(path, {"image": images}, row_group_size=1, **options)
+
+    return write
+
+
+def listed(path: Path) -> list[str]:
+    return [shard.path for shard in list_shards(locate(str(path)))[1]]
+
+
+def test_shards_are_listed_by_path_with_those_of_subdirectories(tmp_path, write_shard):
+    for name in ("b.parquet", "a/2.parquet", "a/1.parquet", "day=3/x y.parquet", "a-.parquet"):
+        write_shard(tmp_path / name)
+    (tmp_path / "notes.txt").write_text("no shard")
+    assert listed(tmp_path) == [
+        "a-.parquet",
+        "a/1.parquet",
+        "a/2.parquet",
+        "b.parquet",
+        "day=3/x y.parquet",
+    ]
+
+
+@pytest.mark.parametrize(
+    "hidden", ["_runs/1/a.parquet", ".tmp-1.parquet", "_a.parquet", "a/.b/c/d.parquet"]
+)
+def test_names_that_begin_with_underscore_or_dot_are_not_the_archives(
+    hidden, tmp_path, write_shard
+):
+    write_shard(tmp_path / "shard.parquet")
+    write_shard(tmp_path / hidden)
+    assert listed(tmp_path) == ["shard.parquet"]
+
+
+def test_an_archive_may_lie_below_a_hidden_directory(tmp_path, write_shard):
+    write_shard(tmp_path / "_tmp" / ".hidden" / "a.parquet")
+    assert listed(tmp_path / "_tmp" / ".hidden") == ["a.parquet"]
+
+
+@pytest.mark.parametrize("form", ["{}", "{}/", "{}/../archive", "file://{}", "file://{}/"])
+def test_an_archive_is_the_same_however_it_is_named(form, tmp_path, write_shard):
+    write_shard(tmp_path / "archive" / "a.parquet")
+    archive = open_archive(form.format(tmp_path / "archive"), OPTIONS)
+    assert [shard.file.path for shard in archive.shards] == ["a.parquet"]
+    assert archive.num_images == 2
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "images.pq"])
+def test_a_single_file_is_an_archive(name, tmp_path, write_shard):
+    write_shard(tmp_path / "neighbour.parquet")
+    archive = open_archive(str(write_shard(tmp_path / name)), OPTIONS)
+    assert [shard.file.path for shard in archive.shards] == [name]
+    assert archive.root.join(name).is_file()
+
+
+@pytest.mark.parametrize("directory", ["plain", "what?", "50% #1"])
+def test_the_root_of_a_single_file_can_be_located_again_elsewhere(directory, tmp_path, write_shard):
+    # Scoring and training hand the root's URI to other processes.
+    archive = open_archive(str(write_shard(tmp_path / directory / "a.parquet")), OPTIONS)
+    assert locate(archive.root.uri).join("a.parquet").is_file()
+
+
+def test_a_missing_archive_is_refused_naming_it(tmp_path):
+    with pytest.raises(InputError, match=r"nowhere: no such file or directory"):
+        list_shards(locate(str(tmp_path / "nowhere")))
+
+
+def test_a_directory_without_shards_is_refused_naming_it(tmp_path, write_shard):
+    write_shard(tmp_path / "_hidden.parquet")
+    with pytest.raises(InputError, match=rf"{tmp_path}: holds no \.parquet files"):
+        list_shards(locate(str(tmp_path)))
+
+
+@pytest.mark.parametrize("kept", [0, 3, 0.5, -1], ids=["empty", "3 bytes", "half", "all but 1"])
+def test_a_truncated_shard_is_refused_naming_it(kept, tmp_path, write_shard):
+    write_shard(tmp_path / "whole.parquet")
+    broken = write_shard(tmp_path / "broken.parquet")
+    data = broken.read_bytes()
+    broken.write_bytes(data[: int(len(data) * kept) if kept == 0.5 else kept])
+    with pytest.raises(InputError, match=r"broken\.parquet: not a whole Parquet file"):
+        open_archive(str(tmp_path), OPTIONS)
+
+
+def test_a_shard_with_a_damaged_footer_is_refused_naming_it(tmp_path, write_shard):
+    path = write_shard(tmp_path / "a.parquet")
+    data = bytearray(path.read_bytes())
+    data[-60:-8] = b"\xff" * 52
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=r"a\.parquet"):
+        open_archive(str(tmp_path), OPTIONS)
+
+
+def test_a_shard_without_images_is_refused_naming_it(tmp_path, write_shard, write_parquet):
+    write_shard(tmp_path / "a.parquet")
+    write_parquet(tmp_path / "b.parquet", {"image": pa.array([1.5])})
+    with pytest.raises(InputError, match=r"b\.parquet: column 'image' is of type double"):
+        open_archive(str(tmp_path), OPTIONS)
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"digitsum.format": "2"},
+        {"digitsum.format": b"\xff"},
+        {"digitsum.height": "tall", "digitsum.width": "3"},
+        {"digitsum.height": "0", "digitsum.width": "3"},
+    ],
+    ids=str,
+)
+def test_metadata_that_cannot_be_used_is_refused_naming_the_shard(metadata, tmp_path, write_shard):
+    write_shard(tmp_path / "a.parquet", metadata=metadata)
+    with pytest.raises(InputError, match=r"a\.parquet"):
+        open_archive(str(tmp_path), OPTIONS)
+
+
+def test_the_default_shape_is_for_shards_that_do_not_say_theirs(tmp_path, write_shard):
+    write_shard(tmp_path / "a.parquet")
+    write_shard(tmp_path / "b.parquet", metadata={"digitsum.height": "3", "digitsum.width": "2"})
+    archive = open_archive(str(tmp_path), ReadOptions(), SHAPE)
+    assert [shard.shape for shard in archive.shards] == [SHAPE, ImageShape(3, 2)]
+
+
+def test_height_and_width_belong_together():
+    with pytest.raises(InputError, match="both or neither"):
+        ReadOptions(height=40)
+
+
+@pytest.mark.parametrize("ids", [["a"], [7], pa.array(["a"], pa.large_string())], ids=str)
+def test_strings_and_integers_are_ids(ids, tmp_path, write_parquet):
+    columns = {"image": pa.array([bytes(6)], pa.binary(6)), "image_id": ids, "scan": ids}
+    write_parquet(tmp_path / "a.parquet", columns)
+    for column in ("image_id", "scan"):
+        options = ReadOptions(id_column=column, height=2, width=3)
+        assert open_archive(str(tmp_path), options).shards[0].id_column == column
+
+
+def test_an_id_column_that_cannot_be_used_is_refused(tmp_path, write_parquet):
+    images = pa.array([bytes(6)], pa.binary(6))
+    write_parquet(tmp_path / "a.parquet", {"image": images, "weight": pa.array([0.5])})
+    with pytest.raises(InputError, match=r"a\.parquet: column 'weight' is of type double"):
+        open_archive(str(tmp_path), ReadOptions(id_column="weight", height=2, width=3))
+    with pytest.raises(InputError, match=r"a\.parquet: has no column 'scan'"):
+        open_archive(str(tmp_path), ReadOptions(id_column="scan", height=2, width=3))
+    assert open_archive(str(tmp_path), OPTIONS).shards[0].id_column is None
+
+
+def test_the_fingerprint_changes_with_the_file_and_only_then(tmp_path, write_shard):
+    path = write_shard(tmp_path / "a.parquet")
+
+    def fingerprint(mtime: int) -> str:
+        os.utime(path, (mtime, mtime))
+        return open_archive(str(tmp_path), OPTIONS).shards[0].fingerprint
+
+    before = fingerprint(mtime=1_000_000)
+    assert fingerprint(mtime=1_000_000) == before
+    assert fingerprint(mtime=1_000_001) != before
+    write_shard(path, 3)
+    assert fingerprint(mtime=1_000_000) != before
+
+
+row_groups = st.lists(st.integers(0, 50), max_size=30).map(tuple)
+
+
+def shard_of(rows: tuple[int, ...]) -> Shard:
+    return Shard(ListedFile("a/b.parquet", 100, 5), rows, SHAPE, "image_id")
+
+
+@given(row_groups, st.integers(1, 200))
+def test_chunks_tile_all_rows_in_order_by_whole_row_groups(rows, chunk_images):
+    chunks = plan_chunks(shard_of(rows), chunk_images)
+    assert plan_chunks(shard_of(rows), chunk_images) == chunks
+    next_row = 0
+    groups: list[int] = []
+    for chunk in chunks:
+        assert chunk.first_row == next_row == sum(rows[: chunk.row_groups[0]])
+        assert chunk.num_rows == sum(rows[group] for group in chunk.row_groups) > 0
+        next_row += chunk.num_rows
+        groups += chunk.row_groups
+    assert next_row == sum(rows)
+    assert groups == list(range(len(groups)))
+    assert not any(rows[len(groups) :])
+
+
+@given(row_groups, st.integers(1, 200))
+def test_a_chunk_has_at_least_the_rows_asked_for_and_no_row_group_too_many(rows, chunk_images):
+    chunks = plan_chunks(shard_of(rows), chunk_images)
+    assert all(chunk.num_rows >= chunk_images for chunk in chunks[:-1])
+    assert all(chunk.num_rows - rows[chunk.row_groups[-1]] < chunk_images for chunk in chunks)
+
+
+@given(row_groups.filter(any))
+def test_a_chunk_says_all_that_is_needed_to_read_it_elsewhere(rows):
+    shard = shard_of(rows)
+    for chunk in plan_chunks(shard, 60):
+        assert chunk.shard == shard.file.path
+        assert chunk.fingerprint == shard.fingerprint
+        assert chunk.shape == SHAPE
+        assert chunk.id_column == "image_id"
+        row = pa.Table.from_pylist([chunk.to_row()]).to_pylist()[0]
+        assert Chunk.from_row(row) == chunk
+        assert Chunk.from_row({**row, "row_groups": np.array(row["row_groups"])}) == chunk
+
+
+def test_an_empty_shard_has_no_chunks(tmp_path, write_shard):
+    write_shard(tmp_path / "a.parquet", 0)
+    archive = open_archive(str(tmp_path), OPTIONS)
+    assert archive.num_images == 0
+    assert plan_chunks(archive.shards[0], 10) == []
+
+
+def test_a_shard_is_unchanged_until_it_is_replaced_or_removed(tmp_path, write_parquet):
+    path = write_parquet(tmp_path / "a.parquet", {"image": [b"x" * 6720] * 3})
+    archive = open_archive(str(tmp_path), ReadOptions())
+    [chunk] = plan_chunks(archive.shards[0], 10)
+    check_unchanged(archive.root, chunk)
+    write_parquet(path, {"image": [b"y" * 6720] * 3})
+    with pytest.raises(InputError, match=r"a\.parquet: was replaced or removed meanwhile"):
+        check_unchanged(archive.root, chunk)
+    path.unlink()
+    with pytest.raises(InputError, match=r"a\.parquet: was replaced or removed meanwhile"):
+        check_unchanged(archive.root, chunk)
+
+
+def test_a_shard_that_is_read_otherwise_has_another_fingerprint(tmp_path, write_parquet):
+    images = [b"x" * 6720] * 3
+    columns = {"image": images, "other": images, "image_id": ["a", "b", "c"], "number": [1, 2, 3]}
+    write_parquet(tmp_path / "a.parquet", columns)
+    options = [
+        ReadOptions(),
+        ReadOptions(image_column="other"),
+        ReadOptions(id_column="number"),
+        ReadOptions(height=80, width=84),
+    ]
+    shards = [open_archive(str(tmp_path), option).shards[0] for option in options]
+    assert len({shard.fingerprint for shard in shards}) == len(options)
+    again = open_archive(str(tmp_path), ReadOptions(label_column="sum")).shards[0]
+    assert again.fingerprint == shards[0].fingerprint  # scores do not depend on labels

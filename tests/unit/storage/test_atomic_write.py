@@ -1,0 +1,125 @@
+import os
+import threading
+from pathlib import Path
+
+import pytest
+from pyarrow import fs as pafs
+
+from digitsum.archive.shards import list_shards
+from digitsum.errors import InputError
+from digitsum.storage.atomic_write import TEMPORARY_PREFIX, publish_bytes, published
+from digitsum.storage.location import Location, locate
+
+
+@pytest.fixture(params=["local", "object store"])
+def target(request, tmp_path, monkeypatch) -> Location:
+    """Return the place `scores/part`; the second way is that of everything that is not local."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+    (tmp_path / "tmp").mkdir()
+    (tmp_path / "scores").mkdir()
+    if request.param == "local":
+        return locate(str(tmp_path / "scores" / "part"))
+    store = pafs.SubTreeFileSystem(str(tmp_path), pafs.LocalFileSystem())
+    return Location("store://bucket/scores/part", store, "scores/part")
+
+
+def test_the_content_appears_when_the_block_ends(target, tmp_path, content):
+    with published(target) as temporary:
+        temporary.write_bytes(b"half")
+        assert not target.is_file()
+        with open(temporary, "ab") as file:
+            file.write(b", whole")
+    assert content(tmp_path) == {"scores/part": b"half, whole"}
+
+
+def test_nothing_appears_and_nothing_is_left_where_the_block_raises(target, tmp_path, content):
+    def interrupted() -> None:
+        with published(target) as temporary:
+            temporary.write_bytes(b"half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert content(tmp_path) == {}
+
+
+def test_a_file_that_is_there_is_untouched_where_the_block_raises(target, tmp_path, content):
+    def failing() -> None:
+        with published(target) as temporary:
+            temporary.write_bytes(b"half")
+            assert target.read_bytes() == b"old"
+            raise RuntimeError
+
+    publish_bytes(b"old", target)
+    with pytest.raises(RuntimeError):
+        failing()
+    assert content(tmp_path) == {"scores/part": b"old"}
+
+
+def test_a_file_that_is_there_is_replaced(target, tmp_path, content):
+    publish_bytes(b"an old and longer content", target)
+    publish_bytes(b"new", target)
+    assert content(tmp_path) == {"scores/part": b"new"}
+
+
+@pytest.mark.parametrize("size", [0, 1, 3_000_000])
+def test_content_of_any_size_is_published(size, target):
+    data = os.urandom(size)
+    publish_bytes(data, target)
+    assert target.read_bytes() == data
+
+
+def test_a_block_that_writes_nothing_publishes_nothing(target, tmp_path, content):
+    def forgetful() -> None:
+        with published(target):
+            pass
+
+    with pytest.raises(FileNotFoundError):
+        forgetful()
+    assert content(tmp_path) == {}
+
+
+def test_bytes_that_the_file_system_refuses_are_bad_input_that_names_the_place(tmp_path, content):
+    (tmp_path / "file").write_bytes(b"in the way")
+    (tmp_path / "directory" / "full").mkdir(parents=True)
+    for place in ("file/part", "directory"):
+        with pytest.raises(InputError, match=f"{tmp_path}/{place}: cannot be written: "):
+            publish_bytes(b"x", locate(str(tmp_path / place)))
+    assert content(tmp_path) == {"file": b"in the way"}
+
+
+def test_local_directories_are_made(tmp_path, content):
+    publish_bytes(b"x", locate(str(tmp_path / "a" / "b" / "c")))
+    assert content(tmp_path) == {"a/b/c": b"x"}
+
+
+def test_a_file_on_its_way_is_beside_its_target_and_hidden_from_readers_of_archives(tmp_path):
+    with published(locate(str(tmp_path / "shard.parquet"))) as temporary:
+        temporary.write_bytes(b"half")
+        assert temporary.parent == tmp_path  # a rename is atomic within one file system only
+        assert temporary.name.startswith(TEMPORARY_PREFIX)
+        with pytest.raises(InputError, match="holds no"):
+            list_shards(locate(str(tmp_path)))
+
+
+def test_readers_see_the_old_or_the_new_file_and_never_a_part(tmp_path):
+    path = tmp_path / "part"
+    contents = [bytes([number]) * 400_000 for number in range(30)]
+    publish_bytes(contents[0], locate(str(path)))
+    seen: list[bytes] = []
+    stop = threading.Event()
+
+    def look() -> None:
+        while not stop.is_set():
+            seen.append(Path(path).read_bytes())
+
+    reader = threading.Thread(target=look)
+    reader.start()
+    try:
+        for data in contents[1:]:
+            publish_bytes(data, locate(str(path)))
+    finally:
+        stop.set()
+        reader.join()
+    assert seen
+    assert set(seen) <= set(contents)

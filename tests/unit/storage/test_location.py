@@ -1,0 +1,228 @@
+import errno
+import os
+import traceback
+from pathlib import Path
+
+import pytest
+from pyarrow import fs as pafs
+
+from digitsum.archive.shards import list_parquet, open_parquet
+from digitsum.errors import InputError, StorageError
+from digitsum.storage.atomic_write import publish_bytes
+from digitsum.storage.location import Location, locate, storage_error
+
+
+def test_a_relative_path_is_made_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    place = locate("archive/a")
+    assert place.uri == place.path == str(tmp_path / "archive" / "a")
+    assert place.is_local
+
+
+def test_home_is_expanded(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert locate("~/archive").path == str(tmp_path / "archive")
+
+
+def test_a_path_and_its_file_uri_are_one_place(tmp_path):
+    (tmp_path / "a b").write_bytes(b"x")
+    by_uri = locate(f"file://{tmp_path}/a%20b")
+    assert by_uri.is_local
+    assert by_uri.path == locate(str(tmp_path / "a b")).path
+    assert by_uri.read_bytes() == b"x"
+
+
+@pytest.mark.parametrize("uri", ["nosuch://bucket/a", "s3:// bucket", "file://elsewhere/a"])
+def test_a_uri_that_nothing_opens_is_refused_naming_it(uri):
+    with pytest.raises(InputError, match=f"^{uri}: "):
+        locate(uri)
+
+
+def in_store(uri: str, path: str) -> Location:
+    return Location(uri, pafs.SubTreeFileSystem("/", pafs.LocalFileSystem()), path)
+
+
+@pytest.mark.parametrize(
+    ("given", "joined"),
+    [
+        ("s3://bucket/a", "s3://bucket/a/b/c.parquet"),
+        ("s3://bucket/a/", "s3://bucket/a/b/c.parquet"),
+        ("s3://bucket/a?region=eu", "s3://bucket/a/b/c.parquet?region=eu"),
+    ],
+)
+def test_joining_and_the_parent_keep_a_uris_query(given, joined):
+    place = in_store(given, "bucket/a").join("b/c.parquet")
+    assert (place.uri, place.path) == (joined, "bucket/a/b/c.parquet")
+    assert place.name == "c.parquet"
+    back = place.parent.parent
+    assert (back.uri, back.path) == (given.replace("a/", "a"), "bucket/a")
+    assert not back.is_local
+
+
+@pytest.mark.parametrize("name", ["plain", "a b", "what?", "50%", "a#b", "x=1"])
+def test_joining_and_the_parent_are_inverse_for_local_paths(name, tmp_path):
+    directory = locate(str(tmp_path / name))
+    place = directory.join("a.parquet")
+    assert place.path == place.uri == str(tmp_path / name / "a.parquet")
+    assert place.parent.path == directory.path
+    assert place.parent.uri == directory.uri
+
+
+def test_the_root_is_the_parent_of_what_lies_in_it():
+    parent = locate("/a.parquet").parent
+    assert parent.join("b").path == "/b"
+    assert locate(parent.uri).path == str(Path("/"))
+
+
+def test_files_are_told_from_directories_and_from_nothing(tmp_path):
+    (tmp_path / "file").write_bytes(b"content")
+    assert locate(str(tmp_path / "file")).is_file()
+    assert not locate(str(tmp_path)).is_file()
+    assert not locate(str(tmp_path / "nothing")).is_file()
+    assert locate(str(tmp_path / "file")).info().size == 7
+
+
+def test_reading_what_is_not_there_is_refused_naming_it(tmp_path):
+    with pytest.raises(InputError, match=r"nothing: cannot be read"):
+        locate(str(tmp_path / "nothing")).read_bytes()
+
+
+AZURE = "abfs://container@account.dfs.core.windows.net/archive"
+
+
+# Each with the secret `hidden-word` where somebody might put one; pyarrow opens some of them.
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "s3://key:hidden-word@bucket/archive",
+        "s3://key%3Ahidden-word@bucket/archive",
+        "s3://hidden-word@bucket/archive",
+        "s3://key:hidden-word/with/slash@bucket/archive",
+        "s3://key:12/hidden-word@bucket/archive",
+        "s3://key:hidden-word with blank@bucket/archive",
+        "s3://key:hidden-word?#@bucket/archive",
+        "S3://key:hidden-word@bucket/archive",
+        "s3://bucket/archive?access_key=AKIA&secret_key=hidden-word",
+        "s3://bucket/archive?region=eu&session_token=hidden-word",
+        "s3://bucket/archive?hidden-word",
+        "s3://bucket/archive?X-Amz-Credential=a&X-Amz-Signature=hidden-word",
+        "s3://bucket/archive?endpoint_override=http://user:hidden-word@host&region=eu",
+        "s3://bucket/archive?endpoint_override=http%3A%2F%2Fuser%3Ahidden-word%40host&region=eu",
+        "s3://bucket/archive#hidden-word",
+        "gs://hidden-word@bucket/archive",
+        "gs://anonymous@bucket/archive?access_token=hidden-word",
+        "abfs://account:hidden-word@account.dfs.core.windows.net/container",
+        f"{AZURE}?sv=2024-11-04&sig=hidden-word",
+        f"{AZURE}?tenant_id=a&client_id=b&client_secret=hidden-word",
+        "hdfs://user@host:8020/archive?kerb_ticket=hidden-word",
+        "https://host/archive.parquet?X-Amz-Signature=hidden-word",
+        "https://hidden-word@host/archive",
+        "https://user:hidden-word@host/archive",
+        "nosuch://user:hidden-word@host/archive",
+        "file:///archive?token=hidden-word",
+        "s3://[hidden-word@bucket/archive",
+    ],
+)
+def test_a_secret_in_a_uri_is_refused_and_not_repeated(uri):
+    with pytest.raises(InputError) as refusal:
+        locate(uri)
+    shown = "".join(traceback.format_exception(refusal.value))
+    assert "hidden-word" not in shown.replace(f'locate("{uri}")', "")
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "s3://bucket/archive?region=eu-central-1&scheme=http&endpoint_override=localhost:9000",
+        "s3://bucket/a@b?region=eu-central-1&allow_bucket_creation=true",
+        "gs://anonymous@bucket/archive?retry_limit_seconds=3",
+        AZURE,
+        f"{AZURE}?enable_tls=false",
+    ],
+)
+def test_a_uri_that_says_how_its_store_is_reached_is_opened(uri):
+    place = locate(uri)
+    assert place.uri == uri
+    assert not place.is_local
+
+
+MAY_PASS = [errno.EIO, errno.ETIMEDOUT, errno.ECONNRESET, errno.EAGAIN, errno.ESTALE, errno.EBUSY]
+STAYS = [errno.ENOENT, errno.EACCES, errno.ENOSPC, errno.EROFS, errno.ENOTDIR, errno.EISDIR]
+
+
+def kind_of(error: OSError) -> type:
+    return type(storage_error("s3://bucket/a: cannot be read", error))
+
+
+@pytest.mark.parametrize("number", MAY_PASS, ids=errno.errorcode.get)
+def test_an_error_number_that_may_pass_is_a_storage_error(number):
+    assert kind_of(OSError(number, os.strerror(number))) is StorageError
+
+
+@pytest.mark.parametrize("number", STAYS, ids=errno.errorcode.get)
+def test_an_error_number_that_stays_is_bad_input(number):
+    assert kind_of(OSError(number, os.strerror(number))) is InputError
+
+
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [
+        ("AWS Error NETWORK_CONNECTION during HeadObject operation: curlCode: 7", StorageError),
+        ("AWS Error SLOW_DOWN during PutObject operation: reduce your rate", StorageError),
+        ("AWS Error SERVICE_UNAVAILABLE (HTTP status 503) during GetObject", StorageError),
+        ("AWS Error INTERNAL_FAILURE (HTTP status 500) during ListObjectsV2", StorageError),
+        ("google::cloud::Status(UNAVAILABLE: try again)", StorageError),
+        ("AWS Error ACCESS_DENIED during HeadObject operation: No response body.", InputError),
+        ("AWS Error NO_SUCH_BUCKET during ListObjectsV2 operation", InputError),
+        ("Couldn't deserialize thrift: TProtocolException", InputError),
+        ("", InputError),
+    ],
+)
+def test_an_error_without_a_number_is_told_by_what_the_object_store_says(said, kind):
+    assert kind_of(OSError(said)) is kind
+
+
+def test_a_number_that_stays_is_bad_input_whatever_is_said_with_it():
+    assert kind_of(OSError(errno.ENOENT, "AWS Error SLOW_DOWN")) is InputError
+
+
+def test_what_is_said_of_a_storage_error_names_the_place_in_one_line():
+    error = storage_error("s3://bucket/a: cannot be read", OSError("one\n  two"))
+    assert str(error) == "s3://bucket/a: cannot be read: one two"
+
+
+class Refusing(pafs.FileSystemHandler):
+    """A file system that answers everything with an error that may pass."""
+
+    def refuse(self, *_arguments, **_named):
+        raise OSError(errno.ETIMEDOUT, "timed out")
+
+    def get_type_name(self):
+        return "refusing"
+
+    def normalize_path(self, path):
+        return path
+
+    get_file_info = get_file_info_selector = open_input_file = open_input_stream = refuse
+    create_dir = copy_file = delete_dir = delete_dir_contents = delete_file = refuse
+    delete_root_dir_contents = move = open_append_stream = open_output_stream = refuse
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        Location.info,
+        Location.is_file,
+        Location.check_directory,
+        Location.read_bytes,
+        lambda place: list_parquet(place, ""),
+        lambda place: list_parquet(place, "below"),
+        open_parquet,
+        lambda place: publish_bytes(b"x", place),
+    ],
+    ids=["info", "is_file", "check_directory", "read_bytes", "list", "below", "open", "publish"],
+)
+def test_a_file_system_that_refuses_for_now_raises_a_storage_error_that_names_the_place(ask):
+    place = Location("store://bucket/a", pafs.PyFileSystem(Refusing()), "bucket/a")
+    with pytest.raises(StorageError, match=r"^store://bucket/a.*: cannot be .*timed out"):
+        ask(place)

@@ -1,0 +1,186 @@
+"""What data may do to a terminal or a log: nothing."""
+
+import io
+import json
+import logging
+import os
+import sys
+import unicodedata
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from digitsum.archive.chunks import Chunk
+from digitsum.archive.reader import Rows
+from digitsum.archive.synth import SynthConfig, synth
+from digitsum.cli import main
+from digitsum.console import printable, printable_lines
+from digitsum.model.saved_model import packaged_model
+from digitsum.report.build import report_of
+from digitsum.scoring.config import ActorOptions
+from digitsum.scoring.executors.threads import map_chunks_in_threads
+from digitsum.storage.location import locate
+from digitsum.training.dataset import _warn
+
+# Clears the screen, names the window, writes to the clipboard; then a line that looks like ours.
+HOSTILE = "\x1b[2J\x1b]0;owned\x07\x1b]52;c;cm0gLXJm\x07\x9b31m\r\n0 faults\u202e"
+CHUNK = Chunk(f"a{HOSTILE}", "", 4, 4, None, row_groups=(0,), first_row=0, num_rows=1)
+OBEYED = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+
+
+def obeyed(text: str) -> set[str]:
+    """Return the characters of a text that a terminal would not just show."""
+    return {c for c in text if unicodedata.category(c) in OBEYED} - {"\n"}
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a shard/ü 数字 é.parquet", "a shard/ü 数字 é.parquet"),
+        ("\x1b[31m", r"\x1b[31m"),
+        ("a\nb\tc\x7f", r"a\nb\tc\x7f"),
+        ("\x9b31m", r"\x9b31m"),
+        ("a\u202eb\u2028c", r"a\u202eb\u2028c"),
+        ("\udcff", r"\udcff"),
+        ("\U000e0041", r"\U000e0041"),
+        ("", ""),
+    ],
+)
+def test_what_a_terminal_obeys_is_spelled_out_and_text_stays(text, shown):
+    assert printable(text) == shown
+
+
+@given(st.text())
+def test_whatever_comes_is_one_line_that_any_stream_takes(text):
+    shown = printable(text)
+    assert not obeyed(shown)
+    assert len(shown.splitlines()) <= 1
+    shown.encode()
+    assert printable(shown) == shown
+
+
+def test_lines_stay_lines():
+    assert printable_lines("a\x1b\nb\n") == "a\\x1b\nb\n"
+
+
+@pytest.fixture
+def hostile(tmp_path) -> Path:
+    """Make an archive whose ids, shards' names and columns are hostile."""
+    out = tmp_path / "archive"
+    synth(SynthConfig(out=str(out), images=30, shards=3, digits=1, width=48))
+    first, second, third = sorted(out.glob("*.parquet"))
+    table = pq.read_table(first)
+    ids = [f"{number}{HOSTILE}" for number in range(table.num_rows)]
+    images = [image[:-1] if row == 3 else image for row, image in enumerate(images_of(table))]
+    columns = {"image_id": ids, "image": pa.array(images, pa.binary())}
+    pq.write_table(pa.table(columns).replace_schema_metadata(table.schema.metadata), first)
+    first.rename(out / f"a{HOSTILE}.parquet")
+    pq.write_table(pa.table({HOSTILE: [1], "image": [[HOSTILE]]}), second)
+    second.rename(out / f"b{HOSTILE}.parquet")
+    third.rename(out / "c.parquet")
+    (out / f"d{HOSTILE}.parquet").write_bytes(b"none")
+    return out
+
+
+def images_of(table: pa.Table) -> list[bytes]:
+    return table["image"].to_pylist()
+
+
+def said(capfd) -> str:
+    out, err = capfd.readouterr()
+    assert not obeyed(out + err)
+    return out + err
+
+
+def test_a_hostile_archive_is_only_text_to_a_terminal(hostile, capfd, tmp_path):
+    scores = tmp_path / f"scores{HOSTILE}"
+    both = ["--archive", str(hostile), "--scores", str(scores), "--digits", "1"]
+    score = ["score", *both, "--executor", "threads", "--backend", "torch"]
+    assert main([*score, "--plan"]) == 0
+    assert main([*score, "--max-rejected", "90%"]) == 0
+    assert r"\x1b[2J" in said(capfd)
+    assert main([*score, "--max-rejected", "0"]) == 3
+    said(capfd)
+    assert main(["verify", *both]) == 2
+    assert r"\x1b]0;owned" in said(capfd)
+    for place in (hostile, scores, *hostile.glob("*"), *scores.glob("_runs/score-*")):
+        main(["inspect", str(place)])
+        said(capfd)
+    (scores / "CURRENT").write_text(f"model={HOSTILE}")
+    assert main(["status", str(scores)]) == 0
+    assert r"\x1b" in said(capfd)
+
+
+def test_a_name_makes_up_no_line(hostile, capfd, tmp_path):
+    command = [
+        "--archive",
+        str(hostile),
+        "--scores",
+        str(tmp_path / "scores"),
+        "--known-count",
+        "1",
+    ]
+    assert main(["verify", *command]) == 2
+    out, err = capfd.readouterr()
+    assert "0 faults" in out
+    assert not any(line.startswith("0 faults") for line in (out + err).splitlines())
+
+
+def test_a_hostile_bundle_is_only_text_to_a_terminal(capfd, tmp_path):
+    source = Path(packaged_model())
+    for file in source.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    metrics = {"best": {"validation_accuracy": HOSTILE}, "test": {"accuracy": 1, "images": HOSTILE}}
+    (tmp_path / "metrics.json").write_text(json.dumps(metrics))
+    assert main(["inspect", str(tmp_path)]) == 0  # metrics may say anything
+    said(capfd)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"network": HOSTILE}))
+    assert main(["inspect", str(tmp_path)]) == 2
+    said(capfd)
+
+
+def test_what_cannot_be_encoded_is_no_traceback(hostile, monkeypatch):
+    """As where the locale is not UTF-8, or a name on disk is not."""
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", errors="strict")
+    monkeypatch.setattr(sys, "stdout", stream)
+    monkeypatch.setattr(sys, "stderr", stream)
+    assert main(["inspect", str(hostile / "none\udcff")]) == 2
+    stream.flush()
+    assert rb"none\udcff" in stream.buffer.getvalue()
+
+
+def test_a_name_on_disk_that_is_no_text_is_a_sentence(hostile, capfd):
+    (hostile / os.fsdecode(b"e\xff.parquet")).write_bytes(b"none")
+    assert main(["inspect", str(hostile)]) == 0
+    assert "cannot be read" in said(capfd)
+
+
+def test_a_chunk_that_fails_in_a_thread_is_told_of_as_text(capfd):
+    class Failing:
+        def __init__(self, actors):
+            pass
+
+        def __call__(self, chunk):
+            raise ValueError(HOSTILE)
+
+    assert list(map_chunks_in_threads(Failing, {}, [CHUNK], ActorOptions(), lose_failed=True)) == []
+    assert "a chunk failed" in said(capfd)
+
+
+def test_a_report_that_is_not_made_is_told_of_as_text(capfd, tmp_path):
+    assert report_of(locate(str(tmp_path / HOSTILE))) == []
+    assert "no report was made" in said(capfd)
+
+
+def test_images_that_are_left_out_of_a_training_are_told_of_as_text(caplog):
+    rows = Rows(0, pa.array(["a"]), np.zeros((1, 4, 4), np.uint8), {0: HOSTILE}, None)
+    with caplog.at_level(logging.WARNING):
+        _warn(CHUNK, rows, np.array([0]))
+    assert "left out" in caplog.messages[0]
+    assert not obeyed(caplog.messages[0])
