@@ -111,7 +111,7 @@ def results(presets: Sequence[str], mnist: str | None) -> None:
         of_full = {
             source: OfFull(
                 [_evaluate(FULL, _test_archive(source, sources, count)) for count in range(1, 9)],
-                _evaluate(FULL, _test_archive(source, sources), "--digits 4"),
+                _evaluate(FULL, _test_archive(source, sources), "--known-count 4"),
             )
             for source in sources
             if FULL in wanted

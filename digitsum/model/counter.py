@@ -126,7 +126,9 @@ class CounterNetwork(SumNetwork):
         """Raise InputError unless the columns of such an image can hold that many digits."""
         most = min(-(-shape.width // COLUMN_STRIDE), MAX_NUM_DIGITS)
         if not 1 <= num_digits <= most:
-            raise InputError(f"--digits {num_digits}: images of {shape} hold 1 to {most} digits.")
+            raise InputError(
+                f"--known-count {num_digits}: images of {shape} hold 1 to {most} digits."
+            )
 
 
 class _ColumnMixer(nn.Module):

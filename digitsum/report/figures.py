@@ -39,7 +39,7 @@ def publish_figure(figure: Figure, target: Location) -> None:
     publish_bytes(to_png(figure), target)
 
 
-_NUM_COLUMNS = 4
+_GALLERY_COLUMNS = 4
 _DIGITS = 10
 
 
@@ -53,12 +53,18 @@ def draw_gallery(
     Under each image, one row for each digit 0..9 from the top shows, column by column, how
     probable it is that this digit stands there; the digits read are written over their places.
     """
-    rows = [hits[i : i + _NUM_COLUMNS] for i in range(0, len(hits), _NUM_COLUMNS)]
+    rows = [hits[i : i + _GALLERY_COLUMNS] for i in range(0, len(hits), _GALLERY_COLUMNS)]
     num_hit_rows = len(rows)
-    rows += [worst_misses[i : i + _NUM_COLUMNS] for i in range(0, len(worst_misses), _NUM_COLUMNS)]
+    rows += [
+        worst_misses[i : i + _GALLERY_COLUMNS]
+        for i in range(0, len(worst_misses), _GALLERY_COLUMNS)
+    ]
     figure = Figure(figsize=(13, 1.9 * max(len(rows), 1)), layout="constrained")
     grid = figure.subplots(
-        2 * max(len(rows), 1), _NUM_COLUMNS, squeeze=False, height_ratios=[4, 3] * max(len(rows), 1)
+        2 * max(len(rows), 1),
+        _GALLERY_COLUMNS,
+        squeeze=False,
+        height_ratios=[4, 3] * max(len(rows), 1),
     )
     for axes in grid.flat:
         axes.axis("off")
@@ -170,14 +176,14 @@ def draw_confusion(evaluation: Evaluation, title: str) -> Figure:
 
 
 NUM_IMAGES = 24
-_NUM_COLUMNS = 3
+_SHEET_COLUMNS = 3
 
 
 def draw_contact_sheet(images: Sequence[tuple[Uint8Array, str]]) -> Figure:
     """Return images, uint8 (height, width), in rows of three, each under its caption."""
-    num_rows = max(1, -(-len(images) // _NUM_COLUMNS))
+    num_rows = max(1, -(-len(images) // _SHEET_COLUMNS))
     figure = Figure(figsize=(9, 1.0 * num_rows), layout="constrained")
-    grid = figure.subplots(num_rows, _NUM_COLUMNS, squeeze=False)
+    grid = figure.subplots(num_rows, _SHEET_COLUMNS, squeeze=False)
     for axes in grid.flat:
         axes.axis("off")
     for axes, (pixels, caption) in zip(grid.flat, images, strict=False):

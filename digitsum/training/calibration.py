@@ -87,7 +87,7 @@ def _pairs(logits: Tensor, sums_b: Tensor) -> Iterable[tuple[Tensor, Tensor]]:
     return zip(torch.split(logits, _AT_ONCE), torch.split(sums_b, _AT_ONCE), strict=True)
 
 
-_AT_ONCE = 500
+_OFFSET_BATCH_SIZE = 500
 
 
 @torch.inference_mode()
@@ -107,7 +107,7 @@ def place_digits(
     found = torch.cat(
         [
             _first_of_one(network, to_input(part, pixel_scale))
-            for part in torch.split(torch.from_numpy(pixels), _AT_ONCE)
+            for part in torch.split(torch.from_numpy(pixels), _OFFSET_BATCH_SIZE)
         ]
     ).numpy()
     is_one = found >= 0

@@ -29,7 +29,7 @@ def load_start(config: TrainConfig, shape: ImageShape) -> SavedModel | None:
     if start.network_name != config.network:
         raise InputError(
             f"{start.uri}: holds the network {start.network_name!r}, not {config.network!r}; give "
-            f"--model {start.network_name}."
+            f"--network {start.network_name}."
         )
     if start.pixel_scale != config.recipe.pixel_scale:
         raise InputError(

@@ -177,16 +177,18 @@ def test_images_that_a_counter_does_not_read_are_refused(refused, command):
 @pytest.mark.parametrize(
     ("model", "digits", "said"),
     [
-        ("model", 3, "--digits 3: the model adds up 2 digits"),
-        ("model", 0, "--digits 0: the model adds up 2 digits"),
-        ("counter", 0, "--digits 0: images of 16x24 hold 1 to 6 digits"),
-        ("counter", 7, "--digits 7: images of 16x24 hold 1 to 6 digits"),
+        ("model", 3, "--known-count 3: the model adds up 2 digits"),
+        ("model", 0, "--known-count 0: the model adds up 2 digits"),
+        ("counter", 0, "--known-count 0: images of 16x24 hold 1 to 6 digits"),
+        ("counter", 7, "--known-count 7: images of 16x24 hold 1 to 6 digits"),
     ],
 )
 def test_a_number_of_digits_that_the_model_cannot_be_told_is_refused(
     refused, command, model, digits, said
 ):
-    assert said in refused(WORK[command].replace("/model", f"/{model}") + f" --digits {digits}")
+    assert said in refused(
+        WORK[command].replace("/model", f"/{model}") + f" --known-count {digits}"
+    )
 
 
 @pytest.mark.parametrize("command", ["train", "evaluate"])

@@ -99,7 +99,7 @@ def said(capfd) -> str:
 
 def test_a_hostile_archive_is_only_text_to_a_terminal(hostile, capfd, tmp_path):
     scores = tmp_path / f"scores{HOSTILE}"
-    both = ["--archive", str(hostile), "--scores", str(scores), "--digits", "1"]
+    both = ["--archive", str(hostile), "--scores", str(scores), "--known-count", "1"]
     score = ["score", *both, "--executor", "threads", "--backend", "torch"]
     assert main([*score, "--plan"]) == 0
     assert main([*score, "--max-rejected", "90%"]) == 0

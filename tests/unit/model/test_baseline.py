@@ -181,5 +181,5 @@ def test_it_can_be_told_of_no_other_number_of_digits_than_its_own(num_digits):
     network = BaselineNetwork(SMALL)
     assert network.config.max_digits == 2
     network.check_num_digits(2, SMALL.shape)
-    with pytest.raises(InputError, match=f"--digits {num_digits}: the model adds up 2 digits"):
+    with pytest.raises(InputError, match=f"--known-count {num_digits}: the model adds up 2 digits"):
         network.check_num_digits(num_digits, SMALL.shape)

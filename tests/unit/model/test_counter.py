@@ -317,7 +317,9 @@ def test_as_many_digits_can_be_told_as_an_image_has_columns_up_to_64(width, most
     for num_digits in (1, 2, most):
         network.check_num_digits(num_digits, shape)
     for num_digits in (-1, 0, most + 1):
-        with pytest.raises(InputError, match=rf"--digits {num_digits}: .*16x{width} .*1 to {most}"):
+        with pytest.raises(
+            InputError, match=rf"--known-count {num_digits}: .*16x{width} .*1 to {most}"
+        ):
             network.check_num_digits(num_digits, shape)
 
 

@@ -57,7 +57,7 @@ def test_chunks_without_images_are_refused(chunk_images):
 
 def test_bundle_and_number_of_digits_need_not_be_given():
     for config in (ScoreConfig(archive="a", scores="s"), EvaluateConfig(archive="a")):
-        assert (config.model, config.digits) == (None, None)
+        assert (config.model, config.known_count) == (None, None)
 
 
 def test_a_chunk_of_one_image_is_taken():

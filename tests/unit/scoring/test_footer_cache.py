@@ -357,7 +357,7 @@ def test_a_known_shard_is_refused_by_a_model_that_does_not_read_it(nights, model
 
 def test_a_known_shard_is_refused_where_it_cannot_hold_the_digits_that_are_told(nights, model):
     known = read_footer_cache(nights.files).shards
-    with pytest.raises(InputError, match="--digits 7"):
+    with pytest.raises(InputError, match="--known-count 7"):
         survey_archive(str(nights.archive), OPTIONS, model, 7, {})
-    with pytest.raises(InputError, match="--digits 7"):
+    with pytest.raises(InputError, match="--known-count 7"):
         survey_archive(str(nights.archive), OPTIONS, model, 7, known)

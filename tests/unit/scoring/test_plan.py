@@ -271,7 +271,7 @@ def test_shards_too_narrow_for_the_digits_that_they_are_said_to_hold_are_refused
     network = CounterNetwork(CounterConfig(SHAPE.height, SHAPE.width))
     check_shape(ROOT, shaped("a.parquet", 16, 400), network, 6)
     check_shape(ROOT, shaped("b.parquet", 16, 18), network, 5)
-    with pytest.raises(InputError, match="--digits 6: images of 16x18 hold 1 to 5 digits"):
+    with pytest.raises(InputError, match="--known-count 6: images of 16x18 hold 1 to 5 digits"):
         check_shape(ROOT, shaped("b.parquet", 16, 18), network, 6)
 
 

@@ -117,7 +117,7 @@ def test_a_place_that_is_no_archive_is_refused(survey, tmp_path, model):
 
 def test_digits_that_the_model_cannot_be_told_are_refused(survey, write_shard):
     write_shard("a.parquet")
-    with pytest.raises(InputError, match="--digits 3: the model adds up 2 digits"):
+    with pytest.raises(InputError, match="--known-count 3: the model adds up 2 digits"):
         survey(num_digits=3)
     assert shards_of(survey(num_digits=2)) == ["a.parquet"]
 

@@ -122,7 +122,7 @@ def swapped(values: list) -> list:
 
 def test_scores_as_they_were_committed_have_no_fault(place):
     assert verified(place) == Verified(4, NUM_IMAGES, 1, NUM_IMAGES - 1, ())
-    assert verified(place, digits=2) == Verified(4, NUM_IMAGES, 1, NUM_IMAGES - 1, ())
+    assert verified(place, known_count=2) == Verified(4, NUM_IMAGES, 1, NUM_IMAGES - 1, ())
 
 
 def test_the_images_are_worth_testing_with(place):
@@ -386,7 +386,7 @@ def test_scores_of_another_model_or_of_one_told_otherwise_are_not_these(place):
     assert directory.is_dir()
     shutil.rmtree(directory)
     assert verified(place).faults == ()
-    assert len(verified(place, digits=2).faults) == 4
+    assert len(verified(place, known_count=2).faults) == 4
 
 
 def test_scores_cut_into_other_chunks_are_not_these(place):

@@ -79,13 +79,13 @@ def test_what_a_resumed_run_may_change_are_options():
 
 
 def _follows_epochs(change):
-    return change in ({"model": "counter"}, {"distortion": 0.5})
+    return change in ({"network": "counter"}, {"distortion": 0.5})
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        {"model": "other"},
+        {"out": "other"},
         {"workers": 2},
         {"use_gpu": True},
         {"cpus_per_worker": 0.5},
@@ -115,7 +115,7 @@ def test_how_long_a_run_goes_on_is_what_it_learns_from_only_where_the_step_size_
         {"validation": "other"},
         {"validation_fraction": 0.3},
         {"archive": None},
-        {"model": "counter"},
+        {"network": "counter"},
         {"glyphs": "other"},
         {"digits": 3},
         {"min_digits": 1},

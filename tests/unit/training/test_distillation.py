@@ -124,7 +124,7 @@ def test_who_cannot_teach_is_refused_with_what_to_do(tmp_path):
     with pytest.raises(InputError, match=r"'baseline', which cannot teach 'counter'; leave it out"):
         load_teachers(config("packaged", str(tmp_path)), SHAPE)
     with pytest.raises(InputError, match=r"of 4 digits, and cannot teach those of 3; leave it out"):
-        load_teachers(config(str(tmp_path), model="baseline", digits=3), SHAPE)
+        load_teachers(config(str(tmp_path), network="baseline", digits=3), SHAPE)
     with pytest.raises(InputError, match="50x168"):
         load_teachers(config("packaged"), ImageShape(50, 168))
     with pytest.raises(InputError, match=r"/nowhere"):
@@ -135,7 +135,7 @@ def test_networks_that_do_not_count_teach_each_other_sums(tmp_path):
     torch.manual_seed(0)
     network = BaselineNetwork(BaselineConfig(40, 168, 4)).eval()
     save_model(str(tmp_path), "baseline", network, metrics={}, card="", pixel_scale=1.0)
-    models = load_teachers(config(str(tmp_path), model="baseline"), SHAPE)
+    models = load_teachers(config(str(tmp_path), network="baseline"), SHAPE)
     pixels = torch.randint(0, 256, (3, 40, 168), generator=torch.Generator().manual_seed(0)).byte()
     opinion = Teachers(models, CPU).opinion(pixels, 5)
     logits = network(pixels.unsqueeze(1).float())

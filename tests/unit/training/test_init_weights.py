@@ -45,7 +45,7 @@ def test_images_of_another_height_are_refused():
 
 def test_another_network_or_scale_is_refused_with_what_to_give(tmp_path):
     with pytest.raises(InputError, match=r"'counter', not 'baseline'; give --network counter"):
-        load_start(config(model="baseline"), SHAPE)
+        load_start(config(network="baseline"), SHAPE)
     with pytest.raises(InputError, match=r"times 0\.00392157, not times 0\.5; give --pixel-scale"):
         load_start(config(pixel_scale=0.5), SHAPE)
 
@@ -53,7 +53,7 @@ def test_another_network_or_scale_is_refused_with_what_to_give(tmp_path):
 def test_a_baseline_of_another_number_of_digits_is_refused(tmp_path):
     network = BaselineNetwork(BaselineConfig(16, 24, 2))
     save_model(str(tmp_path), "baseline", network, metrics={}, card="", pixel_scale=1.0)
-    chosen = config(model="baseline", start_from=str(tmp_path), digits=3)
+    chosen = config(network="baseline", start_from=str(tmp_path), digits=3)
     shape = ImageShape(16, 24)
     with pytest.raises(InputError, match=r"trained on 2 digits .* --digits"):
         started_network(chosen, shape, load_start(chosen, shape))

@@ -13,13 +13,15 @@ from digitsum.options import ReadOptions
 from digitsum.training.config import RESUMABLE_CHANGES, TrainConfig
 from digitsum.training.presets import PRESETS, PresetName, Recipe, default_preset
 
-MODELS_AND_PRESETS = [(model, preset) for model, presets in PRESETS.items() for preset in presets]
+NETWORKS_AND_PRESETS = [
+    (network, preset) for network, presets in PRESETS.items() for preset in presets
+]
 CYCLE = Recipe(epochs=3, learning_rate=0.01)
 fractions = st.floats(0, 1)
 
 
 def config(**options) -> TrainConfig:
-    return TrainConfig(**{"model": "model", **options})
+    return TrainConfig(**{"out": "model", **options})
 
 
 def test_one_cycle_begins_at_a_25th_peaks_after_a_fifth_and_ends_at_0():
@@ -87,11 +89,11 @@ def test_with_no_pull_images_nothing_is_ever_pulled(images_seen):
     assert Recipe(epochs=3, pull_images=0).pull_at(images_seen) == 0
 
 
-@pytest.mark.parametrize(("model", "preset"), MODELS_AND_PRESETS)
+@pytest.mark.parametrize(("network", "preset"), NETWORKS_AND_PRESETS)
 @pytest.mark.parametrize("archive", [None, "archive"])
-def test_every_preset_can_be_trained_with(model, preset, archive):
-    chosen = config(model=model, preset=preset, archive=archive)
-    assert chosen.recipe == PRESETS[model][preset]
+def test_every_preset_can_be_trained_with(network, preset, archive):
+    chosen = config(network=network, preset=preset, archive=archive)
+    assert chosen.recipe == PRESETS[network][preset]
     assert json.loads(json.dumps(chosen.learned_from(), allow_nan=False)) == chosen.learned_from()
 
 
@@ -109,13 +111,13 @@ def test_sizes_of_presets_make_networks_as_large_as_their_names_say():
     assert sizes["small"] < sizes["full"] == sizes["quick"] < sizes["large"]
 
 
-@pytest.mark.parametrize(("model", "preset"), [("counter", "full"), ("baseline", "paper")])
-def test_without_a_preset_the_networks_first_one_is_taken(model, preset):
-    assert default_preset(model) == preset
-    assert config(model=model).recipe == PRESETS[model][preset]
+@pytest.mark.parametrize(("network", "preset"), [("counter", "full"), ("baseline", "paper")])
+def test_without_a_preset_the_networks_first_one_is_taken(network, preset):
+    assert default_preset(network) == preset
+    assert config(network=network).recipe == PRESETS[network][preset]
 
 
-@pytest.mark.parametrize(("model", "preset"), MODELS_AND_PRESETS)
+@pytest.mark.parametrize(("network", "preset"), NETWORKS_AND_PRESETS)
 @pytest.mark.parametrize(
     ("option", "value"),
     [
@@ -129,17 +131,17 @@ def test_without_a_preset_the_networks_first_one_is_taken(model, preset):
         ("cascade_below", 0.3),
     ],
 )
-def test_an_option_overrides_the_preset_and_nothing_else_of_it(model, preset, option, value):
-    recipe = config(model=model, preset=preset, **{option: value}).recipe
+def test_an_option_overrides_the_preset_and_nothing_else_of_it(network, preset, option, value):
+    recipe = config(network=network, preset=preset, **{option: value}).recipe
     assert getattr(recipe, option) == value
     rest = {k: v for k, v in vars(recipe).items() if k != option}
-    assert rest == {k: v for k, v in vars(PRESETS[model][preset]).items() if k != option}
+    assert rest == {k: v for k, v in vars(PRESETS[network][preset]).items() if k != option}
 
 
-@pytest.mark.parametrize(("model", "preset"), [("baseline", "full"), ("counter", "paper")])
-def test_a_preset_of_another_network_is_refused_naming_its_own(model, preset):
-    with pytest.raises(InputError, match=f"--preset {preset}: .* {', '.join(PRESETS[model])}"):
-        config(model=model, preset=preset)
+@pytest.mark.parametrize(("network", "preset"), [("baseline", "full"), ("counter", "paper")])
+def test_a_preset_of_another_network_is_refused_naming_its_own(network, preset):
+    with pytest.raises(InputError, match=f"--preset {preset}: .* {', '.join(PRESETS[network])}"):
+        config(network=network, preset=preset)
 
 
 @pytest.mark.parametrize(
@@ -228,18 +230,20 @@ def test_composed_images_have_the_shape_that_is_given_or_the_default():
     assert str(config(read=ReadOptions(height=30, width=90)).shape) == "30x90"
 
 
-@pytest.mark.parametrize(("model", "preset"), MODELS_AND_PRESETS)
-def test_a_run_may_go_on_longer_only_where_its_step_size_does_not_follow_the_epochs(model, preset):
-    first, longer = (config(model=model, preset=preset, epochs=epochs) for epochs in (5, 9))
+@pytest.mark.parametrize(("network", "preset"), NETWORKS_AND_PRESETS)
+def test_a_run_may_go_on_longer_only_where_its_step_size_does_not_follow_the_epochs(
+    network, preset
+):
+    first, longer = (config(network=network, preset=preset, epochs=epochs) for epochs in (5, 9))
     one_cycle = first.recipe.one_cycle
     assert ("epochs" in first.learned_from()) == one_cycle
     assert (first.learned_from() == longer.learned_from()) == (not one_cycle)
 
 
-@pytest.mark.parametrize("model", get_args(NetworkName))
+@pytest.mark.parametrize("network", get_args(NetworkName))
 @pytest.mark.parametrize("option", sorted(RESUMABLE_CHANGES - {"epochs"}))
-def test_where_and_how_a_run_goes_on_is_never_what_it_learns_from(model, option):
-    assert option not in config(model=model).learned_from()
+def test_where_and_how_a_run_goes_on_is_never_what_it_learns_from(network, option):
+    assert option not in config(network=network).learned_from()
 
 
 @pytest.mark.parametrize(

@@ -154,7 +154,7 @@ def config(glyph_file, monkeypatch):
 
     def make(**options) -> TrainConfig:
         read = ReadOptions(height=30, width=100)
-        return TrainConfig(**{"model": "b", "glyphs": glyph_file, "read": read, **options})
+        return TrainConfig(**{"out": "b", "glyphs": glyph_file, "read": read, **options})
 
     return make
 
