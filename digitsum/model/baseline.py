@@ -115,6 +115,6 @@ class BaselineNetwork(SumNetwork):
         """Raise InputError unless images hold the number of digits it was built for."""
         if num_digits != self.config.num_digits:
             raise InputError(
-                f"--known-count {num_digits}: the model adds up {self.config.num_digits} digits and "
-                "cannot be told of another number; leave the option out."
+                f"--known-count {num_digits}: the model adds up {self.config.num_digits} digits "
+                "and no other number; leave the option out."
             )

@@ -23,8 +23,8 @@ from digitsum.model.baseline import BaselineConfig, BaselineNetwork
 from digitsum.model.outputs import Posterior
 from digitsum.model.saved_model import load_model
 from digitsum.options import ReadOptions
-from digitsum.scoring.executors import ray_data as actors
 from digitsum.scoring.config import ActorOptions
+from digitsum.scoring.executors import ray_data as actors
 from digitsum.scoring.executors.ray_data import map_chunks
 
 METRICS_WAIT_S = 60

@@ -8,8 +8,8 @@ import pytest
 
 from digitsum.archive.chunks import Chunk
 from digitsum.errors import InputError
-from digitsum.scoring.executors import executor
 from digitsum.scoring.config import ActorOptions
+from digitsum.scoring.executors import executor
 from digitsum.scoring.executors.executor import FEW_IMAGES, chunk_engine, uses_ray
 from digitsum.scoring.executors.threads import map_chunks_in_threads, share_out
 
