@@ -20,7 +20,7 @@ import ray
 from ray.cluster_utils import Cluster
 
 from digitsum.archive.chunks import Chunk
-from digitsum.scoring.config import ActorOptions
+from digitsum.scoring.config import ComputeOptions
 
 ACTORS = 64
 CHUNKS_EACH = 6
@@ -67,7 +67,7 @@ def _measure(num_nodes: int, seconds: float) -> None:
             Chunk(f"{i}.parquet", "", 40, 168, None, (0,), 0, 50_000)
             for i in range(ACTORS * CHUNKS_EACH)
         ]
-        options = ActorOptions(max_actors=ACTORS, executor="ray")
+        options = ComputeOptions(max_actors=ACTORS, executor="ray")
         with connected():
             found = list(map_chunks(Sleeper, {"seconds": seconds}, chunks, options))
     finally:

@@ -15,8 +15,9 @@ from digitsum.archive.import_images import ImportImagesConfig, import_images
 from digitsum.archive.import_npy import ImportNpyConfig, import_npy
 from digitsum.archive.synth import SynthConfig, synth
 from digitsum.archive.writer import WrittenArchive
-from digitsum.console import plan_lines, say, warn
+from digitsum.console import say, warn
 from digitsum.errors import DigitsumError, InputError
+from digitsum.manifest import to_python
 from digitsum.model.import_model import ImportModelConfig, import_model
 from digitsum.options import InspectConfig, ReportConfig, parse_fraction
 from digitsum.scoring.config import (
@@ -153,37 +154,35 @@ def _train(config: TrainConfig) -> None:
 
 
 def _score(config: ScoreConfig) -> None:
-    from digitsum.report.build import report_of
+    from digitsum import api
     from digitsum.scoring.drift import drift_sentence
-    from digitsum.scoring.score import expected_time, plan, score
 
-    def say_plan(plan: ScorePlan) -> None:
-        say(*plan_lines(plan.summary()), expected_time(config, plan))
+    def announce(plan: ScorePlan) -> None:
+        if not config.json:
+            say(*plan.summary().lines(), api.expected_time(config, plan))
 
     if config.plan:
-        planned = plan(config)
+        plan = api.plan(config)
+        announce(plan)
         if config.json:
-            print(json.dumps(planned.summary()))
-        else:
-            say_plan(planned)
+            print(json.dumps(to_python(plan.summary())))
         return
-    scored = score(config, announce=None if config.json else say_plan)
-    leaves = ["manifest.json", *report_of(scored.run)]
-    outcome = scored.outcome
+    result, files = api.score(config, announce)
+    outcome = result.outcome
     if config.json:
-        print(json.dumps(scored.to_json()))
+        print(json.dumps(outcome.to_json()))
     else:
         say(
-            f"{scored.scores.uri}: {outcome.num_images - outcome.num_rejected:,} images scored and "
-            f"{outcome.num_rejected:,} rejected in {outcome.seconds:.1f} s, "
-            f"{outcome.images_per_s:,.0f} images/s with the start"
+            f"{outcome.scores}: {outcome.images - outcome.rejected:,} images scored and "
+            f"{outcome.rejected:,} rejected in {outcome.elapsed_s:.1f} s, "
+            f"{outcome.images_per_s:,.0f} images/s with the start",
+            f"{result.run.uri}: run, with {' and '.join(files)}",
+            outcome.bottleneck,
+            drift_sentence(outcome.shifts),
         )
-        say(f"{scored.run.uri}: run, with {' and '.join(leaves)}")
-        say(outcome.bottleneck)
-        say(drift_sentence(scored.shifts))
-    scored.check_rejected()
+    result.check_rejected()
     if config.fail_on_drift:
-        scored.check_drift()
+        result.check_drift()
 
 
 def _status(config: StatusConfig) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import unicodedata
-from typing import Any
 
 
 def say(*lines: str) -> None:
@@ -15,20 +14,6 @@ def say(*lines: str) -> None:
 def warn(line: str) -> None:
     """Write a line to stderr, as `say` does to stdout."""
     sys.stderr.write(f"{printable(line)}\n")
-
-
-def plan_lines(summary: dict[str, dict[str, Any]]) -> list[str]:
-    """Return a line for each decision, and one for each of its reasons."""
-    lines = []
-    for decision, counts in summary.items():
-        lines.append(f"{decision:10}" + _counts(counts))
-        lines += [f"{'':10}{_counts(of)}  {why}" for why, of in counts["reasons"].items()]
-    return lines
-
-
-def _counts(counts: dict[str, Any]) -> str:
-    numbers = {what: number for what, number in counts.items() if what != "reasons"}
-    return "".join(f"{number:12,} {what}" for what, number in numbers.items())
 
 
 # Controls (an escape sequence begins with one), formats (they can turn the direction of what

@@ -1,29 +1,66 @@
-"""What every run leaves behind: `_runs/<run_id>/manifest.json`."""
+"""Manifests: what every run leaves in `_runs/<run_id>/manifest.json`, typed and versioned.
+
+A record is a dataclass with a field `version`; `to_json` writes it and `parse_json` reads it back
+as the same type, or says what is wrong with it.
+"""
 
 from __future__ import annotations
 
-import json
 import platform
-import subprocess
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as version_of
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from pydantic import TypeAdapter, ValidationError
+
+from digitsum.errors import InputError
 from digitsum.storage.atomic_write import publish_bytes
+from digitsum.storage.location import Location
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-    from digitsum.storage.location import Location
-
 RUNS_DIRECTORY = "_runs"
 MANIFEST_FILE = "manifest.json"
+MANIFEST_VERSION = 1
 _PACKAGES = ("digitsum", "ray", "torch", "openvino", "pyarrow", "numpy")
+
+T = TypeVar("T")
+
+# Making one takes milliseconds, and a plan reads a part a millisecond.
+_ADAPTERS: dict[Any, TypeAdapter[Any]] = {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """What computed something: the command and the versions of its packages."""
+
+    command: list[str]
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What a run that ended was asked to do, by what, and what came of it."""
+
+    run: str
+    """The run's id, which is its directory's name."""
+    kind: str
+    """"score" or "train"."""
+    started: str
+    """Time in UTC, ISO 8601."""
+    ended: str
+    origin: Origin
+    config: dict[str, Any]
+    """The run's options, resolved."""
+    outcome: dict[str, Any]
+    """The record of what came of it, by the type that the kind of run defines."""
+    version: int = MANIFEST_VERSION
 
 
 def new_run_id(kind: str, now: datetime) -> str:
@@ -38,42 +75,92 @@ def write_manifest(
     started: datetime,
     outcome: Mapping[str, Any],
 ) -> None:
-    """Write the manifest of a run that ended: what was asked, by what, and what came of it."""
-    manifest = {
-        "run": run.name,
-        "kind": kind,
-        "started": started.astimezone(UTC).isoformat(),
-        "ended": datetime.now(UTC).isoformat(),
-        **origin(),
-        "config": asdict(config),
-        "outcome": dict(outcome),
-    }
-    content = json.dumps(manifest, indent=2).encode() + b"\n"
-    publish_bytes(content, run.join(MANIFEST_FILE))
+    """Write the manifest of a run that has just ended."""
+    manifest = Manifest(
+        run=run.name,
+        kind=kind,
+        started=started.astimezone(UTC).isoformat(),
+        ended=datetime.now(UTC).isoformat(),
+        origin=find_origin(),
+        config=asdict(config),
+        outcome=dict(outcome),
+    )
+    publish_bytes(to_json(manifest, indent=2) + b"\n", run.join(MANIFEST_FILE))
 
 
-def origin() -> dict[str, Any]:
-    """Return what computes here: the command, the versions of its packages, the git commit."""
-    return {"command": sys.argv, "versions": _versions(), "git_commit": _git_commit()}
+def read_manifest(run: Location) -> Manifest:
+    """Return a run's manifest.
+
+    Raises InputError if the run has none, or if it is not one that this digitsum reads.
+    """
+    file = run.join(MANIFEST_FILE)
+    if not file.is_file():
+        raise InputError(
+            f"{run.uri}: holds no {MANIFEST_FILE}; give the directory of a run that has ended."
+        )
+    manifest = parse_json(Manifest, file.read_bytes(), file.uri)
+    check_version(manifest.version, MANIFEST_VERSION, file.uri)
+    return manifest
 
 
-def _versions() -> dict[str, str]:
-    """Return the versions of what computes, OpenVINO's only where there is one."""
-    found = {"python": platform.python_version()}
+def find_origin() -> Origin:
+    """Return what computes here."""
+    versions = {"python": platform.python_version()}
     for package in _PACKAGES:
-        with suppress(PackageNotFoundError):
-            found[package] = version(package)
-    return found
+        with suppress(PackageNotFoundError):  # OpenVINO exists for x86 only
+            versions[package] = version_of(package)
+    return Origin(command=list(sys.argv), versions=versions)
 
 
-def _git_commit() -> str | None:
-    """Return the commit of the working tree that digitsum runs from; None where it is none."""
-    package = Path(__file__).parent
-    if not (package.parent / ".git").exists():
-        return None
-    command = ["git", "-C", str(package), "describe", "--always", "--dirty", "--abbrev=40"]
+def to_json(record: DataclassInstance, indent: int | None = None) -> bytes:
+    """Return a record, a dataclass, as JSON."""
+    return _adapter(type(record)).dump_json(record, indent=indent)
+
+
+def parse_json(kind: type[T], content: bytes | str, where: str) -> T:
+    """Return the record of a type that JSON holds; raises InputError, naming `where`, if none."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()
+        record: T = _adapter(kind).validate_json(content, strict=True)
+    except ValidationError as error:
+        raise _invalid(kind, error, where) from error
+    return record
+
+
+def from_python(kind: type[T], values: Mapping[str, Any], where: str) -> T:
+    """Return the record that a parsed JSON object holds; raises as `parse_json` does."""
+    try:
+        record: T = _adapter(kind).validate_python(values)
+    except ValidationError as error:
+        raise _invalid(kind, error, where) from error
+    return record
+
+
+def to_python(record: DataclassInstance) -> dict[str, Any]:
+    """Return a record as the object that its JSON is parsed to."""
+    values: dict[str, Any] = _adapter(type(record)).dump_python(record, mode="json")
+    return values
+
+
+def check_version(found: int, known: int, where: str) -> None:
+    """Raise InputError if a record is of a version that this digitsum does not read."""
+    if found != known:
+        raise InputError(
+            f"{where}: is of version {found}, but this digitsum reads version {known}; use the "
+            "digitsum that wrote it, or run again."
+        )
+
+
+def _invalid(kind: type, error: ValidationError, where: str) -> InputError:
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    field = ".".join(map(str, first["loc"]))
+    problem = f"{field}: {first['msg']}" if field else first["msg"]
+    return InputError(
+        f"{where}: not a {kind.__name__.lower()} that this digitsum reads ({problem}); use the "
+        "digitsum that wrote it, or run again."
+    )
+
+
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    if kind not in _ADAPTERS:
+        _ADAPTERS[kind] = TypeAdapter(kind)
+    return _ADAPTERS[kind]

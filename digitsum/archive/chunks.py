@@ -1,67 +1,74 @@
-"""Chunks: the runs of whole row groups that shards are worked on in."""
+"""Chunks: the runs of whole row groups that shards are scored in."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
-from typing import Any
 
-from pyarrow import fs as pafs
-
-from digitsum.archive.shards import ListedFile, Shard, file_fingerprint
+from digitsum.archive.shards import Fingerprint, Shard, list_file
 from digitsum.errors import InputError
 from digitsum.options import ImageShape
 from digitsum.storage.location import Location
 
 
 @dataclass(frozen=True, slots=True)
-class Chunk:
-    """A run of whole row groups of one shard, and all that is needed to read it elsewhere."""
+class ChunkId:
+    """A chunk's identity: which rows of which bytes. Plan, part, result and rejects share it."""
 
     shard: str
     """The shard's path, relative to the archive."""
-    fingerprint: str
-    """The shard's fingerprint when the chunk was planned."""
-    height: int
-    width: int
-    id_column: str | None
-    row_groups: tuple[int, ...]
+    fingerprint: Fingerprint
+    """The shard's, when the chunk was planned."""
     first_row: int
     """Index of its first row within the shard."""
     num_rows: int
 
+    def __str__(self) -> str:
+        return f"{self.shard}, rows {self.first_row} to {self.first_row + self.num_rows - 1}"
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A run of whole row groups of one shard, and all that is needed to read it elsewhere."""
+
+    id: ChunkId
+    row_groups: tuple[int, ...]
+
     @property
-    def key(self) -> tuple[str, int]:
-        """Shard and first row, which name it among the chunks of one plan."""
-        return self.shard, self.first_row
+    def shard(self) -> str:
+        """The shard's path, relative to the archive."""
+        return self.id.shard
+
+    @property
+    def first_row(self) -> int:
+        """Index of its first row within the shard."""
+        return self.id.first_row
+
+    @property
+    def num_rows(self) -> int:
+        """Number of its rows."""
+        return self.id.num_rows
 
     @property
     def shape(self) -> ImageShape:
         """Shape of its images."""
-        return ImageShape(self.height, self.width)
+        return self.id.fingerprint.shape
 
-    def to_row(self) -> dict[str, Any]:
-        """Return the chunk as a row of a Ray dataset."""
-        return asdict(self) | {"row_groups": list(self.row_groups)}
-
-    @staticmethod
-    def from_row(row: Mapping[str, Any]) -> Chunk:
-        """Return the chunk that `to_row` gave, from what Ray made of it."""
-        groups = tuple(int(group) for group in row["row_groups"])
-        return Chunk(**{**row, "row_groups": groups})
+    @property
+    def id_column(self) -> str | None:
+        """Column of the image ids; None if ids are made of the shard's path and the row."""
+        return self.id.fingerprint.id_column
 
 
 def check_unchanged(root: Location, chunk: Chunk) -> None:
-    """Raise InputError where a chunk's shard has other bytes by now than when it was planned."""
-    location = root.join(chunk.shard)
-    info = location.info()
-    if info.type == pafs.FileType.File:
-        now = file_fingerprint(ListedFile(chunk.shard, info.size, info.mtime_ns))
-        if chunk.fingerprint.startswith(f"{now} "):
-            return
-    raise InputError(f"{location.uri}: was replaced or removed meanwhile; run again.")
+    """Raise InputError if a chunk's shard was replaced or removed since it was planned."""
+    file = list_file(root, chunk.shard)
+    if file is None or not chunk.id.fingerprint.is_of(file):
+        raise InputError(
+            f"{root.join(chunk.shard).uri}: was replaced or removed during the run; run again."
+        )
 
 
 def plan_chunks(shard: Shard, chunk_images: int) -> list[Chunk]:
@@ -69,26 +76,19 @@ def plan_chunks(shard: Shard, chunk_images: int) -> list[Chunk]:
 
     The cut depends on the footer and on `chunk_images` alone. A shard without rows has no chunks.
     """
+    return list(_cut(shard, chunk_images))
+
+
+def _cut(shard: Shard, chunk_images: int) -> Iterator[Chunk]:
+    path, fingerprint = shard.file.path, shard.fingerprint
     starts = [0, *accumulate(shard.row_group_rows)]
-    return list(_cut(shard, starts, chunk_images))
-
-
-def _cut(shard: Shard, starts: list[int], chunk_images: int) -> Iterator[Chunk]:
     first = num_rows = 0
     for group, rows in enumerate(shard.row_group_rows):
-        num_rows = num_rows + rows if num_rows else rows
-        last = group == len(shard.row_group_rows) - 1
-        if num_rows and (num_rows >= chunk_images or last):
-            yield Chunk(
-                shard=shard.file.path,
-                fingerprint=shard.fingerprint,
-                height=shard.shape.height,
-                width=shard.shape.width,
-                id_column=shard.id_column,
-                row_groups=_consecutive(first, group + 1),
-                first_row=starts[first],
-                num_rows=num_rows,
-            )
+        num_rows += rows
+        is_last = group == len(shard.row_group_rows) - 1
+        if num_rows and (num_rows >= chunk_images or is_last):
+            chunk_id = ChunkId(path, fingerprint, starts[first], num_rows)
+            yield Chunk(chunk_id, _consecutive(first, group + 1))
             first, num_rows = group + 1, 0
 
 

@@ -41,6 +41,33 @@ class ListedFile:
 
 
 @dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """What identifies a shard's bytes without reading them, and how its images are read.
+
+    Two shards of one path and one fingerprint have the same scores.
+    """
+
+    size_bytes: int
+    mtime_ns: int
+    num_rows: int
+    image_column: str
+    id_column: str | None
+    """Column of the image ids; None if ids are made of the shard's path and the row."""
+    height: int
+    """Height of the images, in pixels."""
+    width: int
+
+    @property
+    def shape(self) -> ImageShape:
+        """Shape of the images."""
+        return ImageShape(self.height, self.width)
+
+    def is_of(self, file: ListedFile) -> bool:
+        """Return whether a file is still listed with this size and modification time."""
+        return (self.size_bytes, self.mtime_ns) == (file.size_bytes, file.mtime_ns)
+
+
+@dataclass(frozen=True, slots=True)
 class Shard:
     """A shard as its footer describes it."""
 
@@ -58,13 +85,17 @@ class Shard:
         return sum(self.row_group_rows)
 
     @property
-    def fingerprint(self) -> str:
-        """Which bytes these are, as far as can be told without reading them, and how they are read.
-
-        Two shards of one fingerprint and one path have the same scores.
-        """
-        read_as = f"image={self.image_column!r} id={self.id_column!r} shape={self.shape}"
-        return f"{file_fingerprint(self.file)} rows={self.num_rows} {read_as}"
+    def fingerprint(self) -> Fingerprint:
+        """What identifies the shard's bytes, and how they are read."""
+        return Fingerprint(
+            self.file.size_bytes,
+            self.file.mtime_ns,
+            self.num_rows,
+            self.image_column,
+            self.id_column,
+            self.shape.height,
+            self.shape.width,
+        )
 
 
 @dataclass(frozen=True)
@@ -192,17 +223,12 @@ def open_parquet(
         ) from error
 
 
-def is_listed_so(root: Location, file: ListedFile, *, there: bool) -> bool:
-    """Whether a file is as it was listed, or, if it was not `there`, still is not."""
-    info = root.join(file.path).info()
-    if not there:
-        return bool(info.type == pafs.FileType.NotFound)
-    return ListedFile(file.path, info.size, info.mtime_ns) == file
-
-
-def file_fingerprint(file: ListedFile) -> str:
-    """Return which bytes these are, as far as a listing tells."""
-    return f"size={file.size_bytes} mtime_ns={file.mtime_ns}"
+def list_file(root: Location, path: str) -> ListedFile | None:
+    """Return one file below a root as a listing would, or None if it is absent."""
+    info = root.join(path).info()
+    if info.type != pafs.FileType.File:
+        return None
+    return ListedFile(path, info.size, info.mtime_ns)
 
 
 def read_shard(

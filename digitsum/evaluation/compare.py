@@ -11,15 +11,22 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from digitsum.archive.chunks import Chunk
+from digitsum.archive.chunks import Chunk, ChunkId, plan_chunks
 from digitsum.archive.images import Uint8Array
 from digitsum.archive.reader import read_chunk, read_labels
 from digitsum.archive.score_parts import MODEL_KEY, SCORES_SCHEMA, Part
-from digitsum.archive.shards import DAMAGED, archive_root, read_table
+from digitsum.archive.shards import (
+    DAMAGED,
+    ListedFile,
+    archive_root,
+    list_file,
+    read_shard,
+    read_table,
+)
 from digitsum.errors import InputError, one_line
-from digitsum.scoring.commit import committed_parts
+from digitsum.options import ReadOptions
+from digitsum.scoring.commit import list_parts
 from digitsum.scoring.config import CompareConfig
-from digitsum.scoring.results import find_scored_chunk
 from digitsum.storage.location import Location, locate
 
 NUM_EXAMPLES = 24
@@ -99,13 +106,13 @@ def compare(config: CompareConfig) -> Comparison:
     both = {
         path: part
         for path, part in parts[0].items()
-        if path in parts[1] and _same_bytes(part, parts[1][path])
+        if path in parts[1] and part.chunk == parts[1][path].chunk
     }
     found.only_one = [len(of) - len(both) for of in parts]
     worst: list[tuple[float, int, str, int, int]] = []
     summed = np.zeros(2)
     for number, path in enumerate(sorted(both)):
-        num_rows = both[path].source.num_rows
+        num_rows = both[path].chunk.num_rows
         tables = [_read(scores.join(f"{model}/{path}"), num_rows) for model in found.models]
         labels = _labels(found, config, both[path], num_rows)
         for least, row in _count(found, summed, labels, *tables):
@@ -122,7 +129,7 @@ def compare(config: CompareConfig) -> Comparison:
         try:
             pixels = _pixels(config, both[path], row)
             first, second = (
-                _read(scores.join(f"{model}/{path}"), both[path].source.num_rows)
+                _read(scores.join(f"{model}/{path}"), both[path].chunk.num_rows)
                 .slice(row, 1)
                 .to_pylist()[0]
                 for model in found.models
@@ -167,15 +174,8 @@ def _models(scores: Location, config: CompareConfig) -> tuple[str, str]:
 
 def _parts(scores: Location, model: str) -> dict[str, Part]:
     """Return what every part of a model says of itself, by its path below the model's directory."""
-    found = committed_parts(scores, model.removeprefix(f"{MODEL_KEY}="), known={})
-    return {file.path.partition("/")[2]: part for file, part in found.whole}
-
-
-def _same_bytes(one: Part, other: Part) -> bool:
-    return (one.source.fingerprint, one.source.num_rows) == (
-        other.source.fingerprint,
-        other.source.num_rows,
-    )
+    listed = list_parts(scores, model.removeprefix(f"{MODEL_KEY}="), known={})
+    return {file.path.partition("/")[2]: part for file, part in listed.items() if part is not None}
 
 
 def _read(part: Location, num_rows: int) -> pa.Table:
@@ -240,14 +240,23 @@ def _count(
 
 def _chunk(config: CompareConfig, part: Part) -> tuple[Location, Chunk]:
     """Return where a part's chunk is read from, and the chunk."""
-    archive, source = archive_root(locate(config.archive)), part.source
-    return archive, find_scored_chunk(
-        archive,
-        source.shard,
-        source.first_row,
-        source.fingerprint,
-        config.read,
-        config.chunk_images,
+    archive = archive_root(locate(config.archive))
+    return archive, find_chunk(archive, part.chunk, config.read, config.chunk_images)
+
+
+def find_chunk(archive: Location, chunk_id: ChunkId, read: ReadOptions, chunk_images: int) -> Chunk:
+    """Return a chunk that was scored, to be read again; reads its shard's footer.
+
+    Raises InputError if the shard is gone, has changed, or is cut into other chunks.
+    """
+    file = list_file(archive, chunk_id.shard) or ListedFile(chunk_id.shard, 0, 0)
+    shard = read_shard(archive, file, read, chunk_id.fingerprint.shape)
+    for chunk in plan_chunks(shard, chunk_images):
+        if chunk.id == chunk_id:
+            return chunk
+    raise InputError(
+        f"{archive.join(chunk_id.shard).uri}: was changed since it was scored, or is cut into "
+        "other chunks; give --chunk-images as when it was scored, or score it again."
     )
 
 

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import pickle
-from collections.abc import Mapping
-from typing import Any
+from functools import partial
 
 from digitsum.archive.chunks import Chunk, plan_chunks
 from digitsum.archive.reader import check_labels, read_chunk
 from digitsum.archive.schema import max_sum
 from digitsum.errors import InputError
 from digitsum.evaluation.metrics import Evaluated, EvaluationTotals
-from digitsum.manifest import origin
+from digitsum.manifest import find_origin, to_python
 from digitsum.model.saved_model import SavedModel, load_model, packaged_model
 from digitsum.options import ReadOptions
-from digitsum.scoring.config import ActorOptions, EvaluateConfig
-from digitsum.scoring.executors.executor import chunk_engine
-from digitsum.scoring.score_run import survey_archive
+from digitsum.scoring.config import ComputeOptions, EvaluateConfig
+from digitsum.scoring.executors import open_executor
+from digitsum.scoring.executors.executor import LostChunk
+from digitsum.scoring.survey import survey_archive
 from digitsum.storage.location import locate
 from digitsum.storage.prefetch import prefetched
 from digitsum.storage.retries import retried
@@ -38,17 +37,13 @@ def evaluate(config: EvaluateConfig) -> Evaluated:
     chunks = [c for shard in archive.shards for c in plan_chunks(shard, config.chunk_images)]
     if not chunks:
         raise InputError(f"{config.archive}: holds no images; give an archive with some.")
-    arguments = {
-        "model": model,
-        "archive_root": archive.root.uri,
-        "read": config.read,
-        "actors": config.actors,
-        "num_digits": config.known_count,
-    }
+    make_worker = partial(ChunkEvaluator, model, archive.root.uri, config.read, config.known_count)
     totals = EvaluationTotals(max_sum(num_digits) + 1)
-    with chunk_engine(config.actors, sum(chunk.num_rows for chunk in chunks)) as map_chunks:
-        for result in map_chunks(ChunkEvaluator, arguments, chunks, config.actors):
-            totals.add(pickle.loads(result["totals"]))
+    num_images = sum(chunk.num_rows for chunk in chunks)
+    with open_executor(make_worker, config.compute, num_images) as executor:
+        for result in executor.map(chunks):
+            assert not isinstance(result, LostChunk), "an executor that does not keep going raises"
+            totals.add(result)
     return Evaluated(
         config.archive,
         model,
@@ -59,7 +54,7 @@ def evaluate(config: EvaluateConfig) -> Evaluated:
         len(archive.shards) + len(survey.rejected),
         {shard.path: shard.reason for shard in survey.rejected},
         dict(sorted(totals.unread_chunks.items())),
-        origin(),
+        to_python(find_origin()),
     )
 
 
@@ -69,27 +64,25 @@ class ChunkEvaluator:
     def __init__(
         self,
         model: SavedModel,
-        archive_root: str,
+        archive_uri: str,
         read: ReadOptions,
-        actors: ActorOptions,
-        num_digits: int | None,
+        known_count: int | None,
+        compute: ComputeOptions,
     ) -> None:
-        self._archive = locate(archive_root)
-        self._num_classes = max_sum(num_digits or model.network.config.max_digits) + 1
+        self._archive = locate(archive_uri)
+        self._num_classes = max_sum(known_count or model.network.config.max_digits) + 1
         self._read = read
-        self._predictor = actors.predictor(model, num_digits)
-        self._batch_rows = actors.images_per_read
+        self._predictor = compute.predictor(model, known_count)
+        self._batch_rows = compute.images_per_read
 
-    def __call__(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what was counted of the chunk that `row` describes."""
-        chunk = Chunk.from_row(row)
+    def __call__(self, chunk: Chunk) -> EvaluationTotals:
+        """Return what was counted of a chunk."""
         try:
-            totals = retried(lambda: self._count(chunk))
+            return retried(lambda: self._count(chunk))
         except InputError as error:
             totals = EvaluationTotals(self._num_classes)
             totals.reject_chunk(chunk, str(error))
-        # As bytes: Ray Data would try to make an Arrow column of the object, and warn.
-        return {"totals": pickle.dumps(totals)}
+            return totals
 
     def _count(self, chunk: Chunk) -> EvaluationTotals:
         totals = EvaluationTotals(self._num_classes)

@@ -15,13 +15,14 @@ from digitsum.archive.schema import max_sum
 from digitsum.console import printable, printable_lines
 from digitsum.errors import DigitsumError, InputError
 from digitsum.evaluation.metrics import EvaluationTotals
+from digitsum.manifest import read_manifest, to_python
 from digitsum.model.predictor import make_predictor
 from digitsum.model.saved_model import SavedModel, load_model
 from digitsum.options import ReadOptions
 from digitsum.report.page import REPORT_FILE, Page, publish_page
 from digitsum.report.scoring import score_page
 from digitsum.report.training import train_page
-from digitsum.scoring.review import read_manifest, review_scoring
+from digitsum.scoring.review import review_scoring
 from digitsum.storage.location import Location
 from digitsum.training.config import TrainConfig
 from digitsum.training.metrics import history_from_json
@@ -35,7 +36,8 @@ def make_report(run: Location) -> Location:
 
     Raises InputError where the run left nothing that can be read.
     """
-    manifest = read_manifest(run)
+    read = read_manifest(run)
+    manifest = to_python(read) | to_python(read.origin)
     try:
         page = _page(run, manifest)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
@@ -64,7 +66,7 @@ def report_of(run: Location) -> list[str]:
 
 def _page(run: Location, manifest: Mapping[str, Any]) -> Page:
     if manifest["kind"] == "score":
-        return score_page(review_scoring(run, manifest))
+        return score_page(review_scoring(run))
     history = history_from_json(run.join(CURVES_FILE).read_bytes())
     try:
         return train_page(manifest, history, _validated(manifest))

@@ -25,7 +25,7 @@ from digitsum.archive.shards import (
     read_shards,
 )
 from digitsum.errors import InputError, one_line
-from digitsum.manifest import MANIFEST_FILE, RUNS_DIRECTORY
+from digitsum.manifest import MANIFEST_FILE, RUNS_DIRECTORY, read_manifest
 from digitsum.model.prediction_stats import Distributions
 from digitsum.model.saved_model import (
     CONFIG_FILE,
@@ -39,7 +39,7 @@ from digitsum.report.figures import NUM_IMAGES, score_caption
 from digitsum.report.page import REPORT_FILE
 from digitsum.report.sum_counts import SumCounts, histogram
 from digitsum.scoring.config import StatusConfig
-from digitsum.scoring.review import read_manifest, sample_of
+from digitsum.scoring.sample import read_sample
 from digitsum.scoring.status import status
 from digitsum.storage.location import Location, locate
 
@@ -219,14 +219,14 @@ def _model(place: Location) -> Inspected:
 
 def _run(place: Location) -> Inspected:
     manifest = read_manifest(place)
-    kind, outcome = manifest.get("kind"), manifest["outcome"]
+    kind, outcome = manifest.kind, manifest.outcome
     if kind not in ("score", "train"):
         raise InputError(f"{place.uri}: its {MANIFEST_FILE} is not that of a run of digitsum.")
     facts = [
         ("of", kind),
-        ("began", manifest["started"]),
-        ("ended", manifest["ended"]),
-        ("command", " ".join(manifest["command"])),
+        ("began", manifest.started),
+        ("ended", manifest.ended),
+        ("command", " ".join(manifest.origin.command)),
         ("model", outcome["model_digest"]),
     ]
     if kind == "train":
@@ -238,8 +238,7 @@ def _run(place: Location) -> Inspected:
         ("images/s", f"{outcome['images_per_s']:,.0f}"),
         ("complete", "yes" if outcome["complete"] else str(outcome["why_incomplete"])),
     ]
-    sample, _ = sample_of(place.parent.parent, manifest)
-    images = tuple((found.pixels, score_caption(found.score)) for found in sample)
+    images = tuple((image.pixels, score_caption(vars(image))) for image in read_sample(place))
     return Inspected(place.uri, "run", tuple(facts), predicted.sums if predicted else (), images)
 
 
@@ -261,7 +260,7 @@ def _scores(place: Location) -> Inspected:
         sums = counted.counts if name == found.current or not sums else sums
     facts += [(run.name, run.sentence()) for run in found.runs[:3]]
     images: tuple[tuple[Uint8Array, str], ...] = ()
-    scored = [run.name for run in found.runs if run.outcome.get("images")]
+    scored = [run.name for run in found.runs if run.outcome and run.outcome.images]
     if scored:
         inspected = _run(place.join(f"{RUNS_DIRECTORY}/{scored[0]}"))
         images = inspected.images

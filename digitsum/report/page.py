@@ -184,7 +184,6 @@ def origin_section(
     rows = [
         ("model", model_digest),
         ("command", " ".join(origin["command"])),
-        ("git commit", origin["git_commit"] or "unknown"),
         ("versions", versions),
         *more,
     ]

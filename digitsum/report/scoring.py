@@ -22,7 +22,8 @@ from digitsum.report.page import (
     to_chart,
 )
 from digitsum.scoring.drift import Shift
-from digitsum.scoring.review import MOST_REJECTED, Sampled, ScoreReview
+from digitsum.scoring.review import MOST_REJECTED, ScoreReview
+from digitsum.scoring.sample import SampledImage
 
 _SLOWEST = 20
 _RATE_BINS = 60
@@ -177,9 +178,9 @@ def _sample(review: ScoreReview) -> Section | None:
     )
 
 
-def _picture(sampled: Sampled) -> Picture:
-    said = score_caption(sampled.score)
-    image_id = sampled.score["image_id"]
+def _picture(sampled: SampledImage) -> Picture:
+    said = score_caption(vars(sampled))
+    image_id = sampled.image_id
     return image_picture(sampled.pixels, f"Image {image_id}: {said}", f"{said} · {image_id}")
 
 

@@ -1,4 +1,4 @@
-"""What can be chosen of a scoring run and of an evaluation."""
+"""Options of scoring, of evaluating, and of checking and comparing scores."""
 
 from __future__ import annotations
 
@@ -23,25 +23,24 @@ GPU_BATCH_SIZE = 2048
 
 
 @dataclass(frozen=True, kw_only=True)
-class ActorOptions:
-    """The actors that hold the model, each on its own share of a node."""
+class ComputeOptions:
+    """Actors that hold the model, and what each of them computes on."""
 
     cpus_per_actor: int = 1
-    """CPUs to reserve for each actor, and threads that it computes on."""
+    """CPUs to reserve for each actor, which computes on as many threads."""
     gpus_per_actor: float = 0
-    """GPUs for each actor, also a fraction of one; 0 computes on CPUs."""
+    """GPUs for each actor, also a fraction of one; 0 for CPUs."""
     min_actors: int = 1
-    """Actors to keep however little there is to do."""
+    """Actors to keep, however few chunks there are."""
     max_actors: int | None = None
-    """Actors to grow to; by default as many as the cluster has room for."""
+    """Actors to grow to; by default as many as fit on the cluster."""
     batch_size: int | None = None
     """Images in one pass of the network; by default 64 on CPUs, 2048 on a GPU."""
     executor: ExecutorName = "auto"
-    """Where they live: on Ray, or as threads of this process; `auto` takes threads for at most
-    100,000 images where no cluster is connected or named and the last run did not die. Threads
-    compute together on the cores of all actors, with a chunk more in hand than there are actors."""
+    """Ray, threads of this process, or auto: threads for at most 100,000 images if no cluster is
+    connected or named, and the last run did not die."""
     backend: Backend = "auto"
-    """What runs the network: OpenVINO on x86 CPUs, torch elsewhere; or always one of them."""
+    """Library that runs the network; auto is OpenVINO on x86 CPUs and torch elsewhere."""
 
     def __post_init__(self) -> None:
         for option in ("cpus_per_actor", "min_actors", "batch_size"):
@@ -66,32 +65,29 @@ class ActorOptions:
 
     @property
     def device(self) -> str:
-        """What torch calls the device of each actor."""
+        """Device of each actor, as torch names it."""
         return "cuda" if self.gpus_per_actor else "cpu"
 
     @property
     def images_per_batch(self) -> int:
-        """Images in one pass of the network, as asked for or by default."""
+        """Images in one pass of the network, as given or by default."""
         return self.batch_size or (GPU_BATCH_SIZE if self.gpus_per_actor else CPU_BATCH_SIZE)
 
     @property
     def images_per_read(self) -> int:
-        """Images to read at a time: as many as keep all threads busy, in whole passes."""
+        """Images to read at a time: whole passes, enough to keep all threads busy."""
         at_once = self.images_per_batch * self.cpus_per_actor
         return at_once * math.ceil(BATCH_ROWS / at_once)
 
-    def predictor(self, model: SavedModel, num_digits: int | None) -> Predictor:
-        """Return the predictor of an actor, on the GPU or the CPUs that were reserved for it.
-
-        `num_digits` is how many digits every image holds, where that is known.
-        """
+    def predictor(self, model: SavedModel, known_count: int | None) -> Predictor:
+        """Return the predictor of an actor, on the GPU or the CPUs that are reserved for it."""
         return make_predictor(
             model,
             backend=self.backend,
             batch_size=self.images_per_batch,
             device=self.device,
             num_threads=self.cpus_per_actor,
-            num_digits=num_digits,
+            num_digits=known_count,
         )
 
 
@@ -102,28 +98,28 @@ class ScoreConfig:
     archive: str
     """Archive to score: a directory or URI such as s3://bucket/archive."""
     scores: str
-    """Where the predicted sums go: a directory or URI."""
+    """Scores to write: a directory or URI."""
     model: str | None = None
-    """Model of the model: a directory or URI; by default the one that comes with digitsum."""
+    """Model: a directory or URI; by default the packaged one."""
     known_count: int | None = None
-    """Digits in each image, where that is known; by default the model counts them."""
+    """Digits in each image, if all hold as many; by default the model counts them."""
     plan: bool = False
-    """Only say what would be scored."""
+    """Print what would be scored, and score nothing."""
     json: bool = False
-    """Say it, on stdout, as one JSON object."""
+    """Print one JSON object."""
     max_rejected: str = "1%"
-    """Images, or shards, that may be rejected before the run counts as incomplete and ends with
-    exit code 3: a percentage such as 0.1% of each, or a fraction such as 0.001."""
+    """Images, or shards, that may be rejected; above it the run is incomplete and ends with exit
+    code 3. A percentage such as 0.1%, or a fraction such as 0.001."""
     fail_on_drift: bool = False
-    """End with exit code 5 where what was predicted has drifted: where sums, confidences or numbers
-    of digits are distributed otherwise than on the images that the model was validated on."""
+    """End with exit code 5 if predictions have drifted: if sums, confidences or numbers of digits
+    are distributed otherwise than on the images that the model was validated on."""
     retry_rejected: bool = False
-    """Also score again the chunks that have rejected images. Shards and chunks that could not be
-    read have no part, and are tried again by every run."""
+    """Score chunks with rejected images again. Shards and chunks that could not be read are tried
+    again by every run."""
     chunk_images: int = CHUNK_IMAGES
     """Images in a chunk, rounded up to whole row groups."""
-    actors: ActorOptions = field(default_factory=ActorOptions)
-    """The actors that hold the model."""
+    compute: ComputeOptions = field(default_factory=ComputeOptions)
+    """Actors that hold the model."""
     read: ReadOptions = field(default_factory=ReadOptions)
     """How to read the archive."""
 
@@ -133,18 +129,18 @@ class ScoreConfig:
 
     @property
     def max_rejected_fraction(self) -> float:
-        """The fraction of images, or of shards, that may be rejected."""
+        """Fraction of images, or of shards, that may be rejected."""
         return parse_fraction("--max-rejected", self.max_rejected)
 
 
 @dataclass(frozen=True, kw_only=True)
 class StatusConfig:
-    """Say what a scores directory holds, and how its last runs ended."""
+    """Show what a scores directory holds, and how its last runs ended."""
 
     scores: Positional[str]
     """Scores: a directory or URI."""
     json: bool = False
-    """Say it as one JSON object."""
+    """Print one JSON object."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,13 +152,13 @@ class VerifyConfig:
     scores: str
     """Its scores: a directory or URI."""
     model: str | None = None
-    """Model of the model that scored; by default the one that comes with digitsum."""
+    """Model that scored; by default the packaged one."""
     known_count: int | None = None
-    """Digits in each image, where the model was told."""
+    """Known count with which the images were scored."""
     sample: int = 1000
     """Images to score again and compare, spread over the archive; 0 for none."""
     json: bool = False
-    """Say what was found as one JSON object."""
+    """Print one JSON object."""
     chunk_images: int = CHUNK_IMAGES
     """Images in a chunk, as when it was scored."""
     read: ReadOptions = field(default_factory=ReadOptions)
@@ -176,18 +172,18 @@ class VerifyConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class CompareConfig:
-    """Compare what two models said of one archive, from scores that hold both."""
+    """Compare two models on one archive, by scores that hold both."""
 
     archive: str
     """Archive that was scored: a directory or URI."""
     scores: str
     """Its scores by both models: a directory or URI."""
     models: tuple[str, str] | None = None
-    """The two model=... directories, or how their digests begin; needed where there are more."""
+    """The two model=... directories, or how their digests begin; needed if there are more."""
     report: str = "comparison"
-    """Where the report goes: a directory or URI."""
+    """Report to write: a directory or URI."""
     json: bool = False
-    """Say the figures as one JSON object."""
+    """Print the figures as one JSON object."""
     chunk_images: int = CHUNK_IMAGES
     """Images in a chunk, as when it was scored."""
     read: ReadOptions = field(default_factory=ReadOptions)
@@ -204,18 +200,18 @@ class EvaluateConfig:
     archive: str
     """Labelled archive: a directory or URI such as s3://bucket/archive."""
     model: str | None = None
-    """Model of the model: a directory or URI; by default the one that comes with digitsum."""
+    """Model: a directory or URI; by default the packaged one."""
     known_count: int | None = None
-    """Digits in each image, where that is known; by default the model counts them."""
+    """Digits in each image, if all hold as many; by default the model counts them."""
     report: str = "evaluation"
-    """Where the confusion matrix and the figures go: a directory or URI."""
+    """Report to write: a directory or URI."""
     max_rejected: str = "1%"
-    """Images, or shards, that may be rejected before the command ends with exit code 3: a
-    percentage such as 0.1% of each, or a fraction such as 0.001. The figures are of all else."""
+    """Images, or shards, that may be rejected; above it the command ends with exit code 3. A
+    percentage such as 0.1%, or a fraction such as 0.001. The figures leave them out."""
     chunk_images: int = CHUNK_IMAGES
     """Images in a chunk, rounded up to whole row groups."""
-    actors: ActorOptions = field(default_factory=ActorOptions)
-    """The actors that hold the model."""
+    compute: ComputeOptions = field(default_factory=ComputeOptions)
+    """Actors that hold the model."""
     read: ReadOptions = field(default_factory=ReadOptions)
     """How to read the archive."""
 

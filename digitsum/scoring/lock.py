@@ -1,10 +1,10 @@
-"""One run at a time on one scores directory.
+"""The lock of a scores directory: one run at a time writes to it.
 
 On a local or mounted file system a run holds a lock that the kernel releases when the process
-ends, however it ends, so that nobody has to clean up after a kill. pyarrow's object stores know no
-lock. There two runs at once are harmless and only waste work: parts have names and contents that
-follow from their sources, each appears in one step, and whichever run ends last sees whether all
-are there, and of the sources that it planned, before it calls itself complete.
+ends, however it ends, so nobody has to clean up after a kill. pyarrow's object stores have no
+locks. Two runs at once are harmless there and only waste work: names and contents of parts follow
+from their chunks, each appears in one step, and each run reads its parts back before it calls
+itself complete.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ ARCHIVE_FILE = "ARCHIVE"
 
 
 @contextmanager
-def held(scores: Location, run_name: str) -> Iterator[None]:
-    """Hold the scores within the block; raises ScoresHeldError where another run does."""
+def lock_scores(scores: Location, run_name: str) -> Iterator[None]:
+    """Hold the scores within the block; raises ScoresHeldError if another run does."""
     if not scores.is_local:
         yield
         return
@@ -43,7 +43,7 @@ def held(scores: Location, run_name: str) -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout as error:
         raise ScoresHeldError(
-            f"{scores.uri}: is held by {_said_by(holder)}; wait for it, or end it first."
+            f"{scores.uri}: is held by {_describe(holder)}; wait for it, or end it first."
         ) from error
     except OSError as error:
         raise InputError(f"{scores.uri}: cannot be written: {one_line(error)}") from error
@@ -52,15 +52,15 @@ def held(scores: Location, run_name: str) -> Iterator[None]:
         publish_bytes(json.dumps(who).encode() + b"\n", holder)
         yield
     finally:
-        with suppress(OSError):  # it only says who holds the lock
+        with suppress(OSError):  # it only names who holds the lock
             Path(holder.path).unlink(missing_ok=True)
         lock.release()
 
 
 def check_same_archive(scores: Location, archive: Location) -> None:
-    """Raise InputError where scores are of another archive, whose parts would be taken for gone.
+    """Raise InputError if scores are of another archive, whose parts would count as gone.
 
-    The first run writes down which archive they are of.
+    The first run records which archive they are of.
     """
     place = scores.join(f"{RUNS_DIRECTORY}/{ARCHIVE_FILE}")
     if not place.is_file():
@@ -70,11 +70,11 @@ def check_same_archive(scores: Location, archive: Location) -> None:
     if scored != archive.uri:
         raise InputError(
             f"{scores.uri}: holds scores of {scored}, not of {archive.uri}; give other --scores, "
-            f"or, where that archive was moved, write its new place into {place.uri}."
+            f"or, if that archive was moved, write its new place into {place.uri}."
         )
 
 
-def _said_by(holder: Location) -> str:
+def _describe(holder: Location) -> str:
     try:
         who = json.loads(holder.read_bytes())
         return f"run {who['run']}, process {who['process']} on {who['host']}"

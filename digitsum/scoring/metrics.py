@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from ray.util.metrics import Counter, Histogram
 
-from digitsum.scoring.results import ScoredChunk
+from digitsum.scoring.results import ChunkResult
 
 _BATCH_BOUNDS_S = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0]
 _CHUNK_BOUNDS_S = [0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0]
@@ -38,15 +38,14 @@ class RunMetrics:
         for metric in metrics:
             metric.set_default_tags({"run": run})
 
-    def record(self, chunk: ScoredChunk) -> None:
+    def record(self, result: ChunkResult) -> None:
         """Count a chunk that came back."""
-        num_scored = chunk.num_rows - chunk.num_rejected
         # Counters take no zero.
-        if num_scored:
-            self._scored.inc(num_scored)
-            num_batches = -(-chunk.num_rows // self._batch_size)
-            self._batch_s.observe(chunk.forward_s / num_batches)
-        if chunk.num_rejected:
-            self._rejected.inc(chunk.num_rejected)
+        if result.num_scored:
+            self._scored.inc(result.num_scored)
+            num_batches = -(-result.chunk.num_rows // self._batch_size)
+            self._batch_s.observe(result.forward_s / num_batches)
+        if result.num_rejected:
+            self._rejected.inc(result.num_rejected)
         self._chunks.inc()
-        self._chunk_s.observe(chunk.read_s + chunk.forward_s + chunk.write_s)
+        self._chunk_s.observe(result.elapsed_s)

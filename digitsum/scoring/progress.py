@@ -12,6 +12,7 @@ from rich.progress import BarColumn, ProgressColumn, TextColumn
 from rich.progress import Progress as Bar
 
 from digitsum.console import duration
+from digitsum.scoring.results import ChunkResult
 
 FIRST_LINE_S = 10.0
 MOST_S_BETWEEN = 300.0
@@ -82,16 +83,14 @@ class Progress:
         if self._bar is not None:
             self._bar.stop()
 
-    def advance(
-        self, num_images: int, num_rejected: int = 0, actor: str = "", seconds: float = 0.0
-    ) -> None:
-        """Count a chunk as done: its images, how many of them were rejected, by whom, how long."""
-        self._num_done += num_images
-        self._num_rejected += num_rejected
+    def advance(self, result: ChunkResult) -> None:
+        """Count a chunk as done."""
+        self._num_done += result.chunk.num_rows
+        self._num_rejected += result.num_rejected
         self._chunks_done += 1
         now = time.monotonic()
-        if actor:
-            self._busy.saw(actor, seconds, now)
+        if result.worker:
+            self._busy.saw(result.worker, result.elapsed_s, now)
         if self._bar is not None:
             self._bar.update(self._task, completed=self._num_done, description=self._briefly(now))
         elif now - self._written >= self._interval_s:

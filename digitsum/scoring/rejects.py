@@ -1,7 +1,8 @@
-"""What a run rejected, as Parquet below the run: which rows, chunks and shards, and why.
+"""Rejects: the rows, chunks and shards that a run could not score, and why, as Parquet.
 
-One file a chunk that had something rejected, written by whoever rejected it, so that no process
-holds the rejected rows of a whole archive. A chunk that is tried again replaces its file.
+There is one file for each chunk that had something rejected, written by the worker that rejected
+it, so that no process holds the rejects of a whole archive. A chunk that is tried again replaces
+its file.
 """
 
 from __future__ import annotations
@@ -14,16 +15,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from digitsum.archive.chunks import Chunk
-from digitsum.scoring.plan import RejectedShard
+from digitsum.archive.chunks import ChunkId
+from digitsum.scoring.survey import RejectedShard
 from digitsum.storage.atomic_write import publish_bytes
 from digitsum.storage.location import Location
 from digitsum.storage.retries import retried
 
-DIRECTORY = "rejected"
-SHARDS = "shards"
-"""Name of what holds whole shards."""
-SCHEMA = pa.schema(
+REJECTS_DIRECTORY = "rejected"
+SHARDS_NAME = "shards"
+"""Name of the file that holds whole shards."""
+REJECTS_SCHEMA = pa.schema(
     [
         pa.field("shard", pa.string(), nullable=False),
         pa.field("row", pa.int64()),
@@ -32,14 +33,14 @@ SCHEMA = pa.schema(
         pa.field("reason", pa.string(), nullable=False),
     ]
 )
-"""`row` and `image_id` are null where a whole shard, or a chunk of it, was rejected."""
+"""`row` and `image_id` are null if a whole shard, or a chunk of it, was rejected."""
 
 
-def rejected_rows(chunk: Chunk, scores: pa.Table) -> pa.Table:
-    """Return the rejected rows of a chunk, from its scores: those whose images cannot be read."""
+def rejected_rows(chunk: ChunkId, scores: pa.Table) -> pa.Table:
+    """Return the rejected rows of a chunk's scores: those whose images cannot be read."""
     rows = pa.array(range(chunk.first_row, chunk.first_row + scores.num_rows), pa.int64())
-    rejected = (
-        pa.table({"row": rows, "image_id": scores["image_id"], "reason": scores["error"]})
+    rejected = pa.table(
+        {"row": rows, "image_id": scores["image_id"], "reason": scores["error"]}
     ).filter(pc.is_valid(scores["error"]))
     return pa.table(
         {
@@ -49,12 +50,12 @@ def rejected_rows(chunk: Chunk, scores: pa.Table) -> pa.Table:
             "stage": pa.repeat(pa.scalar("decode"), rejected.num_rows),
             "reason": rejected["reason"],
         },
-        schema=SCHEMA,
+        schema=REJECTS_SCHEMA,
     )
 
 
-def rejected_chunk(chunk: Chunk, stage: str, reason: str) -> pa.Table:
-    """Return the one row that says that a chunk cannot be read, or that scoring it failed."""
+def rejected_chunk(chunk: ChunkId, stage: str, reason: str) -> pa.Table:
+    """Return the one row of a chunk that cannot be read, or could not be scored."""
     return _whole([(chunk.shard, stage, reason)])
 
 
@@ -63,22 +64,22 @@ def rejected_shards(shards: Sequence[RejectedShard]) -> pa.Table:
     return _whole([(shard.path, "plan", shard.reason) for shard in shards])
 
 
-def write_rejects(run: Location, name: str, table: pa.Table) -> None:
-    """Write what was rejected of one thing, of that name, below a run.
+def write_rejects(run: Location, name: str, rejects: pa.Table) -> None:
+    """Write the rejects of one chunk, or of all shards, below a run.
 
-    Where nothing was, nothing is there afterwards: what was written of an earlier attempt is gone.
+    If there are none, the file of an earlier attempt is removed.
     """
-    file = run.join(f"{DIRECTORY}/{name}.parquet")
-    if table.num_rows:
+    file = run.join(f"{REJECTS_DIRECTORY}/{name}.parquet")
+    if rejects.num_rows:
         content = io.BytesIO()
-        pq.write_table(table, content, compression="zstd")
+        pq.write_table(rejects, content, compression="zstd")
         retried(lambda: publish_bytes(content.getvalue(), file))
     elif file.is_file():
         file.filesystem.delete_file(file.path)
 
 
-def chunk_name(chunk: Chunk) -> str:
-    """Return the name of a chunk's file: its rows, and which shard by a digest of its path."""
+def chunk_name(chunk: ChunkId) -> str:
+    """Return the name of a chunk's file: a digest of the shard's path, and the first row."""
     shard = hashlib.sha256(chunk.shard.encode()).hexdigest()[:16]
     return f"{shard}-{chunk.first_row:012d}"
 
@@ -88,4 +89,4 @@ def _whole(entries: Iterable[tuple[str, str, str]]) -> pa.Table:
         {"shard": shard, "row": None, "image_id": None, "stage": stage, "reason": reason}
         for shard, stage, reason in entries
     ]
-    return pa.Table.from_pylist(rows, SCHEMA)
+    return pa.Table.from_pylist(rows, REJECTS_SCHEMA)

@@ -1,22 +1,29 @@
-"""What earlier runs on a scores directory left written: how they ended, and how fast they were."""
+"""The status of a scores directory: how its last runs ended, and how fast they were."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from digitsum.archive.chunks import ChunkId
 from digitsum.archive.score_parts import CURRENT_FILE
 from digitsum.errors import InputError
-from digitsum.manifest import MANIFEST_FILE, RUNS_DIRECTORY
+from digitsum.manifest import (
+    MANIFEST_FILE,
+    RUNS_DIRECTORY,
+    check_version,
+    from_python,
+    read_manifest,
+)
 from digitsum.scoring.config import StatusConfig
+from digitsum.scoring.results import OUTCOME_VERSION, ScoreOutcome
 from digitsum.storage.location import Location, locate
 
 _RUN_PREFIX = "score-"
 NUM_RUNS = 10
-# More nights than a year has, for on most of them there may be nothing to score.
-_MOST_RUNS_LOOKED_AT = 400
+# More nights than a year has: in most of them there may be nothing to score.
+_MAX_RUNS = 400
 
 
 @dataclass(frozen=True)
@@ -24,32 +31,20 @@ class RunStatus:
     """An earlier run."""
 
     name: str
-    manifest: dict[str, Any] | None
-    """None where it has none: it was ended before it was complete, or is still at work."""
-
-    @property
-    def outcome(self) -> dict[str, Any]:
-        """What came of it; {} where nothing is written."""
-        outcome = (self.manifest or {}).get("outcome")
-        return outcome if isinstance(outcome, dict) else {}
+    outcome: ScoreOutcome | None
+    """None if it ended before it was complete, or is still at work."""
 
     def sentence(self) -> str:
-        """Return what there is to say of it."""
-        if not self.outcome:
+        """Return how the run ended."""
+        outcome = self.outcome
+        if outcome is None:
             return "ended before it was complete, or is still at work"
-        said = self.outcome
-        why = " ".join(str(said.get("why_incomplete")).split())
-        ended = "complete" if said.get("complete") else f"incomplete: {why}"
-        images, rejected, seconds = map(self.number, ("images", "rejected", "seconds"))
+        why = " ".join((outcome.why_incomplete or "").split())
         return (
-            f"{images - rejected:,} images scored and {rejected:,} rejected in {seconds:,.1f} s; "
-            f"{ended}"
+            f"{outcome.images - outcome.rejected:,} images scored and {outcome.rejected:,} "
+            f"rejected in {outcome.elapsed_s:,.1f} s; "
+            f"{'complete' if outcome.complete else f'incomplete: {why}'}"
         )
-
-    def number(self, name: str) -> float:
-        """Return a number of the outcome; 0 where none of that name is written."""
-        found = self.outcome.get(name)
-        return found if isinstance(found, int | float) else 0
 
 
 @dataclass(frozen=True)
@@ -58,25 +53,24 @@ class Status:
 
     scores_uri: str
     current: str | None
-    """The directory of the last complete run's model; None where none was complete."""
+    """Directory of the last complete run's model; None if no run was complete."""
     runs: tuple[RunStatus, ...]
     """The last runs, latest first."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return all of it, but the runs' chunks, as one object."""
+        """Return all of it, without the runs' chunks, as one JSON object."""
         return {
             "scores": self.scores_uri,
             "current": self.current,
             "runs": [
-                {"run": run.name}
-                | {name: value for name, value in run.outcome.items() if name != "chunks"}
+                {"run": run.name, **(run.outcome.to_json() if run.outcome else {})}
                 for run in self.runs
             ],
         }
 
 
 def status(config: StatusConfig) -> Status:
-    """Return the status of a scores directory; raises InputError where it is none."""
+    """Return the status of a scores directory; raises InputError if it holds no scores."""
     scores = locate(config.scores)
     pointer = scores.join(CURRENT_FILE)
     current = pointer.read_bytes().decode(errors="replace").strip() if pointer.is_file() else None
@@ -87,64 +81,76 @@ def status(config: StatusConfig) -> Status:
 
 
 def measured_rate(scores: Location, model_digest: str) -> tuple[float, str] | None:
-    """Return images a second, and the run that had them: the last that scored, with that model.
+    """Return the images a second of the last run that scored with a model, and the run's name.
 
-    Of another model's runs where that one has none; None where there was no run.
+    Of the last run of another model if there is none; None if no run has scored.
     """
     of_another = None
     for run in last_runs(scores):
-        rate = run.number("images_per_s")
-        if rate and run.outcome.get("model_digest") == model_digest:
-            return float(rate), run.name
-        if rate and of_another is None:
-            of_another = float(rate), run.name
+        if run.outcome is None or not run.outcome.images_per_s:
+            continue
+        measured = run.outcome.images_per_s, run.name
+        if run.outcome.model_digest == model_digest:
+            return measured
+        of_another = of_another or measured
     return of_another
 
 
-def last_scored(scores: Location, model_digest: str, before: str) -> dict[str, Any] | None:
-    """Return the manifest of the last run before one that scored images by a model; or None."""
+def last_scored(scores: Location, model_digest: str, before: str) -> ScoreOutcome | None:
+    """Return the outcome of the last run, before one, that scored images with a model."""
     for run in last_runs(scores, before=before):
-        if run.outcome.get("images") and run.outcome.get("model_digest") == model_digest:
-            return run.manifest
+        outcome = run.outcome
+        if outcome and outcome.images and outcome.model_digest == model_digest:
+            return outcome
     return None
 
 
-def chunks_that_failed(scores: Location, model_digest: str) -> dict[tuple[str, int], str]:
-    """Return the chunks, by shard and first row, that a model's last run rejected as a whole.
+def failed_chunks(scores: Location, model_digest: str) -> dict[ChunkId, str]:
+    """Return the chunks that a model's last run rejected as a whole, and by which run and why.
 
-    To the run and the reason. Every run tries them again, so that none before it counts.
+    Every run tries them again, so no earlier run counts.
     """
     for run in last_runs(scores):
-        if run.outcome.get("model_digest") == model_digest:
+        if run.outcome and run.outcome.model_digest == model_digest:
             return {
-                (chunk["shard"], chunk["first_row"]): f"rejected by {run.name}: {chunk['reason']}"
-                for chunk in run.outcome.get("chunks", [])
-                if chunk.get("reason")
+                result.chunk: f"rejected by {run.name}: {result.reason}"
+                for result in run.outcome.chunks
+                if result.reason
             }
     return {}
 
 
 def last_run_died(scores: Location) -> bool:
     """Return whether the last run left a plan and no manifest."""
-    return any(run.manifest is None for run in last_runs(scores, 1))
+    return any(run.outcome is None for run in last_runs(scores, 1))
 
 
 def last_runs(
-    scores: Location, num_runs: int = _MOST_RUNS_LOOKED_AT, before: str | None = None
+    scores: Location, num_runs: int = _MAX_RUNS, before: str | None = None
 ) -> Iterator[RunStatus]:
-    """Yield the last scoring runs of a scores directory, latest first; those `before` one."""
+    """Yield the last scoring runs of a scores directory, or those before one, latest first."""
     names = scores.join(RUNS_DIRECTORY).directories()
     runs = [name for name in names if name.startswith(_RUN_PREFIX)]
     runs = [name for name in runs if before is None or name < before]
     for name in runs[: -num_runs - 1 : -1]:
-        yield RunStatus(name, _manifest(scores.join(f"{RUNS_DIRECTORY}/{name}/{MANIFEST_FILE}")))
+        yield RunStatus(name, _outcome(scores.join(f"{RUNS_DIRECTORY}/{name}")))
 
 
-def _manifest(file: Location) -> dict[str, Any] | None:
-    if not file.is_file():
+def _outcome(run: Location) -> ScoreOutcome | None:
+    if not run.join(MANIFEST_FILE).is_file():
         return None
     try:
-        manifest = json.loads(file.read_bytes())
-    except (ValueError, RecursionError):
+        return score_outcome(run)
+    except InputError:
         return None
-    return manifest if isinstance(manifest, dict) else None
+
+
+def score_outcome(run: Location) -> ScoreOutcome:
+    """Return what came of a scoring run; raises InputError if its manifest is not one's."""
+    manifest = read_manifest(run)
+    where = run.join(MANIFEST_FILE).uri
+    if manifest.kind != "score":
+        raise InputError(f"{run.uri}: not a scoring run; give one of a scores directory's _runs/.")
+    outcome = from_python(ScoreOutcome, manifest.outcome, where)
+    check_version(outcome.version, OUTCOME_VERSION, where)
+    return outcome

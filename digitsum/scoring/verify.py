@@ -14,16 +14,16 @@ import pyarrow as pa
 from digitsum.archive.chunks import Chunk
 from digitsum.archive.images import Uint8Array
 from digitsum.archive.reader import Rows, read_chunk
-from digitsum.archive.score_parts import SCORES_SCHEMA, known_count_digest, part_path, part_source
+from digitsum.archive.score_parts import SCORES_SCHEMA, known_count_digest, part_path
 from digitsum.archive.shards import read_table
 from digitsum.errors import InputError
 from digitsum.model.saved_model import SavedModel, load_model, packaged_model
 from digitsum.model.torch_backend import TorchPredictor
-from digitsum.scoring.commit import committed_parts
+from digitsum.scoring.commit import list_parts
 from digitsum.scoring.config import VerifyConfig
 from digitsum.scoring.plan import plan_scores
-from digitsum.scoring.score_run import survey_archive
-from digitsum.scoring.status import chunks_that_failed
+from digitsum.scoring.status import failed_chunks
+from digitsum.scoring.survey import survey_archive
 from digitsum.storage.location import Location, locate
 
 _MOST_FAULTS = 20
@@ -69,19 +69,19 @@ def verify(config: VerifyConfig) -> Verified:
     scores = locate(config.scores)
     digest = known_count_digest(model.digest, config.known_count)
     survey = survey_archive(config.archive, config.read, model, config.known_count, {})
-    committed = committed_parts(scores, digest, {})
-    plan = plan_scores(survey, digest, config.chunk_images, committed.by_path)
+    committed = {file.path: part for file, part in list_parts(scores, digest, {}).items()}
+    plan = plan_scores(survey, digest, config.chunk_images, committed)
     done = [decision for decision in plan.decisions if decision.decided == "done"]
     check = _Check(
         survey.archive.root, scores, digest, config, _Recomputing(model, config.known_count)
     )
     faults = [f"{shard.path}: {shard.reason}" for shard in survey.rejected]
     faults += [f"{path}: is a part, but {why}" for path, why in plan.gone.items()]
-    failed = chunks_that_failed(scores, digest)
+    failed = failed_chunks(scores, digest)
     for decision in plan.decisions:
         if decision.decided != "done":
             place = f"{decision.chunk.shard}, rows from {decision.chunk.first_row} on"
-            why = failed.get(decision.chunk.key, decision.reason)
+            why = failed.get(decision.chunk.id, decision.reason)
             faults.append(f"{place}: no current scores: {why}")
     num_rows = sum(decision.chunk.num_rows for decision in done)
     for decision in done:
@@ -110,7 +110,7 @@ class _Check:
 
     def faults(self, chunk: Chunk, num_rejected: int, num_sampled: int) -> Iterator[str]:
         """Yield what is wrong with a chunk's part, whose metadata are right."""
-        path = part_path(part_source(chunk, self._model_digest))
+        path = part_path(self._model_digest, chunk.id)
         try:
             part = read_table(self._scores.join(path).read_bytes())
             if not part.schema.equals(SCORES_SCHEMA):

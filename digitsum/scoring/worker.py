@@ -1,4 +1,4 @@
-"""The actor of a scoring run: reads, scores and commits one chunk at a time."""
+"""The worker of a scoring run: holds the model; reads, scores and commits one chunk at a time."""
 
 from __future__ import annotations
 
@@ -7,107 +7,145 @@ import socket
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
-from digitsum.archive.chunks import Chunk, check_unchanged
-from digitsum.archive.reader import read_chunk
-from digitsum.archive.score_parts import SCORES_SCHEMA, known_count_digest, part_source
+from digitsum.archive.chunks import Chunk, ChunkId, check_unchanged
+from digitsum.archive.reader import Rows, read_chunk
+from digitsum.archive.score_parts import SCORES_SCHEMA
 from digitsum.errors import InputError
 from digitsum.fault_injection import fault_point
+from digitsum.model.decoding import NOTHING
+from digitsum.model.outputs import Predictions, Readings
 from digitsum.model.prediction_stats import Distributions
 from digitsum.model.saved_model import SavedModel
 from digitsum.options import ReadOptions
-from digitsum.scoring.commit import commit_part, scored_rows
-from digitsum.scoring.config import ActorOptions
-from digitsum.scoring.rejects import (
-    chunk_name,
-    rejected_chunk,
-    rejected_rows,
-    write_rejects,
-)
-from digitsum.scoring.results import ScoredChunk
+from digitsum.scoring.commit import commit_part
+from digitsum.scoring.config import ComputeOptions
+from digitsum.scoring.rejects import chunk_name, rejected_chunk, rejected_rows, write_rejects
+from digitsum.scoring.results import ChunkResult
+from digitsum.scoring.sample import sample_rows, write_sample
 from digitsum.storage.location import locate
 from digitsum.storage.prefetch import prefetched
 from digitsum.storage.retries import retried
 
 
+@dataclass(frozen=True)
+class ScoreTask:
+    """What every worker of a run is given; it travels to other machines."""
+
+    model: SavedModel
+    model_digest: str
+    """The model's digest, with the known count if there is one."""
+    archive_uri: str
+    """Directory that shard paths are relative to."""
+    scores_uri: str
+    run_uri: str
+    """Directory of the run, for rejects and sample."""
+    read: ReadOptions
+    known_count: int | None
+    sample: Mapping[ChunkId, int] = field(default_factory=dict)
+    """Chunks of which images are recorded for the report, and how many."""
+
+
+@dataclass
+class _Attempt:
+    """One attempt at a chunk, and the seconds it has spent."""
+
+    tables: list[pa.Table] = field(default_factory=list)
+    predicted: Distributions = field(default_factory=Distributions)
+    read_s: float = 0.0
+    forward_s: float = 0.0
+    sample: pa.Table | None = None
+
+
 class ChunkScorer:
-    """Holds the model; an image or a chunk that cannot be read is rejected, and the run goes on."""
+    """Scores chunks; an image or a chunk that cannot be read is rejected, and the run goes on.
 
-    def __init__(
-        self,
-        model: SavedModel,
-        archive_root: str,
-        scores_uri: str,
-        run_uri: str,
-        read: ReadOptions,
-        actors: ActorOptions,
-        num_digits: int | None,
-    ) -> None:
-        self._archive = locate(archive_root)
-        self._scores = locate(scores_uri)
-        self._run = locate(run_uri)
-        self._model_digest = known_count_digest(model.digest, num_digits)
-        self._read = read
-        self._predictor = actors.predictor(model, num_digits)
-        self._batch_rows = actors.images_per_read
-        self._node = socket.gethostname()
-        self._read_s = self._forward_s = 0.0
-        self._attempts = 0
-        self._predicted = Distributions()
+    Raises InputError if a part cannot be written, which is not the chunk's fault.
+    """
 
-    def __call__(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """Score and commit the chunk that `row` describes; return its `ScoredChunk` as a row."""
-        chunk = Chunk.from_row(row)
-        self._attempts = 0
+    def __init__(self, task: ScoreTask, compute: ComputeOptions) -> None:
+        self._task = task
+        self._archive = locate(task.archive_uri)
+        self._scores = locate(task.scores_uri)
+        self._run = locate(task.run_uri)
+        self._predictor = compute.predictor(task.model, task.known_count)
+        self._batch_rows = compute.images_per_read
+
+    def __call__(self, chunk: Chunk) -> ChunkResult:
+        """Score and commit a chunk."""
+        attempts: list[_Attempt] = []
         try:
-            table = retried(lambda: self._score(chunk))
+            table = retried(lambda: self._score(chunk, attempts))
         except InputError as error:
-            write_rejects(self._run, chunk_name(chunk), rejected_chunk(chunk, "read", str(error)))
-            return self._said(chunk, chunk.num_rows, str(error), 0.0, Distributions())
+            rejects = rejected_chunk(chunk.id, "read", str(error))
+            write_rejects(self._run, chunk_name(chunk.id), rejects)
+            return ChunkResult.rejected(chunk.id, str(error), **self._spent(attempts))
         started = time.perf_counter()
         # Before the part: a chunk that is done must not lack the reasons of its rejected rows.
-        write_rejects(self._run, chunk_name(chunk), rejected_rows(chunk, table))
+        write_rejects(self._run, chunk_name(chunk.id), rejected_rows(chunk.id, table))
         fault_point("rejects_written")
-        source = part_source(chunk, self._model_digest)
-        try:
-            part = retried(lambda: commit_part(self._scores, [table], source))
-        except InputError as error:
-            said = self._said(chunk, chunk.num_rows, str(error), 0.0, Distributions())
-            return said | {"cannot_write": True}
+        part = retried(lambda: commit_part(self._scores, table, self._task.model_digest, chunk.id))
         fault_point("committed")
-        write_s = time.perf_counter() - started
-        return self._said(chunk, part.num_rejected, "", write_s, self._predicted)
+        if attempts[-1].sample is not None:
+            with suppress(InputError):  # only the report lacks it
+                write_sample(self._run, chunk.id, attempts[-1].sample)
+        return ChunkResult(
+            chunk.id,
+            part.num_rejected,
+            write_s=time.perf_counter() - started,
+            predicted=attempts[-1].predicted,
+            **self._spent(attempts),
+        )
 
-    def _score(self, chunk: Chunk) -> pa.Table:
-        self._attempts += 1
+    def _spent(self, attempts: list[_Attempt]) -> dict[str, Any]:
+        node = socket.gethostname()
+        return {
+            "read_s": attempts[-1].read_s,
+            "forward_s": attempts[-1].forward_s,
+            "attempts": len(attempts),
+            "node": node,
+            "backend": self._predictor.backend,
+            "ended": time.time(),
+            "worker": f"{node} {os.getpid()} {threading.get_ident()}",
+        }
+
+    def _score(self, chunk: Chunk, attempts: list[_Attempt]) -> pa.Table:
+        """Return the scores of a chunk, as one table of the schema of parts."""
+        attempt = _Attempt()
+        attempts.append(attempt)
         fault_point(f"scoring {chunk.shard}")
-        self._read_s = self._forward_s = 0.0
-        self._predicted = Distributions()
-        tables: list[pa.Table] = []
-        held = 0
+        num_bytes = 0
         before = time.perf_counter()
-        read_rows = read_chunk(self._archive, chunk, self._read, batch_rows=self._batch_rows)
-        for rows in prefetched(read_rows):
-            read = time.perf_counter()
+        read = self._task.read
+        for rows in prefetched(read_chunk(self._archive, chunk, read, batch_rows=self._batch_rows)):
+            was_read = time.perf_counter()
             predictions = self._predictor.predict(rows.pixels)
-            tables.append(scored_rows(rows, predictions))
-            held += tables[-1].nbytes
-            if held > self._read.max_read_bytes:
+            scores = score_table(rows, predictions)
+            if not attempt.tables and chunk.id in self._task.sample:
+                num_images = self._task.sample[chunk.id]
+                attempt.sample = sample_rows(chunk.id, rows, scores, num_images)
+            attempt.tables.append(scores)
+            num_bytes += scores.nbytes
+            if num_bytes > read.max_read_bytes:
                 raise InputError(
                     f"{chunk.shard}: the scores of the {chunk.num_rows:,} rows from row "
-                    f"{chunk.first_row} on take more than the {self._read.max_read_mb:,} MB of "
+                    f"{chunk.first_row} on take more than the {read.max_read_mb:,} MB of "
                     "--max-read-mb; write smaller row groups, or raise the option."
                 )
-            self._predicted += Distributions.of(predictions.without(rows.errors))
-            self._read_s += read - before
+            attempt.predicted += Distributions.of(predictions.without(rows.errors))
+            attempt.read_s += was_read - before
             before = time.perf_counter()
-            self._forward_s += before - read
-        # After the last row was read, and before they are committed as those of this fingerprint.
+            attempt.forward_s += before - was_read
+        # After the last row was read, and before they are committed under this fingerprint.
         check_unchanged(self._archive, chunk)
-        table = pa.concat_tables([SCORES_SCHEMA.empty_table(), *tables])
+        table = pa.concat_tables([SCORES_SCHEMA.empty_table(), *attempt.tables])
         if table.num_rows != chunk.num_rows:
             raise InputError(
                 f"{chunk.shard}: gave {table.num_rows} rows from row {chunk.first_row} on, but its "
@@ -115,29 +153,45 @@ class ChunkScorer:
             )
         return table
 
-    def _said(
-        self,
-        chunk: Chunk,
-        num_rejected: int,
-        reason: str,
-        write_s: float,
-        predicted: Distributions,
-    ) -> dict[str, Any]:
-        said = ScoredChunk(
-            chunk.shard,
-            chunk.fingerprint,
-            chunk.first_row,
-            chunk.num_rows,
-            num_rejected,
-            reason,
-            self._read_s,
-            self._forward_s,
-            write_s,
-            self._attempts,
-            self._node,
-            predicted,
-            self._predictor.backend,
-            time.time(),
-            f"{self._node} {os.getpid()} {threading.get_ident()}",
-        )
-        return said.to_row()
+
+def score_table(rows: Rows, predictions: Predictions) -> pa.Table:
+    """Return the scores of consecutive rows; a rejected row has its reason and no sum."""
+    is_rejected = np.zeros(len(rows.image_ids), bool)
+    is_rejected[list(rows.errors)] = True
+    errors = [rows.errors.get(row) for row in range(len(is_rejected))] if rows.errors else None
+    return pa.table(
+        {
+            "image_id": rows.image_ids,
+            "predicted_sum": pa.array(predictions.sums, pa.int16(), mask=is_rejected),
+            "confidence": pa.array(predictions.confidences, pa.float32(), mask=is_rejected),
+            **_digit_columns(predictions.readings, is_rejected),
+            "error": pa.array(errors, pa.string())
+            if errors
+            else pa.nulls(len(is_rejected), pa.string()),
+        },
+        schema=SCORES_SCHEMA,
+    )
+
+
+def _digit_columns(
+    readings: Readings | None, is_rejected: npt.NDArray[np.bool_]
+) -> dict[str, pa.Array]:
+    if readings is None:
+        names = ("digits", "digit_x", "count_probabilities")
+        return {name: pa.nulls(len(is_rejected), SCORES_SCHEMA.field(name).type) for name in names}
+    is_read = (readings.digits != NOTHING) & ~is_rejected[:, None]
+    is_counted = np.broadcast_to(~is_rejected[:, None], readings.count_probs.shape)
+    return {
+        "digits": _lists(readings.digits, is_read, is_rejected),
+        "digit_x": _lists(readings.digit_x, is_read, is_rejected),
+        "count_probabilities": _lists(readings.count_probs, is_counted, is_rejected),
+    }
+
+
+def _lists(
+    values: npt.NDArray[Any], is_kept: npt.NDArray[np.bool_], is_null: npt.NDArray[np.bool_]
+) -> pa.ListArray:
+    """Return the kept values of each row as a list, or null."""
+    ends = np.cumsum(is_kept.sum(axis=1), dtype=np.int32)
+    offsets = np.concatenate([np.zeros(1, np.int32), ends])
+    return pa.ListArray.from_arrays(offsets, pa.array(values[is_kept]), mask=pa.array(is_null))

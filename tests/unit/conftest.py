@@ -12,13 +12,14 @@ from hypothesis import settings
 from digitsum.archive.chunks import plan_chunks
 from digitsum.archive.glyphs import Glyphs, load_glyphs
 from digitsum.archive.reader import read_chunk
-from digitsum.archive.score_parts import Part, known_count_digest, part_source
+from digitsum.archive.score_parts import Part, known_count_digest
 from digitsum.archive.shards import open_archive
 from digitsum.archive.writer import LabelledImages
 from digitsum.model.saved_model import SavedModel
 from digitsum.model.torch_backend import TorchPredictor
 from digitsum.options import ImageShape, ReadOptions
-from digitsum.scoring.commit import commit_part, scored_rows
+from digitsum.scoring.commit import commit_part
+from digitsum.scoring.worker import score_table
 from digitsum.storage.location import locate
 
 # A machine under load is slow and not wrong.
@@ -99,8 +100,9 @@ def _commit_scores(
     for shard in found.shards:
         for chunk in plan_chunks(shard, chunk_images):
             rows = read_chunk(found.root, chunk, ReadOptions())
-            tables = [scored_rows(some, predictor.predict(some.pixels)) for some in rows]
-            parts.append(commit_part(locate(str(scores)), tables, part_source(chunk, digest)))
+            tables = [score_table(some, predictor.predict(some.pixels)) for some in rows]
+            table = pa.concat_tables(tables)
+            parts.append(commit_part(locate(str(scores)), table, digest, chunk.id))
     return parts
 
 

@@ -1,64 +1,74 @@
-"""What carries chunks to the workers that score them: Ray's actors, or threads of this process."""
+"""The executor: what carries chunks to workers, each of which holds the model.
+
+A worker is a function from a chunk to a result, made once for each actor or for all threads by a
+`MakeWorker`, which must be picklable. `Executor.map` is the only way through; Ray's rows and
+threads' futures stay behind it.
+"""
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
-from digitsum.scoring.config import ActorOptions
-from digitsum.scoring.executors.threads import map_chunks_in_threads
-from digitsum.scoring.results import ScoredChunk
+from digitsum.archive.chunks import Chunk
+from digitsum.errors import InputError
+from digitsum.scoring.config import ComputeOptions
 
-FEW_IMAGES = 100_000
-"""On one core of 2,000 images/s some 50 s: a cluster that takes 10 s to start saves little."""
-
-MapChunks = Callable[..., Iterator[dict[str, Any]]]
+Result = TypeVar("Result")
+Worker = Callable[[Chunk], Result]
+MakeWorker = Callable[[ComputeOptions], Worker[Result]]
 
 
-@contextmanager
-def chunk_engine(
-    options: ActorOptions, num_images: int, *, after_death: bool = False
-) -> Iterator[MapChunks]:
-    """Give, for the block, what maps chunks: `actors.map_chunks`, or `map_chunks_in_threads`.
+@dataclass(frozen=True)
+class LostChunk:
+    """A chunk without a result: its worker failed or was lost, as often as it was tried."""
 
-    `after_death` says whether the run before this one died.
+    chunk: Chunk
+
+
+class Executor(ABC, Generic[Result]):
+    """Carries chunks to workers on the cores or GPUs that `compute` asks for.
+
+    A DigitsumError in a worker ends the run. Any other failure does too, or, if `keep_going`, costs
+    its chunk, which comes back as a LostChunk.
     """
-    if not uses_ray(options, num_images, after_death=after_death):
-        yield map_chunks_in_threads
-        return
-    # Imported where it is used, for that takes a second.
-    from digitsum.ray_runtime import connected
-    from digitsum.scoring.executors.ray_data import map_chunks
 
-    with connected():
-        yield map_chunks
+    def __init__(
+        self, make_worker: MakeWorker[Result], compute: ComputeOptions, *, keep_going: bool
+    ) -> None:
+        self._make_worker = make_worker
+        self._compute = compute
+        self._keep_going = keep_going
 
-
-def chunk_recorder(run: str, options: ActorOptions) -> Callable[[ScoredChunk], None]:
-    """Return what is to be told of each chunk: Ray's metrics, where Ray is connected."""
-    if not _is_connected():
-        return lambda chunk: None
-    from digitsum.scoring.metrics import RunMetrics
-
-    return RunMetrics(run, options.images_per_batch).record
+    @abstractmethod
+    def map(self, chunks: Sequence[Chunk]) -> Iterator[Result | LostChunk]:
+        """Yield one result for each chunk, in the order in which they are finished."""
 
 
-def uses_ray(options: ActorOptions, num_images: int, *, after_death: bool = False) -> bool:
-    """Return whether so many images are scored on Ray.
+def pool_size(compute: ComputeOptions, room: int, limit: int, num_chunks: int) -> tuple[int, int]:
+    """Return how many actors a pool begins with, and how many it may grow to.
 
-    After a death they are: had a chunk killed the process, it would do so every night.
+    `room` is how many the cluster's nodes have space for now, `limit` how many once the cluster has
+    grown; the pool begins with what fits. No actor is started that could not have a chunk.
     """
-    if options.executor != "auto":
-        return options.executor == "ray"
-    is_connected = _is_connected()
-    is_named = "RAY_ADDRESS" in os.environ
-    is_small = num_images <= FEW_IMAGES and not options.gpus_per_actor and not after_death
-    return not is_small or is_connected or is_named
+    wanted = compute.max_actors if compute.max_actors is not None else limit
+    largest = max(min(wanted, num_chunks), compute.min_actors)
+    return max(compute.min_actors, min(room, largest)), largest
 
 
-def _is_connected() -> bool:
-    ray = sys.modules.get("ray")
-    return ray is not None and bool(ray.is_initialized())
+def thread_counts(compute: ComputeOptions, num_cores: int, num_chunks: int) -> tuple[int, int]:
+    """Return how many threads have a chunk each, and on how many cores they compute together.
+
+    There is one thread more than there would be actors: while one opens or commits a chunk, the
+    cores have the others. Raises InputError if there are fewer cores than one actor needs.
+    """
+    if compute.cpus_per_actor > num_cores:
+        raise InputError(
+            f"--cpus-per-actor {compute.cpus_per_actor}: this process may use {num_cores} cores; "
+            "lower it."
+        )
+    if compute.max_actors is not None:
+        num_cores = min(num_cores, compute.max_actors * compute.cpus_per_actor)
+    return max(1, min(num_cores // compute.cpus_per_actor + 1, num_chunks)), num_cores

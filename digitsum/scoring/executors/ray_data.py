@@ -1,4 +1,4 @@
-"""The pool of actors that hold the model, and the stream of chunks through it.
+"""Chunks through Ray Data: a pool of actors that hold the model.
 
 Chunks go through Ray Data as descriptions of a few hundred bytes; each actor reads, scores and
 commits its own. No image passes through the object store, and a chunk's retry is a retry of
@@ -11,6 +11,7 @@ network, 1.5 times by the counter.
 
 from __future__ import annotations
 
+import pickle
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -20,83 +21,111 @@ from ray.data import ActorPoolStrategy
 from ray.util.annotations import RayDeprecationWarning
 
 from digitsum.archive.chunks import Chunk
-from digitsum.errors import InputError
+from digitsum.errors import DigitsumError, InputError
 from digitsum.ray_runtime import node_resources, num_cluster
-from digitsum.scoring.config import ActorOptions
-from digitsum.scoring.plan import num_actors
+from digitsum.scoring.config import ComputeOptions
+from digitsum.scoring.executors.executor import (
+    Executor,
+    LostChunk,
+    MakeWorker,
+    Result,
+    pool_size,
+)
 
-# A chunk that kills its actor time and again must end the run; Ray's default tries for ever.
-# Several are used up while Ray has not noticed yet that a node is gone: of five, all were once.
+# A chunk that kills its actor again and again must end; Ray's default tries for ever. Several tries
+# are used up before Ray notices that a node is gone: of five, all were once.
 MAX_CHUNK_RETRIES = 10
 # Fraction of the pool's actors that have a chunk.
-GROW_ABOVE_BUSY = 0.75
+_GROW_ABOVE_BUSY = 0.75
 
 
-def map_chunks(
-    worker: type,
-    arguments: dict[str, Any],
-    chunks: Sequence[Chunk],
-    options: ActorOptions,
-    *,
-    lose_failed: bool = False,
-) -> Iterator[dict[str, Any]]:
-    """Yield what actors of class `worker`, made with `arguments`, return for each chunk.
+class RayDataExecutor(Executor[Result]):
+    """Maps chunks by a pool of actors on the connected cluster.
 
-    Results come as chunks are finished, in any order. A lost actor is replaced, and its chunk given
-    to another, several times. An exception in one, or a chunk that no actor survives, ends the
-    run, or with `lose_failed` has no result.
+    A lost actor is replaced, and its chunk given to another, up to MAX_CHUNK_RETRIES times.
     """
-    room, limit = _room(options)
-    initial, greatest = num_actors(options.max_actors, options.min_actors, room, limit, len(chunks))
-    rows = ray.data.from_items(
-        [chunk.to_row() for chunk in chunks], override_num_blocks=len(chunks)
-    )
-    # A block is one chunk's result, so that no other's is lost with it.
-    rows.context.max_errored_blocks = -1 if lose_failed else 0
-    # Busy with one chunk each is as busy as actors get, so the pool must grow before twice that.
-    # In this dataset's own context: the process's is not looked at any more.
-    rows.context.autoscaling_config.actor_pool_util_upscaling_threshold = GROW_ABOVE_BUSY
-    pool = ActorPoolStrategy(
-        min_size=options.min_actors,
-        max_size=greatest,
-        initial_size=initial,
-        # A chunk takes minutes: one that waited behind another would leave an actor idle.
-        max_tasks_in_flight_per_actor=1,
-    )
-    with warnings.catch_warnings():
-        # Ray means to drop `max_task_retries` here in 2.64, and has nothing in its place yet.
-        warnings.simplefilter("ignore", RayDeprecationWarning)
-        results = rows.map(
-            worker,
-            fn_constructor_kwargs=arguments,
-            compute=pool,
-            num_cpus=options.cpus_per_actor,
-            num_gpus=options.gpus_per_actor or None,
-            max_task_retries=MAX_CHUNK_RETRIES,
+
+    def map(self, chunks: Sequence[Chunk]) -> Iterator[Result | LostChunk]:
+        """Yield one result for each chunk, in the order in which they are finished."""
+        compute = self._compute
+        initial, largest = pool_size(compute, *_room(compute), len(chunks))
+        rows = ray.data.from_items(
+            [{"chunk": pickle.dumps(chunk)} for chunk in chunks], override_num_blocks=len(chunks)
         )
-    yield from results.iter_rows()
+        # A block is one chunk's result, so that no other's is lost with it.
+        rows.context.max_errored_blocks = -1 if self._keep_going else 0
+        # Busy with one chunk each is as busy as actors get, so the pool must grow before twice
+        # that. Set in this dataset's own context: Ray no longer looks at the process's.
+        rows.context.autoscaling_config.actor_pool_util_upscaling_threshold = _GROW_ABOVE_BUSY
+        pool = ActorPoolStrategy(
+            min_size=compute.min_actors,
+            max_size=largest,
+            initial_size=initial,
+            # A chunk takes minutes: one that waited behind another would leave an actor idle.
+            max_tasks_in_flight_per_actor=1,
+        )
+        with warnings.catch_warnings():
+            # Ray plans to drop `max_task_retries` here in 2.64, and has no replacement yet.
+            warnings.simplefilter("ignore", RayDeprecationWarning)
+            results = rows.map(
+                _Actor,
+                fn_constructor_kwargs={"make_worker": self._make_worker, "compute": compute},
+                compute=pool,
+                num_cpus=compute.cpus_per_actor,
+                num_gpus=compute.gpus_per_actor or None,
+                max_task_retries=MAX_CHUNK_RETRIES,
+            )
+        lost = {chunk.id: chunk for chunk in chunks}
+        for row in results.iter_rows():
+            chunk_id, result = pickle.loads(row["result"])
+            if isinstance(result, DigitsumError):
+                raise result
+            lost.pop(chunk_id, None)
+            yield result
+        yield from map(LostChunk, lost.values())
 
 
-def _room(options: ActorOptions) -> tuple[int, int]:
+class _Actor:
+    """One worker; rows become chunks, and results rows, here and nowhere else."""
+
+    def __init__(self, make_worker: MakeWorker[Any], compute: ComputeOptions) -> None:
+        self._worker = make_worker(compute)
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        chunk: Chunk = pickle.loads(row["chunk"])
+        try:
+            result = self._worker(chunk)
+        except DigitsumError as error:
+            # Ray Data would drop it with the block if failed blocks are allowed.
+            result = error
+        # Bytes: Ray Data would try to make Arrow columns of the objects.
+        return {"result": pickle.dumps((chunk.id, result))}
+
+
+def _room(compute: ComputeOptions) -> tuple[int, int]:
     """Return how many actors fit on the nodes that are there, and how many the cluster may hold.
 
-    Raises InputError where not even the least number can ever be placed.
+    Raises InputError if not even the smallest number can ever be placed.
     """
     nodes = node_resources()
-    room = limit = sum(_fitting(options, node.get("CPU", 0), node.get("GPU", 0)) for node in nodes)
+    room = limit = sum(
+        _num_fitting(compute, node.get("CPU", 0), node.get("GPU", 0)) for node in nodes
+    )
     num_cpus, num_gpus = num_cluster("CPU"), num_cluster("GPU")
     if num_cpus > sum(node.get("CPU", 0) for node in nodes):  # the cluster can grow
-        limit = max(room, _fitting(options, num_cpus, num_gpus))
-    if limit < options.min_actors:
+        limit = max(room, _num_fitting(compute, num_cpus, num_gpus))
+    if limit < compute.min_actors:
         raise InputError(
-            f"{options.min_actors} actors of {options.cpus_per_actor} CPUs and "
-            f"{options.gpus_per_actor:g} GPUs do not fit on the cluster's nodes, which have "
+            f"{compute.min_actors} actors of {compute.cpus_per_actor} CPUs and "
+            f"{compute.gpus_per_actor:g} GPUs do not fit on the cluster's nodes, which have "
             f"{num_cpus:g} CPUs and {num_gpus:g} GPUs in all; lower --min-actors, "
             "--cpus-per-actor or --gpus-per-actor."
         )
     return room, limit
 
 
-def _fitting(options: ActorOptions, num_cpus: float, num_gpus: float) -> int:
-    room = int(num_cpus // options.cpus_per_actor)
-    return min(room, int(num_gpus / options.gpus_per_actor)) if options.gpus_per_actor else room
+def _num_fitting(compute: ComputeOptions, num_cpus: float, num_gpus: float) -> int:
+    by_cpus = int(num_cpus // compute.cpus_per_actor)
+    if not compute.gpus_per_actor:
+        return by_cpus
+    return min(by_cpus, int(num_gpus / compute.gpus_per_actor))
