@@ -20,7 +20,7 @@ import pyarrow as pa
 from digitsum.archive.glyphs import EMBEDDED, Glyphs, load_glyphs
 from digitsum.archive.reader import Rows
 from digitsum.archive.synth import Composition, SynthConfig, compose_blocks
-from digitsum.evaluation.examples import hits, worst_misses
+from digitsum.evaluation.examples import Examples
 from digitsum.model.explain import explain
 from digitsum.model.outputs import Predictions
 from digitsum.model.predictor import make_predictor
@@ -104,14 +104,10 @@ def _interval(
 
 def _draw(images: Composition, predictions: Predictions, predictor: TorchPredictor) -> None:
     assert predictions.readings is not None
-    is_right = predictions.sums == images.digit_sums
     ids = pa.array([f"{number:05d}" for number in range(len(images.pixels))])
     rows = Rows(0, ids, images.pixels, {}, images.digit_sums.astype(np.int64))
-    gallery = draw_gallery(
-        hits(rows, predictions, is_right),
-        worst_misses(rows, predictions, ~is_right),
-        partial(explain, predictor),
-    )
+    examples = Examples.of(rows, predictions).explained(partial(explain, predictor))
+    gallery = draw_gallery(examples)
     (DOCS / "gallery.png").write_bytes(to_png(gallery))
     captions = [
         score_caption(

@@ -141,10 +141,15 @@ def _import_model(config: ImportModelConfig) -> None:
 
 
 def _train(config: TrainConfig) -> None:
+    from digitsum.evaluation.evaluate import evaluate_validation
     from digitsum.report.build import report_of
     from digitsum.training.train import train  # Ray takes a second to import: only where needed
 
     trained = train(config)
+    try:
+        evaluate_validation(trained.run)
+    except DigitsumError as error:  # the training is complete
+        warn(f"the model was not evaluated on its validation images: {error}")
     best, averaged = trained.best, ", averaged with others" if config.average_with else ""
     say(f"{trained.run.uri}: run, with {' and '.join(['curves.json', *report_of(trained.run)])}")
     say(
@@ -198,7 +203,7 @@ def _status(config: StatusConfig) -> None:
 
 
 def _verify(config: VerifyConfig) -> None:
-    from digitsum.scoring.verify import verify
+    from digitsum.scoring.verify import REMEDY, verify
 
     found = verify(config)
     if config.json:
@@ -207,8 +212,7 @@ def _verify(config: VerifyConfig) -> None:
         say(*found.faults)
     if found.faults:
         raise InputError(
-            f"{config.scores}: the scores are not those of {config.archive}; see what is listed "
-            "above, and run `digitsum score` again."
+            f"{config.scores}: the scores are not those of {config.archive}; {REMEDY}."
         )
     if not config.json:
         say(
@@ -241,7 +245,7 @@ def _compare(config: CompareConfig) -> None:
         f"{found.agreement:.2%}, another of {found.num_images - found.num_same:,}"
     )
     if found.num_labelled:
-        first, second = (right / found.num_labelled for right in found.right)
+        first, second = (right / found.num_labelled for right in found.num_right)
         say(f"{found.num_labelled:,} have a true sum: right of {first:.2%} and {second:.2%}")
     say(f"{config.report}: {REPORT_FILE}")
 
@@ -266,27 +270,30 @@ def _inspect(config: InspectConfig) -> None:
 
 def _evaluate(config: EvaluateConfig) -> None:
     from digitsum.evaluation.evaluate import evaluate
-    from digitsum.report.evaluation import publish_evaluation
+    from digitsum.evaluation.metrics import EVALUATION_FILE, write_evaluation
+    from digitsum.report.build import make_report
 
-    evaluated = evaluate(config)
-    evaluation = evaluated.evaluation
-    leaves = publish_evaluation(evaluated, locate(config.report))
+    evaluation = evaluate(config)
+    directory, metrics = locate(config.report), evaluation.metrics
+    write_evaluation(evaluation, directory)
+    report = make_report(directory)
     say(
-        f"{evaluation.num_images:,} images: {evaluation.accuracy:.2%} right, "
-        f"{evaluation.accuracy_within_1:.2%} within 1, mean absolute error "
-        f"{evaluation.mean_absolute_error:.3f}, {evaluation.num_rejected:,} rejected"
+        f"{metrics.num_images:,} images: {metrics.accuracy:.2%} right, "
+        f"{metrics.accuracy_within_1:.2%} within 1, mean absolute error "
+        f"{metrics.mean_absolute_error:.3f}, {metrics.num_rejected:,} rejected"
     )
+    confidences = metrics.confidences
     say(
-        f"the most confident 80%: {evaluation.certainty.accuracy_at(0.8):.2%} right; calibration "
-        f"error {evaluation.certainty.calibration_error:.2%}"
+        f"the most confident 80%: {confidences.accuracy_at(0.8):.2%} right; calibration error "
+        f"{confidences.calibration_error:.2%}"
     )
-    if evaluation.num_strings:
-        say(f"all digits right, in order: {evaluation.digits_accuracy:.2%}")
-    say(f"{config.report}: {' and '.join(leaves)}")
-    print(json.dumps(evaluated.to_json()))
-    evaluated.check_rejected(parse_fraction("--max-rejected", config.max_rejected))
-    if evaluated.unread:
-        warn(evaluated.said_of_unread())
+    if metrics.num_with_digits:
+        say(f"all digits right, in order: {metrics.digits_accuracy:.2%}")
+    say(f"{config.report}: {report.name} and {EVALUATION_FILE}")
+    print(json.dumps(evaluation.to_json()))
+    evaluation.check_rejected(parse_fraction("--max-rejected", config.max_rejected))
+    if evaluation.unread:
+        warn(evaluation.unread_sentence())
 
 
 _COMMANDS: dict[type, Callable[[Any], None]] = {

@@ -1,4 +1,4 @@
-"""What a model's confidence is worth: whether it is right as often as it says, and where."""
+"""Calibration of a model: whether it is right as often as its confidence says, and at which."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ Int64Array = npt.NDArray[np.int64]
 Float64Array = npt.NDArray[np.float64]
 
 CALIBRATION_BINS = 15
-# Confidences crowd at 1, so those of an evaluation are told apart by log odds, in steps of 0.02.
+# Most confidences are near 1, so levels are steps of 0.02 in the log odds of the confidence.
 _MAX_LOG_ODDS = 16.0
 _STEPS_PER_NAT = 50
-_LEVELS = 2 * int(_MAX_LOG_ODDS * _STEPS_PER_NAT) + 1
+NUM_LEVELS = 2 * int(_MAX_LOG_ODDS * _STEPS_PER_NAT) + 1
 
 
 @dataclass(frozen=True)
-class Certainty:
-    """Counts of images by confidence; those of parts of an archive add up."""
+class ConfidenceCounts:
+    """Counts of images by confidence; the counts of two parts of an archive add up."""
 
     bins: Float64Array
     """float64 (15, 3): images, right ones and summed confidence, by confidence in equal widths."""
@@ -28,26 +28,30 @@ class Certainty:
     """int64 (levels, 2): images and right ones, by rising log odds of the confidence."""
 
     @staticmethod
-    def empty() -> Certainty:
+    def empty() -> ConfidenceCounts:
         """Return the counts of no images."""
-        return Certainty(np.zeros((CALIBRATION_BINS, 3)), np.zeros((_LEVELS, 2), np.int64))
+        return ConfidenceCounts(
+            np.zeros((CALIBRATION_BINS, 3)), np.zeros((NUM_LEVELS, 2), np.int64)
+        )
 
     @staticmethod
-    def of(confidences: npt.NDArray[np.float32], right: npt.NDArray[np.bool_]) -> Certainty:
-        """Return the counts of n images, by confidence 0..1 (n,) and whether right (n,)."""
+    def of(
+        confidences: npt.NDArray[np.float32], is_right: npt.NDArray[np.bool_]
+    ) -> ConfidenceCounts:
+        """Return the counts of n images of confidence 0..1 (n,), right or not (n,)."""
         confidence = confidences.astype(np.float64).clip(0, 1)
-        number = np.minimum((confidence * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)
-        weights = (None, right.astype(np.float64), confidence)
-        bins = [np.bincount(number, w, CALIBRATION_BINS).astype(np.float64) for w in weights]
+        bin_ = np.minimum((confidence * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)
+        weights = (None, is_right.astype(np.float64), confidence)
+        bins = [np.bincount(bin_, weight, CALIBRATION_BINS) for weight in weights]
         with np.errstate(divide="ignore"):
             log_odds = np.log(confidence) - np.log1p(-confidence)
-        steps = np.rint((log_odds.clip(-_MAX_LOG_ODDS, _MAX_LOG_ODDS)) * _STEPS_PER_NAT)
-        level = steps.astype(np.int64) + _LEVELS // 2
-        levels = [np.bincount(part, minlength=_LEVELS) for part in (level, level[right])]
-        return Certainty(np.stack(bins, axis=1), np.stack(levels, axis=1))
+        steps = np.rint(log_odds.clip(-_MAX_LOG_ODDS, _MAX_LOG_ODDS) * _STEPS_PER_NAT)
+        level = steps.astype(np.int64) + NUM_LEVELS // 2
+        levels = [np.bincount(of, minlength=NUM_LEVELS) for of in (level, level[is_right])]
+        return ConfidenceCounts(np.stack(bins, axis=1).astype(np.float64), np.stack(levels, axis=1))
 
-    def __add__(self, other: Certainty) -> Certainty:
-        return Certainty(self.bins + other.bins, self.levels + other.levels)
+    def __add__(self, other: ConfidenceCounts) -> ConfidenceCounts:
+        return ConfidenceCounts(self.bins + other.bins, self.levels + other.levels)
 
     @property
     def calibration_error(self) -> float:
@@ -65,16 +69,14 @@ class Certainty:
         Images of equal confidence count in proportion. NaN without images.
         """
         covered, right = self._from_most_confident()
-        if not covered[-1]:
-            return math.nan
         wanted = coverage * covered[-1]
         return float(np.interp(wanted, covered, right) / wanted) if wanted else math.nan
 
     def curve(self) -> tuple[Float64Array, Float64Array]:
         """Return coverages, rising to 1, and the accuracy at each."""
         covered, right = self._from_most_confident()
-        some = covered > 0
-        return covered[some] / max(covered[-1], 1), right[some] / covered[some]
+        is_some = covered > 0
+        return covered[is_some] / max(covered[-1], 1), right[is_some] / covered[is_some]
 
     def _from_most_confident(self) -> tuple[Float64Array, Float64Array]:
         """Return how many images, and how many right ones, have at least each confidence."""

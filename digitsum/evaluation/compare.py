@@ -1,9 +1,9 @@
-"""Comparing what two models said of the same images: `digitsum compare`."""
+"""A comparison of two models by their scores of the same images: `digitsum compare`."""
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from digitsum.archive.chunks import Chunk, ChunkId, plan_chunks
+from digitsum.archive.chunks import Chunk, plan_chunks
 from digitsum.archive.images import Uint8Array
 from digitsum.archive.reader import read_chunk, read_labels
 from digitsum.archive.score_parts import MODEL_KEY, SCORES_SCHEMA, Part
@@ -24,249 +24,236 @@ from digitsum.archive.shards import (
     read_table,
 )
 from digitsum.errors import InputError, one_line
-from digitsum.options import ReadOptions
 from digitsum.scoring.commit import list_parts
 from digitsum.scoring.config import CompareConfig
 from digitsum.storage.location import Location, locate
 
 NUM_EXAMPLES = 24
+_COLUMNS = ("image_id", "predicted_sum", "confidence", "digits", "error")
 
 
 @dataclass(frozen=True)
 class Disagreement:
-    """An image of which two models said something else."""
+    """An image for which two models predict different sums."""
 
+    image_id: str
     pixels: Uint8Array
     """uint8 (height, width)."""
-    first: Mapping[str, Any]
-    """Its row of the one's scores."""
-    second: Mapping[str, Any]
+    scores: tuple[Mapping[str, Any], Mapping[str, Any]]
+    """Each model's predicted_sum, confidence and digits."""
     true_sum: int | None
-    """None where it is not known."""
+    """None if the archive does not say."""
 
 
 @dataclass
 class Comparison:
-    """How the scores of two models compare."""
+    """How the scores of two models compare; of two numbers, one belongs to each model."""
 
     models: tuple[str, str]
     """Their directories below the scores."""
     num_images: int = 0
-    """Images that both have scored."""
+    """Images that both scored."""
     num_same: int = 0
+    """Those of them with the same sum."""
     num_within_1: int = 0
     """Those of them whose sums differ by at most 1."""
     num_rejected: int = 0
-    """Images that either rejected, of the chunks that both have."""
-    surer: list[int] = field(default_factory=lambda: [0, 0])
-    """Of the images on which they differ, those on which the one is surer, and the other."""
+    """Images that either rejected, of the chunks that both scored."""
+    num_more_confident: list[int] = field(default_factory=lambda: [0, 0])
+    """Images with different sums of which a model is the more confident."""
     mean_confidence: list[float] = field(default_factory=lambda: [0.0, 0.0])
     num_labelled: int = 0
-    """Images that both have scored and whose true sum the archive holds."""
-    right: list[int] = field(default_factory=lambda: [0, 0])
-    """Those of them whose sum is right by the one, and by the other."""
-    only_one: list[int] = field(default_factory=lambda: [0, 0])
-    """Parts that only one has, or of other bytes: they are not compared."""
+    """Images that both scored and whose true sum the archive holds."""
+    num_right: list[int] = field(default_factory=lambda: [0, 0])
+    """Labelled images whose sum a model has right."""
+    num_unmatched_parts: list[int] = field(default_factory=lambda: [0, 0])
+    """Parts of which the other model has none of the same bytes: they are not compared."""
     examples: tuple[Disagreement, ...] = ()
-    """Those on which the less sure of the two is surest."""
-    not_shown: str | None = None
-    """Why some of these cannot be shown."""
+    """The disagreements whose less confident model is the most confident."""
+    why_not_shown: str | None = None
+    """Why some examples or labels are missing."""
 
     @property
     def agreement(self) -> float:
-        """Fraction, 0..1, of the images on which they agree; NaN where they share none."""
+        """Fraction, 0..1, of the images with the same sum; NaN without images."""
         return self.num_same / self.num_images if self.num_images else float("nan")
 
     def to_json(self) -> dict[str, Any]:
-        """Return the figures as one object."""
+        """Return the figures."""
         return {
             "models": self.models,
             "images": self.num_images,
             "same": self.num_same,
             "within_1": self.num_within_1,
             "rejected": self.num_rejected,
-            "surer": self.surer,
+            "more_confident": self.num_more_confident,
             "mean_confidence": self.mean_confidence,
             "labelled": self.num_labelled,
-            "right": self.right,
-            "parts_of_one_only": self.only_one,
+            "right": self.num_right,
+            "unmatched_parts": self.num_unmatched_parts,
             "agreement": self.agreement if self.num_images else None,
         }
 
 
 def compare(config: CompareConfig) -> Comparison:
-    """Compare the scores of two models on one archive, part by part.
+    """Compare the scores of two models of one archive, part by part.
 
-    Holds one part of each at a time. Raises InputError where there are not two models, or where
-    they share no image.
+    Holds one part of each at a time. Raises InputError if there are not two models, or if they
+    have no image in common.
     """
     scores = locate(config.scores)
-    found = Comparison(_models(scores, config))
-    parts = [_parts(scores, model) for model in found.models]
-    both = {
+    comparison = Comparison(_choose_models(scores, config.models))
+    own, other = (_parts_by_path(scores, model) for model in comparison.models)
+    common = {
         path: part
-        for path, part in parts[0].items()
-        if path in parts[1] and part.chunk == parts[1][path].chunk
+        for path, part in own.items()
+        if path in other and part.chunk == other[path].chunk
     }
-    found.only_one = [len(of) - len(both) for of in parts]
-    worst: list[tuple[float, int, str, int, int]] = []
-    summed = np.zeros(2)
-    for number, path in enumerate(sorted(both)):
-        num_rows = both[path].chunk.num_rows
-        tables = [_read(scores.join(f"{model}/{path}"), num_rows) for model in found.models]
-        labels = _labels(found, config, both[path], num_rows)
-        for least, row in _count(found, summed, labels, *tables):
-            entry = (least, -number, path, row, int(labels[row]))
-            (heapq.heappush if len(worst) < NUM_EXAMPLES else heapq.heappushpop)(worst, entry)
-    if not found.num_images:
-        raise InputError(
-            f"{scores.uri}: {' and '.join(found.models)} have scored no image in common; score one "
-            "archive by both."
-        )
-    found.mean_confidence = (summed / found.num_images).tolist()
-    examples = []
-    for _, _, path, row, label in sorted(worst, reverse=True):
+    comparison.num_unmatched_parts = [len(parts) - len(common) for parts in (own, other)]
+    closest: list[tuple[float, int, str, int, int]] = []
+    confidence_sums = np.zeros(2)
+    for number, (path, part) in enumerate(sorted(common.items())):
+        num_rows = part.chunk.num_rows
+        tables = [_read(scores.join(f"{m}/{path}"), num_rows) for m in comparison.models]
+        true_sums = np.full(num_rows, -1)
         try:
-            pixels = _pixels(config, both[path], row)
+            labels = read_labels(*_find_chunk(part, config), config.read)
+            true_sums = labels if labels is not None and len(labels) == num_rows else true_sums
+        except InputError as error:
+            comparison.why_not_shown = str(error)
+        for confidence, row in _count(comparison, confidence_sums, true_sums, tables):
+            entry = (confidence, -number, path, row, int(true_sums[row]))
+            (heapq.heappush if len(closest) < NUM_EXAMPLES else heapq.heappushpop)(closest, entry)
+    if not comparison.num_images:
+        raise InputError(
+            f"{scores.uri}: {' and '.join(comparison.models)} have scored no image in common; "
+            "score one archive by both."
+        )
+    comparison.mean_confidence = (confidence_sums / comparison.num_images).tolist()
+    examples = []
+    for _, _, path, row, true_sum in sorted(closest, reverse=True):
+        part = common[path]
+        try:
+            pixels = _read_pixels(part, row, config)
             first, second = (
-                _read(scores.join(f"{model}/{path}"), both[path].chunk.num_rows)
+                _read(scores.join(f"{model}/{path}"), part.chunk.num_rows)
                 .slice(row, 1)
                 .to_pylist()[0]
-                for model in found.models
+                for model in comparison.models
             )
-            examples.append(Disagreement(pixels, first, second, None if label < 0 else label))
+            examples.append(
+                Disagreement(
+                    first["image_id"], pixels, (first, second), None if true_sum < 0 else true_sum
+                )
+            )
         except InputError as error:
-            found.not_shown = str(error)
-    found.examples = tuple(examples)
-    return found
+            comparison.why_not_shown = str(error)
+    comparison.examples = tuple(examples)
+    return comparison
 
 
-def _models(scores: Location, config: CompareConfig) -> tuple[str, str]:
-    there = [name for name in scores.directories() if name.startswith(f"{MODEL_KEY}=")]
-    if config.models is None:
-        if len(there) != 2:
-            do = (
-                "name two with --models"
-                if len(there) > 2
-                else "score the archive by another model too, with --model and the same --scores"
-            )
-            raise InputError(
-                f"{scores.uri}: holds scores of {len(there)} models, {', '.join(there) or 'none'}; "
-                f"{do}."
-            )
-        return there[0], there[1]
+def _choose_models(scores: Location, asked: tuple[str, str] | None) -> tuple[str, str]:
+    """Return the two model=... directories that are asked for, or the only two."""
+    models = [name for name in scores.directories() if name.startswith(f"{MODEL_KEY}=")]
+    names = ", ".join(models) or "none"
+    if asked is None:
+        if len(models) == 2:
+            return models[0], models[1]
+        remedy = (
+            "name two with --models"
+            if len(models) > 2
+            else "score the archive by another model too, with --model and the same --scores"
+        )
+        raise InputError(f"{scores.uri}: holds scores of {len(models)} models, {names}; {remedy}.")
     chosen = []
-    for given in config.models:
-        name = given if given.startswith(f"{MODEL_KEY}=") else f"{MODEL_KEY}={given}"
-        fitting = [one for one in there if one == name] or [
-            one for one in there if one.startswith(name)
-        ]
-        if len(fitting) != 1:
+    for text in asked:
+        prefix = f"{MODEL_KEY}={text.removeprefix(f'{MODEL_KEY}=')}"
+        matches = [prefix] if prefix in models else [m for m in models if m.startswith(prefix)]
+        if len(matches) != 1:
             raise InputError(
-                f"--models {given}: fits {len(fitting)} of {', '.join(there) or 'none'} below "
-                f"{scores.uri}; give one's name, or its beginning."
+                f"--models {text}: matches {len(matches)} of {names} below {scores.uri}; give a "
+                "whole name, or its beginning."
             )
-        chosen += fitting
+        chosen += matches
     if chosen[0] == chosen[1]:
-        raise InputError(f"--models {' '.join(config.models)}: are the same; give two.")
+        raise InputError(f"--models {' '.join(asked)}: are the same; give two.")
     return chosen[0], chosen[1]
 
 
-def _parts(scores: Location, model: str) -> dict[str, Part]:
-    """Return what every part of a model says of itself, by its path below the model's directory."""
+def _parts_by_path(scores: Location, model: str) -> dict[str, Part]:
+    """Return a model's parts by their path below the model's directory."""
     listed = list_parts(scores, model.removeprefix(f"{MODEL_KEY}="), known={})
     return {file.path.partition("/")[2]: part for file, part in listed.items() if part is not None}
 
 
 def _read(part: Location, num_rows: int) -> pa.Table:
-    columns = ["image_id", "predicted_sum", "confidence", "digits", "error"]
     try:
-        table = read_table(part.read_bytes(), columns)
+        table = read_table(part.read_bytes(), list(_COLUMNS))
     except (*DAMAGED, OSError) as error:
         raise InputError(
             f"{part.uri}: cannot be read ({one_line(error)}); remove it, and score again."
         ) from error
-    expected = pa.schema([SCORES_SCHEMA.field(name) for name in columns])
+    expected = pa.schema([SCORES_SCHEMA.field(name) for name in _COLUMNS])
     if table.num_rows != num_rows or not table.schema.equals(expected):
         raise InputError(
-            f"{part.uri}: its columns are not those of {num_rows} scores; remove it, and score "
-            "again."
+            f"{part.uri}: does not hold {num_rows} rows of scores; remove it, and score again."
         )
     return table
 
 
-def _labels(
-    found: Comparison, config: CompareConfig, part: Part, num_rows: int
-) -> npt.NDArray[np.int64]:
-    """Return the true sums of a part's rows, int64 (n,), -1 where they are not known."""
-    none = np.full(num_rows, -1)
-    try:
-        labels = read_labels(*_chunk(config, part), config.read)
-    except InputError as error:
-        found.not_shown = str(error)
-        return none
-    return none if labels is None or len(labels) != num_rows else labels
-
-
 def _count(
-    found: Comparison,
-    summed: np.ndarray[Any, Any],
-    labels: npt.NDArray[np.int64],
-    first: pa.Table,
-    second: pa.Table,
+    comparison: Comparison,
+    confidence_sums: npt.NDArray[np.float64],
+    true_sums: npt.NDArray[np.int64],
+    tables: Sequence[pa.Table],
 ) -> Iterator[tuple[float, int]]:
-    """Count two parts of the same rows; yield the lesser confidence and row where they differ."""
-    sums = [table["predicted_sum"].fill_null(-1).to_numpy() for table in (first, second)]
-    confidences = [table["confidence"].fill_null(0).to_numpy() for table in (first, second)]
-    known = (sums[0] >= 0) & (sums[1] >= 0)
-    difference = np.abs(sums[0].astype(np.int64) - sums[1])
-    differ = known & (difference > 0)
-    found.num_images += int(known.sum())
-    found.num_rejected += int((~known).sum())
-    found.num_same += int((known & (difference == 0)).sum())
-    found.num_within_1 += int((known & (difference <= 1)).sum())
-    labelled = known & (labels >= 0)
-    found.num_labelled += int(labelled.sum())
-    for number, of in enumerate(sums):
-        found.right[number] += int((labelled & (of == labels)).sum())
-    found.surer[0] += int((differ & (confidences[0] > confidences[1])).sum())
-    found.surer[1] += int((differ & (confidences[1] > confidences[0])).sum())
-    summed += [float(of[known].sum()) for of in confidences]
-    least = np.minimum(*confidences)
-    rows = np.flatnonzero(differ)
-    for row in rows[np.argsort(-least[rows], kind="stable")][:NUM_EXAMPLES].tolist():
-        yield float(least[row]), row
+    """Count two parts of the same rows; yield the lower confidence and the row if sums differ."""
+    sums = [table["predicted_sum"].fill_null(-1).to_numpy().astype(np.int64) for table in tables]
+    confidences = [table["confidence"].fill_null(0).to_numpy() for table in tables]
+    is_scored = (sums[0] >= 0) & (sums[1] >= 0)
+    error = np.abs(sums[0] - sums[1])
+    is_different = is_scored & (error > 0)
+    is_labelled = is_scored & (true_sums >= 0)
+    comparison.num_images += int(is_scored.sum())
+    comparison.num_rejected += int((~is_scored).sum())
+    comparison.num_same += int((is_scored & (error == 0)).sum())
+    comparison.num_within_1 += int((is_scored & (error <= 1)).sum())
+    comparison.num_labelled += int(is_labelled.sum())
+    for i in (0, 1):
+        is_more_confident = is_different & (confidences[i] > confidences[1 - i])
+        comparison.num_right[i] += int((is_labelled & (sums[i] == true_sums)).sum())
+        comparison.num_more_confident[i] += int(is_more_confident.sum())
+        confidence_sums[i] += confidences[i][is_scored].sum()
+    lower = np.minimum(*confidences)
+    rows = np.flatnonzero(is_different)
+    for row in rows[np.argsort(-lower[rows], kind="stable")][:NUM_EXAMPLES].tolist():
+        yield float(lower[row]), row
 
 
-def _chunk(config: CompareConfig, part: Part) -> tuple[Location, Chunk]:
-    """Return where a part's chunk is read from, and the chunk."""
-    archive = archive_root(locate(config.archive))
-    return archive, find_chunk(archive, part.chunk, config.read, config.chunk_images)
-
-
-def find_chunk(archive: Location, chunk_id: ChunkId, read: ReadOptions, chunk_images: int) -> Chunk:
-    """Return a chunk that was scored, to be read again; reads its shard's footer.
+def _find_chunk(part: Part, config: CompareConfig) -> tuple[Location, Chunk]:
+    """Return the archive's root, and the chunk that a part was scored from; reads the footer.
 
     Raises InputError if the shard is gone, has changed, or is cut into other chunks.
     """
-    file = list_file(archive, chunk_id.shard) or ListedFile(chunk_id.shard, 0, 0)
-    shard = read_shard(archive, file, read, chunk_id.fingerprint.shape)
-    for chunk in plan_chunks(shard, chunk_images):
-        if chunk.id == chunk_id:
-            return chunk
+    root, path = archive_root(locate(config.archive)), part.chunk.shard
+    file = list_file(root, path) or ListedFile(path, 0, 0)
+    shard = read_shard(root, file, config.read, part.chunk.fingerprint.shape)
+    for chunk in plan_chunks(shard, config.chunk_images):
+        if chunk.id == part.chunk:
+            return root, chunk
     raise InputError(
-        f"{archive.join(chunk_id.shard).uri}: was changed since it was scored, or is cut into "
-        "other chunks; give --chunk-images as when it was scored, or score it again."
+        f"{root.join(path).uri}: was changed since it was scored, or is cut into other chunks; "
+        "give --chunk-images as when it was scored, or score it again."
     )
 
 
-def _pixels(config: CompareConfig, part: Part, row: int) -> Uint8Array:
+def _read_pixels(part: Part, row: int, config: CompareConfig) -> Uint8Array:
     """Return the image, uint8 (height, width), of a part's row."""
-    archive, chunk = _chunk(config, part)
-    for rows in read_chunk(archive, chunk, config.read):
-        within = chunk.first_row + row - rows.first_row
-        if within < len(rows.pixels):
-            pixels: Uint8Array = rows.pixels[within]
+    root, chunk = _find_chunk(part, config)
+    for rows in read_chunk(root, chunk, config.read):
+        index = chunk.first_row + row - rows.first_row
+        if index < len(rows.pixels):
+            pixels: Uint8Array = rows.pixels[index]
             return pixels
     raise InputError(
         f"{chunk.shard}: is cut into other chunks; give --chunk-images as when it was scored."

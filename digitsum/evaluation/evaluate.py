@@ -1,65 +1,139 @@
-"""Scoring a labelled archive and comparing: `digitsum evaluate`."""
+"""An evaluation: a labelled archive is scored, and the sums compared: `digitsum evaluate`."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 
+import pyarrow as pa
+
 from digitsum.archive.chunks import Chunk, plan_chunks
-from digitsum.archive.reader import check_labels, read_chunk
+from digitsum.archive.reader import Rows, check_labels, read_chunk
 from digitsum.archive.schema import max_sum
 from digitsum.errors import InputError
-from digitsum.evaluation.metrics import Evaluated, EvaluationTotals
-from digitsum.manifest import find_origin, to_python
+from digitsum.evaluation.examples import Examples
+from digitsum.evaluation.metrics import Evaluation, SumMetrics, write_evaluation
+from digitsum.manifest import find_origin, read_manifest
+from digitsum.model.explain import explain
+from digitsum.model.outputs import Predictions
+from digitsum.model.predictor import make_predictor
 from digitsum.model.saved_model import SavedModel, load_model, packaged_model
+from digitsum.model.torch_backend import TorchPredictor
 from digitsum.options import ReadOptions
 from digitsum.scoring.config import ComputeOptions, EvaluateConfig
 from digitsum.scoring.executors import open_executor
 from digitsum.scoring.executors.executor import LostChunk
 from digitsum.scoring.survey import survey_archive
-from digitsum.storage.location import locate
+from digitsum.storage.location import Location, locate
 from digitsum.storage.prefetch import prefetched
 from digitsum.storage.retries import retried
+from digitsum.training.config import TrainConfig
+from digitsum.training.validation import validated_images
 
 
-def evaluate(config: EvaluateConfig) -> Evaluated:
+@dataclass(frozen=True)
+class ChunkEvaluation:
+    """The metrics and examples of some chunks; those of several add up."""
+
+    metrics: SumMetrics
+    examples: Examples = field(default_factory=Examples)
+    unread: Mapping[str, str] = field(default_factory=dict)
+    """Reasons by the place of chunks that cannot be read."""
+
+    @staticmethod
+    def of(rows: Rows, predictions: Predictions, num_classes: int) -> ChunkEvaluation:
+        """Return the evaluation of consecutive labelled rows and what was predicted of them."""
+        metrics = SumMetrics.of(rows, predictions, num_classes)
+        return ChunkEvaluation(metrics, Examples.of(rows, predictions))
+
+    def __add__(self, other: ChunkEvaluation) -> ChunkEvaluation:
+        return ChunkEvaluation(
+            self.metrics + other.metrics,
+            self.examples + other.examples,
+            {**self.unread, **other.unread},
+        )
+
+
+def evaluate(config: EvaluateConfig) -> Evaluation:
     """Score every image of a labelled archive, and count how far the sums are off.
 
     Holds counts and a few images only, whatever the archive's size. What cannot be read is
-    rejected: `Evaluated.check_rejected` raises where that is too much. Raises InputError, before
-    anything is scored, where the model, all shards or a label cannot be used.
+    rejected: `Evaluation.check_rejected` raises if that is too much. Raises InputError, before
+    anything is scored, if the model, all shards or a label cannot be used.
     """
     locate(config.report).check_directory()
     model = load_model(config.model or packaged_model())
     survey = survey_archive(config.archive, config.read, model, config.known_count, {})
     archive = survey.archive
-    num_digits = config.known_count or model.network.config.max_digits
-    check_labels(archive, config.read, num_digits)
+    max_digits = config.known_count or model.network.config.max_digits
+    check_labels(archive, config.read, max_digits)
     chunks = [c for shard in archive.shards for c in plan_chunks(shard, config.chunk_images)]
     if not chunks:
         raise InputError(f"{config.archive}: holds no images; give an archive with some.")
     make_worker = partial(ChunkEvaluator, model, archive.root.uri, config.read, config.known_count)
-    totals = EvaluationTotals(max_sum(num_digits) + 1)
     num_images = sum(chunk.num_rows for chunk in chunks)
+    total = ChunkEvaluation(SumMetrics.empty(max_sum(max_digits) + 1))
     with open_executor(make_worker, config.compute, num_images) as executor:
         for result in executor.map(chunks):
             assert not isinstance(result, LostChunk), "an executor that does not keep going raises"
-            totals.add(result)
-    return Evaluated(
-        config.archive,
-        model,
-        config.known_count,
-        totals.evaluation(),
-        tuple(totals.hits),
-        tuple(totals.worst_misses),
-        len(archive.shards) + len(survey.rejected),
-        {shard.path: shard.reason for shard in survey.rejected},
-        dict(sorted(totals.unread_chunks.items())),
-        to_python(find_origin()),
+            total += result
+    num_shards = len(archive.shards) + len(survey.rejected)
+    unread = {shard.path: shard.reason for shard in survey.rejected}
+    return _evaluation(config.archive, model, config.known_count, total, num_shards, unread)
+
+
+def evaluate_validation(run: Location) -> None:
+    """Record, in a training run's directory, how its model does on its validation images.
+
+    Without the cascade, as during the training. Raises InputError if the model or the images are
+    gone.
+    """
+    manifest = read_manifest(run)
+    outcome = manifest.outcome
+    model = replace(load_model(outcome["model"]), cascade_below=0.0)
+    if model.digest != outcome["model_digest"]:
+        raise InputError(f"{model.uri}: is another run's by now; evaluate it with `evaluate`.")
+    settings = {**manifest.config, **outcome["learned_from"]}
+    known = {name: settings[name] for f in fields(TrainConfig) if (name := f.name) in settings}
+    config = TrainConfig(**{**known, "read": ReadOptions(**settings["read"])})
+    num_classes = max_sum(model.network.config.max_digits) + 1
+    total = ChunkEvaluation(SumMetrics.empty(num_classes))
+    predictor, first_row = make_predictor(model), 0
+    for pixels, sums in validated_images(config):
+        ids = pa.array([f"validation {first_row + i}" for i in range(len(sums))])
+        rows = Rows(first_row, ids, pixels, {}, sums)
+        total += ChunkEvaluation.of(rows, predictor.predict(pixels), num_classes)
+        first_row += len(sums)
+    where = config.archive or "composed images"
+    write_evaluation(_evaluation(where, model, None, total, 0, {}), run)
+
+
+def _evaluation(
+    archive_uri: str,
+    model: SavedModel,
+    known_count: int | None,
+    total: ChunkEvaluation,
+    num_shards: int,
+    unread_shards: Mapping[str, str],
+) -> Evaluation:
+    predictor = TorchPredictor(model, batch_size=1, num_digits=known_count)
+    return Evaluation(
+        archive_uri,
+        model.uri,
+        model.digest,
+        known_count,
+        total.metrics,
+        total.examples.explained(partial(explain, predictor)),
+        num_shards,
+        unread_shards,
+        dict(sorted(total.unread.items())),
+        find_origin(),
     )
 
 
 class ChunkEvaluator:
-    """An actor that holds the model and reads, scores and compares one chunk at a time."""
+    """A worker that holds the model and reads, scores and compares one chunk at a time."""
 
     def __init__(
         self,
@@ -75,25 +149,26 @@ class ChunkEvaluator:
         self._predictor = compute.predictor(model, known_count)
         self._batch_rows = compute.images_per_read
 
-    def __call__(self, chunk: Chunk) -> EvaluationTotals:
-        """Return what was counted of a chunk."""
+    def __call__(self, chunk: Chunk) -> ChunkEvaluation:
+        """Return the evaluation of a chunk."""
         try:
-            return retried(lambda: self._count(chunk))
+            return retried(lambda: self._evaluate(chunk))
         except InputError as error:
-            totals = EvaluationTotals(self._num_classes)
-            totals.reject_chunk(chunk, str(error))
-            return totals
+            metrics = SumMetrics.empty(self._num_classes)
+            place = f"{chunk.shard}, rows from {chunk.first_row} on"
+            rejected = replace(metrics, num_rejected=chunk.num_rows)
+            return ChunkEvaluation(rejected, unread={place: str(error)})
 
-    def _count(self, chunk: Chunk) -> EvaluationTotals:
-        totals = EvaluationTotals(self._num_classes)
-        read_rows = read_chunk(
-            self._archive, chunk, self._read, labels=True, batch_rows=self._batch_rows
-        )
-        for rows in prefetched(read_rows):
-            totals.count(rows, self._predictor.predict(rows.pixels))
-        if totals.num_images != chunk.num_rows:
+    def _evaluate(self, chunk: Chunk) -> ChunkEvaluation:
+        total = ChunkEvaluation(SumMetrics.empty(self._num_classes))
+        for rows in prefetched(
+            read_chunk(self._archive, chunk, self._read, labels=True, batch_rows=self._batch_rows)
+        ):
+            predictions = self._predictor.predict(rows.pixels)
+            total += ChunkEvaluation.of(rows, predictions, self._num_classes)
+        if total.metrics.num_images != chunk.num_rows:
             raise InputError(
-                f"{chunk.shard}: gave {totals.num_images} rows from row {chunk.first_row} on, but "
-                f"its footer promises {chunk.num_rows}: it is damaged; replace the shard."
+                f"{chunk.shard}: has {total.metrics.num_images} rows from row {chunk.first_row} "
+                f"on, but its footer says {chunk.num_rows}: it is damaged; replace the shard."
             )
-        return totals
+        return total

@@ -1,24 +1,52 @@
-"""A few images of an evaluation that are worth looking at: hits, and the worst misses."""
+"""Example images of an evaluation: hits and the most confident misses, with what the network saw.
+
+`examples.parquet` holds them beside `evaluation.json`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from digitsum.archive.images import Uint8Array
 from digitsum.archive.reader import Rows
+from digitsum.archive.shards import read_table
+from digitsum.model.explain import Explanation
 from digitsum.model.outputs import Predictions
+from digitsum.storage.atomic_write import publish_bytes
+from digitsum.storage.location import Location
 
+EXAMPLES_FILE = "examples.parquet"
 NUM_EXAMPLES = 8
+_NUM_OUTPUTS = 11  # of a column: blank, then the digits 0..9
+_SCHEMA = pa.schema(
+    [
+        ("image_id", pa.string()),
+        ("height", pa.int32()),
+        ("width", pa.int32()),
+        ("image", pa.binary()),  # uint8, row-major
+        ("true_sum", pa.int64()),
+        ("predicted_sum", pa.int64()),
+        ("confidence", pa.float64()),
+        (
+            "digits",
+            pa.list_(pa.int64()),
+        ),  # null, as the next two are, if nothing explains the image
+        ("digit_x", pa.list_(pa.int64())),
+        ("column_probs", pa.list_(pa.float32())),  # (columns, 11), row-major
+    ]
+)
 
 
 @dataclass(frozen=True)
 class Example:
-    """A labelled image and what was predicted of it."""
+    """A labelled image, what was predicted of it, and why."""
 
     image_id: str
     pixels: Uint8Array
@@ -27,44 +55,111 @@ class Example:
     predicted_sum: int
     confidence: float
     """0..1."""
+    explanation: Explanation | None = None
+    """What the network saw; None if it reads no digits, or while images are still counted."""
+
+    @property
+    def is_hit(self) -> bool:
+        """True if the predicted sum is right."""
+        return self.true_sum == self.predicted_sum
 
 
-def hits(rows: Rows, predictions: Predictions, right: npt.NDArray[np.bool_]) -> list[Example]:
-    """Return the first of the right ones, bool (n,), of some rows."""
-    return _examples(rows, predictions, np.flatnonzero(right)[:NUM_EXAMPLES])
+@dataclass(frozen=True)
+class Examples:
+    """The examples of some images; those of two parts of an archive add up."""
+
+    hits: tuple[Example, ...] = ()
+    """The images of the lowest ids whose sum is right, at most NUM_EXAMPLES."""
+    misses: tuple[Example, ...] = ()
+    """The most confident images whose sum is wrong, at most NUM_EXAMPLES."""
+
+    @staticmethod
+    def of(rows: Rows, predictions: Predictions) -> Examples:
+        """Return the examples of consecutive labelled rows; rejected rows are none."""
+        assert rows.digit_sums is not None  # evaluation asks for labels
+        is_right = predictions.sums == rows.digit_sums
+        is_scored = np.ones(len(is_right), bool)
+        is_scored[list(rows.errors)] = False
+        wrong = np.flatnonzero(~is_right & is_scored)
+        most_confident = wrong[np.argsort(-predictions.confidences[wrong], kind="stable")]
+        return Examples(
+            tuple(_examples(rows, predictions, np.flatnonzero(is_right & is_scored))),
+            tuple(_examples(rows, predictions, most_confident)),
+        )
+
+    def __add__(self, other: Examples) -> Examples:
+        """Return the examples of both, in whichever order they come: ties go to the lowest ids."""
+        hits = sorted(self.hits + other.hits, key=lambda hit: hit.image_id)
+        misses = sorted(
+            self.misses + other.misses, key=lambda miss: (-miss.confidence, miss.image_id)
+        )
+        return Examples(tuple(hits[:NUM_EXAMPLES]), tuple(misses[:NUM_EXAMPLES]))
+
+    def explained(self, explain: Callable[[Uint8Array], Explanation | None]) -> Examples:
+        """Return the examples with what `explain` returns for the pixels of each."""
+
+        def with_explanation(examples: Sequence[Example]) -> tuple[Example, ...]:
+            return tuple(replace(one, explanation=explain(one.pixels)) for one in examples)
+
+        return Examples(with_explanation(self.hits), with_explanation(self.misses))
 
 
-def worst_misses(
-    rows: Rows, predictions: Predictions, wrong: npt.NDArray[np.bool_]
-) -> list[Example]:
-    """Return those of the wrong ones, bool (n,), that the model is most sure of."""
-    numbers = np.flatnonzero(wrong)
-    most_sure = numbers[np.argsort(-predictions.confidences[numbers], kind="stable")]
-    return _examples(rows, predictions, most_sure[:NUM_EXAMPLES])
+def write_examples(examples: Examples, directory: Location) -> None:
+    """Write `examples.parquet` into a directory."""
+    rows = [_to_row(example) for example in (*examples.hits, *examples.misses)]
+    content = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(rows, _SCHEMA), content, compression="zstd")
+    publish_bytes(content.getvalue().to_pybytes(), directory.join(EXAMPLES_FILE))
 
 
-def merge_examples(
-    some: list[Example], others: list[Example], key: Callable[[Example], Any]
-) -> list[Example]:
-    """Return the NUM_EXAMPLES examples of the lowest keys; of equals, those of the lowest ids.
+def read_examples(directory: Location) -> Examples:
+    """Return what `write_examples` wrote; raises ValueError, or what pyarrow does, if it is not."""
+    table = read_table(directory.join(EXAMPLES_FILE).read_bytes()).cast(_SCHEMA)
+    examples = [_from_row(row) for row in table.to_pylist()]
+    return Examples(
+        tuple(example for example in examples if example.is_hit),
+        tuple(example for example in examples if not example.is_hit),
+    )
 
-    So the order in which chunks are finished does not matter, where ids are unique.
-    """
-    ranked = sorted([*some, *others], key=lambda example: (key(example), example.image_id))
-    return ranked[:NUM_EXAMPLES]
+
+def _to_row(example: Example) -> dict[str, Any]:
+    explanation = example.explanation
+    height, width = example.pixels.shape
+    return {
+        "image_id": example.image_id,
+        "height": height,
+        "width": width,
+        "image": example.pixels.tobytes(),
+        "true_sum": example.true_sum,
+        "predicted_sum": example.predicted_sum,
+        "confidence": example.confidence,
+        "digits": explanation and list(explanation.digits),
+        "digit_x": explanation and list(explanation.digit_x),
+        "column_probs": explanation and explanation.column_probs.ravel().tolist(),
+    }
+
+
+def _from_row(row: dict[str, Any]) -> Example:
+    pixels = np.frombuffer(row["image"], np.uint8).reshape(row["height"], row["width"])
+    explanation = row["column_probs"] and Explanation(
+        np.array(row["column_probs"], np.float32).reshape(-1, _NUM_OUTPUTS),
+        tuple(row["digits"]),
+        tuple(row["digit_x"]),
+    )
+    given = (row[name] for name in ("image_id", "true_sum", "predicted_sum", "confidence"))
+    image_id, true_sum, predicted_sum, confidence = given
+    return Example(image_id, pixels, true_sum, predicted_sum, confidence, explanation)
 
 
 def _examples(
-    rows: Rows, predictions: Predictions, numbers: npt.NDArray[np.int64]
-) -> list[Example]:
-    assert rows.digit_sums is not None  # only labelled images are compared
-    return [
-        Example(
-            rows.image_ids[n].as_py(),
-            rows.pixels[n].copy(),
-            int(rows.digit_sums[n]),
-            int(predictions.sums[n]),
-            float(predictions.confidences[n]),
+    rows: Rows, predictions: Predictions, indices: npt.NDArray[np.int64]
+) -> Iterator[Example]:
+    assert rows.digit_sums is not None
+    for i in indices[:NUM_EXAMPLES].tolist():
+        yield Example(
+            rows.image_ids[i].as_py(),
+            rows.pixels[i].copy(),  # so that the rows can be freed
+            int(rows.digit_sums[i]),
+            int(predictions.sums[i]),
+            float(predictions.confidences[i]),
         )
-        for n in map(int, numbers)
-    ]

@@ -1,7 +1,8 @@
-"""Comparing predicted sums with true ones."""
+"""Metrics of predicted sums against true ones, and the evaluation in `evaluation.json`."""
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,15 +10,19 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import binomtest
 
-from digitsum.archive.chunks import Chunk
 from digitsum.archive.reader import Rows
 from digitsum.errors import TooManyRejectedError
-from digitsum.evaluation.calibration import Certainty
-from digitsum.evaluation.examples import Example, hits, merge_examples, worst_misses
+from digitsum.evaluation.calibration import NUM_LEVELS, ConfidenceCounts
+from digitsum.evaluation.examples import Examples, read_examples, write_examples
+from digitsum.manifest import Origin, check_version, parse_json, to_python
 from digitsum.model.outputs import Predictions
-from digitsum.model.saved_model import SavedModel
+from digitsum.storage.atomic_write import publish_bytes
+from digitsum.storage.location import Location
 
+EVALUATION_FILE = "evaluation.json"
+EVALUATION_VERSION = 1
 COVERAGES = (0.5, 0.8, 0.9, 0.95, 0.99)
 
 Int64Array = npt.NDArray[np.int64]
@@ -30,36 +35,57 @@ def count_pairs(true_sums: Int64Array, predicted_sums: Int64Array, num_classes: 
     return counts.reshape(num_classes, num_classes)
 
 
-def wilson_interval(num_right: int, num_images: int) -> tuple[float, float]:
-    """Return the 95% interval of a fraction, after Wilson (JASA 22, 1927); NaN without images.
-
-    It takes images to be independent. Those that are composed of few glyphs are not quite.
-    """
-    if not num_images:
-        return math.nan, math.nan
-    z = 1.959964
-    fraction = num_right / num_images
-    centre = fraction + z * z / (2 * num_images)
-    spread = fraction * (1 - fraction) / num_images + (z / (2 * num_images)) ** 2
-    half = z * math.sqrt(spread)
-    scale = 1 + z * z / num_images
-    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
-
-
 @dataclass(frozen=True)
-class Evaluation:
-    """How predicted sums compare with true ones."""
+class SumMetrics:
+    """How predicted sums compare with true ones; those of two parts of an archive add up."""
 
     confusion: Int64Array
-    """int64 (num_classes, num_classes): images by [true sum, predicted sum]."""
-    num_rejected: int
+    """int64 (num_classes, num_classes): scored images by [true sum, predicted sum]."""
+    num_rejected: int = 0
     """Labelled images that could not be read, and so were not scored."""
-    certainty: Certainty = field(default_factory=Certainty.empty)
+    confidences: ConfidenceCounts = field(default_factory=ConfidenceCounts.empty)
     """Scored images by their confidence."""
-    num_strings: int = 0
-    """Scored images whose digits are known, one by one, and were read."""
-    num_strings_right: int = 0
-    """Those of them whose digits are all right, and in order."""
+    num_with_digits: int = 0
+    """Scored images whose true digits are known, one by one, and of which digits were read."""
+    num_digits_right: int = 0
+    """Those of them whose digits are all right, in order."""
+
+    @staticmethod
+    def empty(num_classes: int) -> SumMetrics:
+        """Return the metrics of no images, of sums 0 to num_classes - 1."""
+        return SumMetrics(np.zeros((num_classes, num_classes), np.int64))
+
+    @staticmethod
+    def of(rows: Rows, predictions: Predictions, num_classes: int) -> SumMetrics:
+        """Return the metrics of consecutive labelled rows and of what was predicted of them."""
+        assert rows.digit_sums is not None  # evaluation asks for labels
+        is_scored = np.ones(len(rows.pixels), bool)
+        is_scored[list(rows.errors)] = False
+        true_sums = rows.digit_sums[is_scored]
+        sums = predictions.sums[is_scored].astype(np.int64)
+        num_with_digits = num_digits_right = 0
+        if rows.digits is not None and predictions.readings is not None:
+            read = predictions.readings.digits
+            for row in np.flatnonzero(is_scored):
+                if (true_digits := rows.digits[row]) is not None:
+                    num_with_digits += 1
+                    num_digits_right += true_digits == read[row][read[row] >= 0].tolist()
+        return SumMetrics(
+            count_pairs(true_sums, sums, num_classes),
+            len(rows.errors),
+            ConfidenceCounts.of(predictions.confidences[is_scored], sums == true_sums),
+            num_with_digits,
+            num_digits_right,
+        )
+
+    def __add__(self, other: SumMetrics) -> SumMetrics:
+        return SumMetrics(
+            self.confusion + other.confusion,
+            self.num_rejected + other.num_rejected,
+            self.confidences + other.confidences,
+            self.num_with_digits + other.num_with_digits,
+            self.num_digits_right + other.num_digits_right,
+        )
 
     @property
     def num_images(self) -> int:
@@ -77,19 +103,33 @@ class Evaluation:
         return self._fraction_within(1)
 
     @property
+    def accuracy_interval(self) -> tuple[float, float]:
+        """The 95% interval of the accuracy, after Wilson (JASA 22, 1927); NaN without images.
+
+        It takes images to be independent. Those that are composed of few glyphs are not quite.
+        """
+        if not self.num_images:
+            return math.nan, math.nan
+        test = binomtest(int(np.trace(self.confusion)), self.num_images)
+        interval = test.proportion_ci(confidence_level=0.95, method="wilson")
+        return float(interval.low), float(interval.high)
+
+    @property
     def mean_absolute_error(self) -> float:
-        """Mean of |predicted - true| over the scored images; NaN where none was scored."""
-        scored = int(self.confusion.sum())
-        return float((self.confusion * self._distance()).sum() / scored) if scored else float("nan")
+        """Mean of |predicted - true| over the scored images; NaN if none was scored."""
+        num_scored = self.confusion.sum()
+        return (
+            float((self.confusion * self._error()).sum() / num_scored) if num_scored else math.nan
+        )
 
     @property
     def digits_accuracy(self) -> float:
         """Fraction of the images of known digits that were read exactly; NaN without any."""
-        return self.num_strings_right / self.num_strings if self.num_strings else math.nan
+        return self.num_digits_right / self.num_with_digits if self.num_with_digits else math.nan
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the figures, without the matrix; None for one that does not exist."""
-        low, high = wilson_interval(int(np.trace(self.confusion)), self.num_images)
+    def figures(self) -> dict[str, Any]:
+        """Return the figures by name; None for one that does not exist."""
+        low, high = self.accuracy_interval
         figures = {
             "accuracy": self.accuracy,
             "accuracy_low": low,
@@ -98,156 +138,183 @@ class Evaluation:
             "mean_absolute_error": self.mean_absolute_error,
             "accuracy_within_1": self.accuracy_within_1,
             "rejected": self.num_rejected,
-            "calibration_error": self.certainty.calibration_error,
+            "calibration_error": self.confidences.calibration_error,
             "digits_accuracy": self.digits_accuracy,
-        } | {f"accuracy_at_{100 * c:.0f}": self.certainty.accuracy_at(c) for c in COVERAGES}
+        } | {f"accuracy_at_{100 * c:.0f}": self.confidences.accuracy_at(c) for c in COVERAGES}
         return {name: None if math.isnan(value) else value for name, value in figures.items()}
 
-    def _distance(self) -> Int64Array:
-        sums = np.arange(len(self.confusion))
-        distance: Int64Array = np.abs(sums[:, None] - sums)
-        return distance
+    @property
+    def counts(self) -> MetricCounts:
+        """The counts, from which all figures follow."""
+        return MetricCounts(
+            num_classes=len(self.confusion),
+            confusion=_to_sparse(self.confusion),
+            num_rejected=self.num_rejected,
+            confidence_bins=self.confidences.bins.tolist(),
+            confidence_levels=_to_sparse(self.confidences.levels),
+            num_with_digits=self.num_with_digits,
+            num_digits_right=self.num_digits_right,
+        )
 
-    def _fraction_within(self, distance: int) -> float:
-        right = int(self.confusion[self._distance() <= distance].sum())
-        return right / self.num_images if self.num_images else float("nan")
+    @staticmethod
+    def from_counts(counts: MetricCounts) -> SumMetrics:
+        """Return the metrics of counts."""
+        levels = _from_sparse(counts.confidence_levels, NUM_LEVELS, 2)
+        return SumMetrics(
+            _from_sparse(counts.confusion, counts.num_classes, counts.num_classes),
+            counts.num_rejected,
+            ConfidenceCounts(np.array(counts.confidence_bins, np.float64), levels),
+            counts.num_with_digits,
+            counts.num_digits_right,
+        )
+
+    def _error(self) -> Int64Array:
+        sums = np.arange(len(self.confusion))
+        error: Int64Array = np.abs(sums[:, None] - sums)
+        return error
+
+    def _fraction_within(self, error: int) -> float:
+        num_within = int(self.confusion[self._error() <= error].sum())
+        return num_within / self.num_images if self.num_images else math.nan
+
+
+def _to_sparse(counts: Int64Array) -> list[list[int]]:
+    """Return [row, column, count] of each count that is not 0."""
+    entries: list[list[int]] = np.column_stack([np.argwhere(counts), counts[counts != 0]]).tolist()
+    return entries
+
+
+def _from_sparse(entries: list[list[int]], num_rows: int, num_columns: int) -> Int64Array:
+    counts = np.zeros((num_rows, num_columns), np.int64)
+    rows, columns, values = np.array(entries, np.int64).reshape(-1, 3).T
+    counts[rows, columns] = values
+    return counts
 
 
 @dataclass(frozen=True)
-class Evaluated:
-    """An evaluation, and what it is of."""
+class Evaluation:
+    """What an evaluation measured, and on what."""
 
     archive_uri: str
-    model: SavedModel
-    num_digits: int | None
-    """Digits in each image, where the model was told."""
-    evaluation: Evaluation
-    hits: tuple[Example, ...]
-    """A few images whose sum is right."""
-    worst_misses: tuple[Example, ...]
-    """The images whose sum is wrong with the most confidence."""
+    model_uri: str
+    model_digest: str
+    known_count: int | None
+    """Digits in each image, if the user says so."""
+    metrics: SumMetrics
+    examples: Examples
     num_shards: int
     unread_shards: Mapping[str, str]
-    """Shards whose footers cannot be read, to the reason: how many images they hold is unknown."""
+    """Reasons by the path of shards whose footers cannot be read: their images are not counted."""
     unread_chunks: Mapping[str, str]
-    """Chunks that cannot be read, to the reason: their images count as rejected."""
-    origin: Mapping[str, Any]
-    """What computed it: `runs.origin`."""
+    """Reasons by the place of chunks that cannot be read: their images count as rejected."""
+    origin: Origin
 
     @property
     def unread(self) -> dict[str, str]:
-        """Shards and chunks that cannot be read, to the reason."""
+        """Reasons by shard or chunk that cannot be read."""
         return {**self.unread_shards, **self.unread_chunks}
 
-    def said_of_unread(self) -> str:
-        """Return how much could not be read, and why the first could not; one at least."""
+    def unread_sentence(self) -> str:
+        """Return how much cannot be read, and the first reason; call it only if something is."""
         place, reason = next(iter(self.unread.items()))
         return (
-            f"{len(self.unread_shards):,} of {self.num_shards:,} shards could not be read, and are "
-            f"not in the figures, nor could {len(self.unread_chunks):,} chunks, whose images count "
-            f"as rejected; the first, {place}: {reason}"
+            f"{len(self.unread_shards):,} of {self.num_shards:,} shards cannot be read and are not "
+            f"in the figures; {len(self.unread_chunks):,} chunks cannot be read and their images "
+            f"count as rejected; the first is {place}: {reason}"
         )
 
     def check_rejected(self, allowed: float) -> None:
-        """Raise TooManyRejectedError where more than a fraction of images or shards was."""
-        rejected = self.evaluation.num_rejected
-        for what, number, of in (
-            ("images", rejected, self.evaluation.num_images),
+        """Raise TooManyRejectedError if more than a fraction of images or shards was rejected."""
+        for what, num_rejected, num_all in (
+            ("images", self.metrics.num_rejected, self.metrics.num_images),
             ("shards", len(self.unread_shards), self.num_shards),
         ):
-            if number > allowed * of:
-                why = f"; {self.said_of_unread()}" if self.unread else ""
+            if num_rejected > allowed * num_all:
+                why = f"; {self.unread_sentence()}" if self.unread else ""
                 raise TooManyRejectedError(
-                    f"{number:,} of {of:,} {what} were rejected, more than the "
+                    f"{num_rejected:,} of {num_all:,} {what} were rejected, more than the "
                     f"{100 * allowed:.4g}% that --max-rejected allows{why}. The figures are of "
-                    "all else."
+                    "everything else; replace what is damaged, or raise --max-rejected."
                 )
 
     def to_json(self) -> dict[str, Any]:
-        """Return the figures as one object."""
+        """Return the figures and what they are of."""
         return {
-            **self.evaluation.to_json(),
+            **self.metrics.figures(),
             "archive": self.archive_uri,
-            "model": self.model.uri,
-            "model_digest": self.model.digest,
-            "digits": self.num_digits,
+            "model": self.model_uri,
+            "model_digest": self.model_digest,
+            "known_count": self.known_count,
             "unread": self.unread,
-            **self.origin,
+            **to_python(self.origin),
         }
 
 
-class EvaluationTotals:
-    """What was counted of some chunks, and the few images that were kept."""
+@dataclass(frozen=True, kw_only=True)
+class MetricCounts:
+    """The counts of a SumMetrics, as JSON; matrices hold [row, column, count] of all but zeros."""
 
-    def __init__(self, num_classes: int) -> None:
-        self.confusion = np.zeros((num_classes, num_classes), np.int64)
-        self.num_rejected = self.num_strings = self.num_strings_right = 0
-        self.certainty = Certainty.empty()
-        self.hits: list[Example] = []
-        self.worst_misses: list[Example] = []
-        self.unread_chunks: dict[str, str] = {}
-        """Chunks that could not be read, to the reason."""
-
-    @property
-    def num_images(self) -> int:
-        """Images counted so far."""
-        return int(self.confusion.sum()) + self.num_rejected
-
-    def reject_chunk(self, chunk: Chunk, reason: str) -> None:
-        """Count all images of a chunk as rejected."""
-        self.num_rejected += chunk.num_rows
-        self.unread_chunks[f"{chunk.shard}, rows from {chunk.first_row} on"] = reason
-
-    def count(self, rows: Rows, predictions: Predictions) -> None:
-        """Count consecutive rows and what was predicted of them."""
-        assert rows.digit_sums is not None  # asked for
-        kept = np.ones(len(rows.pixels), bool)
-        kept[list(rows.errors)] = False
-        right = predictions.sums == rows.digit_sums
-        self.confusion += count_pairs(
-            rows.digit_sums[kept], predictions.sums[kept].astype(np.int64), len(self.confusion)
-        )
-        self.num_rejected += len(rows.errors)
-        self.certainty += Certainty.of(predictions.confidences[kept], right[kept])
-        if rows.digits is not None and predictions.readings is not None:
-            known = kept & np.array([digits is not None for digits in rows.digits], bool)
-            exact = _exact(rows.digits, predictions.readings.digits)
-            self.num_strings += int(known.sum())
-            self.num_strings_right += int(exact[known].sum())
-        self._keep(
-            hits(rows, predictions, right & kept), worst_misses(rows, predictions, kept & ~right)
-        )
-
-    def add(self, other: EvaluationTotals) -> None:
-        """Add what was counted of other chunks."""
-        self.confusion += other.confusion
-        self.num_rejected += other.num_rejected
-        self.num_strings += other.num_strings
-        self.num_strings_right += other.num_strings_right
-        self.certainty += other.certainty
-        self.unread_chunks |= other.unread_chunks
-        self._keep(other.hits, other.worst_misses)
-
-    def _keep(self, found_hits: list[Example], found_misses: list[Example]) -> None:
-        self.hits = merge_examples(self.hits, found_hits, key=lambda example: example.image_id)
-        self.worst_misses = merge_examples(
-            self.worst_misses, found_misses, key=lambda example: -example.confidence
-        )
-
-    def evaluation(self) -> Evaluation:
-        """Return what the counts come to."""
-        return Evaluation(
-            self.confusion,
-            self.num_rejected,
-            self.certainty,
-            self.num_strings,
-            self.num_strings_right,
-        )
+    num_classes: int
+    confusion: list[list[int]]
+    num_rejected: int
+    confidence_bins: list[list[float]]
+    confidence_levels: list[list[int]]
+    num_with_digits: int
+    num_digits_right: int
 
 
-def _exact(
-    true_digits: list[list[int] | None], read: npt.NDArray[np.int8]
-) -> npt.NDArray[np.bool_]:
-    """Return, bool (n,), whether the digits read, int8 (n, k) then -1, are all the true ones."""
-    pairs = zip(true_digits, read.tolist(), strict=True)
-    return np.array([true == [d for d in digits if d >= 0] for true, digits in pairs], bool)
+@dataclass(frozen=True, kw_only=True)
+class EvaluationRecord:
+    """What a report needs of `evaluation.json`, which holds the figures too."""
+
+    archive: str
+    model: str
+    model_digest: str
+    known_count: int | None
+    num_shards: int
+    unread_shards: dict[str, str]
+    unread_chunks: dict[str, str]
+    origin: Origin
+    counts: MetricCounts
+    version: int = EVALUATION_VERSION
+
+
+def write_evaluation(evaluation: Evaluation, directory: Location) -> None:
+    """Write `evaluation.json` and `examples.parquet`: all that the report shows."""
+    write_examples(evaluation.examples, directory)
+    record = EvaluationRecord(
+        archive=evaluation.archive_uri,
+        model=evaluation.model_uri,
+        model_digest=evaluation.model_digest,
+        known_count=evaluation.known_count,
+        num_shards=evaluation.num_shards,
+        unread_shards=dict(evaluation.unread_shards),
+        unread_chunks=dict(evaluation.unread_chunks),
+        origin=evaluation.origin,
+        counts=evaluation.metrics.counts,
+    )
+    content = json.dumps(evaluation.to_json() | to_python(record)).encode() + b"\n"
+    publish_bytes(content, directory.join(EVALUATION_FILE))
+
+
+def read_evaluation(directory: Location) -> Evaluation:
+    """Return what `write_evaluation` wrote.
+
+    Raises InputError if it is not what this digitsum reads, and IndexError or ValueError if counts
+    were changed.
+    """
+    file = directory.join(EVALUATION_FILE)
+    record = parse_json(EvaluationRecord, file.read_bytes(), file.uri)
+    check_version(record.version, EVALUATION_VERSION, file.uri)
+    return Evaluation(
+        record.archive,
+        record.model,
+        record.model_digest,
+        record.known_count,
+        SumMetrics.from_counts(record.counts),
+        read_examples(directory),
+        record.num_shards,
+        record.unread_shards,
+        record.unread_chunks,
+        record.origin,
+    )

@@ -2,64 +2,69 @@
 
 from __future__ import annotations
 
-from digitsum.evaluation.compare import Comparison
+from digitsum.evaluation.compare import Comparison, Disagreement
 from digitsum.report.figures import score_caption
-from digitsum.report.page import Page, Section, image_picture
+from digitsum.report.page import Page, Picture, Section, image_picture
 
 
-def comparison_page(found: Comparison, archive_uri: str) -> Page:
+def comparison_page(comparison: Comparison, archive_uri: str) -> Page:
     """Return the page of a comparison."""
-    first, second = found.models
-    differ = found.num_images - found.num_same
+    models = comparison.models
+    num_different = comparison.num_images - comparison.num_same
     facts = [
-        ("images that both scored", f"{found.num_images:,}"),
-        ("the same sum", f"{found.agreement:.2%}"),
-        ("sums within 1", f"{found.num_within_1 / found.num_images:.2%}"),
-        ("another sum", f"{differ:,}"),
-        (f"of these {first} is surer of", f"{found.surer[0]:,}"),
-        (f"of these {second} is surer of", f"{found.surer[1]:,}"),
-        (f"mean confidence of {first}", f"{found.mean_confidence[0]:.4f}"),
-        (f"mean confidence of {second}", f"{found.mean_confidence[1]:.4f}"),
+        ("images that both scored", f"{comparison.num_images:,}"),
+        ("same sum", f"{comparison.agreement:.2%}"),
+        ("sums within 1", f"{comparison.num_within_1 / comparison.num_images:.2%}"),
+        ("different sums", f"{num_different:,}"),
         *(
-            (f"right by {model}", f"{right / found.num_labelled:.2%} of {found.num_labelled:,}")
-            for model, right in zip(found.models, found.right, strict=True)
-            if found.num_labelled
+            (f"of these {model} is more confident of", f"{num:,}")
+            for model, num in zip(models, comparison.num_more_confident, strict=True)
         ),
-        ("rejected by either", f"{found.num_rejected:,}"),
-        ("parts of one only", f"{found.only_one[0]:,} and {found.only_one[1]:,}"),
+        *(
+            (f"mean confidence of {model}", f"{mean:.4f}")
+            for model, mean in zip(models, comparison.mean_confidence, strict=True)
+        ),
+        *(
+            (
+                f"right by {model}",
+                f"{num / comparison.num_labelled:.2%} of {comparison.num_labelled:,}",
+            )
+            for model, num in zip(models, comparison.num_right, strict=True)
+            if comparison.num_labelled
+        ),
+        ("rejected by either", f"{comparison.num_rejected:,}"),
+        ("parts that only one has", " and ".join(f"{n:,}" for n in comparison.num_unmatched_parts)),
     ]
-    pictures = [
-        image_picture(
-            example.pixels,
-            f"Image {example.first['image_id']}: {score_caption(example.first)} against "
-            f"{score_caption(example.second)}",
-            f"{score_caption(example.first)} | {score_caption(example.second)}"
-            f"{_truth(example.true_sum)} · {example.first['image_id']}",
-        )
-        for example in found.examples
-    ]
+    truth = (
+        "The true sum is the archive's."
+        if comparison.num_labelled
+        else "The archive has no true sums: only a person can say what is right."
+    )
     text = [
-        f"Under each image what {first} said, then what {second} said; those first of which both "
-        "were sure. "
-        + (
-            "The true sum is the archive's."
-            if found.num_labelled
-            else "What is right only a person can tell: the archive has no true sums."
-        )
+        f"Under each image what {models[0]} predicts, then {models[1]}; the images of which both "
+        f"are the most confident come first. {truth}"
     ]
-    if found.not_shown:
-        text.append(f"Some cannot be shown: {found.not_shown}")
+    if comparison.why_not_shown:
+        text.append(f"Some cannot be shown: {comparison.why_not_shown}")
     return Page(
-        title=f"{first} and {second}",
-        summary=f"What two models say of the images of {archive_uri}.",
+        title=f"{models[0]} and {models[1]}",
+        summary=f"What two models predict of the images of {archive_uri}.",
         facts=facts,
         sections=[
-            Section("Where they differ", text=text, pictures=pictures)
-            if differ
-            else Section("Where they differ", text=["On no image."])
+            Section(
+                "Where they differ",
+                text=text if num_different else ["On no image."],
+                pictures=[_picture(example) for example in comparison.examples],
+            )
         ],
     )
 
 
-def _truth(true_sum: int | None) -> str:
-    return "" if true_sum is None else f" | true: {true_sum}"
+def _picture(example: Disagreement) -> Picture:
+    first, second = (score_caption(score) for score in example.scores)
+    truth = "" if example.true_sum is None else f" | true: {example.true_sum}"
+    return image_picture(
+        example.pixels,
+        f"Image {example.image_id}: {first} against {second}",
+        f"{first} | {second}{truth} · {example.image_id}",
+    )

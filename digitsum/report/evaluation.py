@@ -2,115 +2,70 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-
-from digitsum.archive.images import Uint8Array
-from digitsum.evaluation.examples import Example
-from digitsum.evaluation.metrics import COVERAGES, Evaluated, Evaluation, wilson_interval
-from digitsum.model.explain import Explanation, explain
-from digitsum.model.torch_backend import TorchPredictor
-from digitsum.report.figures import draw_certainty, draw_confusion, draw_gallery
-from digitsum.report.page import (
-    REPORT_FILE,
-    Page,
-    Section,
-    Table,
-    origin_section,
-    publish_page,
-    to_picture,
-)
-from digitsum.storage.atomic_write import publish_bytes
-from digitsum.storage.location import Location
-
-FIGURES_FILE = "evaluation.json"
+from digitsum.evaluation.examples import Examples
+from digitsum.evaluation.metrics import COVERAGES, Evaluation, SumMetrics
+from digitsum.report.figures import draw_calibration, draw_confusion, draw_gallery
+from digitsum.report.page import Page, Section, Table, origin_section, to_picture
 
 
-def publish_evaluation(evaluated: Evaluated, directory: Location) -> list[str]:
-    """Write the figures and the report of an evaluation, and return the files' names."""
-    figures = json.dumps(evaluated.to_json())
-    publish_bytes(f"{figures}\n".encode(), directory.join(FIGURES_FILE))
-    publish_page(evaluation_page(evaluated), directory.join(REPORT_FILE))
-    return [REPORT_FILE, FIGURES_FILE]
-
-
-def evaluation_page(evaluated: Evaluated) -> Page:
+def evaluation_page(evaluation: Evaluation) -> Page:
     """Return the page of an evaluation."""
-    evaluation = evaluated.evaluation
-    predictor = TorchPredictor(evaluated.model, batch_size=1, num_digits=evaluated.num_digits)
-    told = "" if evaluated.num_digits is None else f", told that there are {evaluated.num_digits}"
+    metrics, count = evaluation.metrics, evaluation.known_count
+    known = "" if count is None else f", each with a known count of {count} digits"
+    sections = evaluation_sections(metrics, evaluation.examples, evaluation.archive_uri)
+    if evaluation.unread:
+        table = Table(("shard", "reason"), list(evaluation.unread.items()))
+        sections.append(Section("What could not be read", table=table))
     return Page(
-        title=f"Evaluation on {evaluated.archive_uri}",
+        title=f"Evaluation on {evaluation.archive_uri}",
         summary=(
-            f"{evaluation.num_images:,} labelled images, scored by {evaluated.model.uri}{told} "
-            f"(model {evaluated.model.digest[:16]})."
+            f"{metrics.num_images:,} labelled images{known}, scored by {evaluation.model_uri} "
+            f"(model {evaluation.model_digest[:16]})."
         ),
-        alarms=[f"{evaluated.said_of_unread()}."] if evaluated.unread else [],
-        facts=evaluation_facts(evaluation),
-        sections=[
-            *evaluation_sections(
-                evaluation,
-                evaluated.hits,
-                evaluated.worst_misses,
-                partial(explain, predictor),
-                evaluated.archive_uri,
-            ),
-            *([_unread(evaluated.unread)] if evaluated.unread else []),
-            origin_section(evaluated.origin, evaluated.model.digest),
-        ],
+        alarms=[f"{evaluation.unread_sentence()}."] if evaluation.unread else [],
+        facts=evaluation_facts(metrics),
+        sections=[*sections, origin_section(evaluation.origin, evaluation.model_digest)],
     )
 
 
-def _unread(unread: Mapping[str, str]) -> Section:
-    return Section("What could not be read", table=Table(("shard", "reason"), list(unread.items())))
-
-
-def evaluation_facts(evaluation: Evaluation) -> list[tuple[str, str]]:
+def evaluation_facts(metrics: SumMetrics) -> list[tuple[str, str]]:
     """Return the figures of an evaluation, by name."""
-    right = round(evaluation.accuracy * evaluation.num_images)
-    low, high = wilson_interval(right, evaluation.num_images)
+    low, high = metrics.accuracy_interval
     facts = [
-        ("images", f"{evaluation.num_images:,}"),
-        ("right sums", f"{evaluation.accuracy:.2%} (95%: {low:.1%} to {high:.1%})"),
-        ("within 1", f"{evaluation.accuracy_within_1:.2%}"),
-        ("mean absolute error", f"{evaluation.mean_absolute_error:.3f}"),
-        ("calibration error", f"{evaluation.certainty.calibration_error:.2%}"),
-        ("rejected", f"{evaluation.num_rejected:,}"),
+        ("images", f"{metrics.num_images:,}"),
+        ("right sums", f"{metrics.accuracy:.2%} (95%: {low:.1%} to {high:.1%})"),
+        ("within 1", f"{metrics.accuracy_within_1:.2%}"),
+        ("mean absolute error", f"{metrics.mean_absolute_error:.3f}"),
+        ("calibration error", f"{metrics.confidences.calibration_error:.2%}"),
+        ("rejected", f"{metrics.num_rejected:,}"),
     ]
-    if evaluation.num_strings:
-        facts.append(("all digits right, in order", f"{evaluation.digits_accuracy:.2%}"))
+    if metrics.num_with_digits:
+        facts.append(("all digits right, in order", f"{metrics.digits_accuracy:.2%}"))
     return facts
 
 
-def evaluation_sections(
-    evaluation: Evaluation,
-    hits: Sequence[Example],
-    worst_misses: Sequence[Example],
-    explain: Callable[[Uint8Array], Explanation | None],
-    title: str,
-) -> list[Section]:
-    """Return confidence, coverage, confusion and gallery; `title` says of which images."""
-    certainty = evaluation.certainty
+def evaluation_sections(metrics: SumMetrics, examples: Examples, title: str) -> list[Section]:
+    """Return confidence, examples and confusion; `title` says which images these are."""
+    confidences = metrics.confidences
     misses = "; ".join(
-        f"{miss.true_sum} was taken for {miss.predicted_sum}, {miss.confidence:.0%} sure"
-        for miss in worst_misses
+        f"{miss.true_sum} was taken for {miss.predicted_sum}, {miss.confidence:.0%} confident"
+        for miss in examples.misses
     )
     return [
         Section(
             "What its confidence is worth",
-            text=["If only the images of most confidence are taken, so many of them are right:"],
+            text=["Of the most confident images only, this fraction is right:"],
             pictures=[
                 to_picture(
-                    draw_certainty(certainty),
-                    f"Left, accuracy against confidence: calibration error "
-                    f"{certainty.calibration_error:.2%}. Right, accuracy against coverage: "
-                    f"the table below has its figures.",
+                    draw_calibration(confidences),
+                    "Left, accuracy against confidence: calibration error "
+                    f"{confidences.calibration_error:.2%}. Right, accuracy against coverage, as "
+                    "in the table below.",
                 )
             ],
             table=Table(
                 ("most confident", "right"),
-                [(f"{part:.0%}", f"{certainty.accuracy_at(part):.2%}") for part in COVERAGES],
+                [(f"{part:.0%}", f"{confidences.accuracy_at(part):.2%}") for part in COVERAGES],
             ),
         ),
         Section(
@@ -121,9 +76,9 @@ def evaluation_sections(
             ],
             pictures=[
                 to_picture(
-                    draw_gallery(hits, worst_misses, explain),
-                    f"{len(hits)} images that were read rightly, and the {len(worst_misses)} "
-                    f"misses of most confidence: {misses or 'none'}.",
+                    draw_gallery(examples),
+                    f"{len(examples.hits)} images whose sum is right, and the "
+                    f"{len(examples.misses)} most confident misses: {misses or 'none'}.",
                 )
             ],
         ),
@@ -131,9 +86,9 @@ def evaluation_sections(
             "Confusion",
             pictures=[
                 to_picture(
-                    draw_confusion(evaluation, title),
-                    f"True sums against predicted ones: {evaluation.accuracy:.1%} on the diagonal, "
-                    f"{evaluation.accuracy_within_1:.1%} within 1 of it.",
+                    draw_confusion(metrics, title),
+                    f"True sums against predicted ones: {metrics.accuracy:.1%} on the diagonal, "
+                    f"{metrics.accuracy_within_1:.1%} within 1 of it.",
                 )
             ],
         ),

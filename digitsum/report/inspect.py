@@ -1,12 +1,15 @@
-"""What a place holds, whatever it is: `digitsum inspect`."""
+"""Descriptions of what a place holds, an archive, scores, a model or a run: `digitsum inspect`."""
 
 from __future__ import annotations
 
 import json
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from itertools import islice
+from dataclasses import dataclass
+from itertools import islice, zip_longest
 from typing import Any
+
+import numpy as np
+import pyarrow as pa
 
 from digitsum.archive.chunks import Chunk, plan_chunks
 from digitsum.archive.images import Uint8Array
@@ -37,161 +40,159 @@ from digitsum.model.saved_model import (
 from digitsum.options import DEFAULT_SHAPE, ReadOptions
 from digitsum.report.figures import NUM_IMAGES, score_caption
 from digitsum.report.page import REPORT_FILE
-from digitsum.report.sum_counts import SumCounts, histogram
 from digitsum.scoring.config import StatusConfig
 from digitsum.scoring.sample import read_sample
 from digitsum.scoring.status import status
 from digitsum.storage.location import Location, locate
 
-_MOST_FILES_COUNTED = 1000
-_MOST_CHUNKS_TRIED = 20
+_MAX_FILES_COUNTED = 1000
+_MAX_CHUNKS_TRIED = 20
+_MAX_SUM = 10_000
+
+Images = tuple[tuple[Uint8Array, str], ...]
+"""Images, uint8 (height, width), each with a caption."""
 
 
 @dataclass(frozen=True)
 class Inspected:
-    """What a place holds."""
+    """A description of what a place holds."""
 
     uri: str
     kind: str
     """archive, scores, model or run."""
     facts: tuple[tuple[str, str], ...]
-    """What there is to know, by name."""
+    """Names and values."""
     sums: tuple[int, ...] = ()
-    """Images by their sum, from 0 up, true or predicted; () where there are none."""
-    images: tuple[tuple[Uint8Array, str], ...] = ()
-    """A few images, uint8 (height, width), and what there is to say of each."""
+    """Images by their sum, from 0 up, true or predicted; () if none are known."""
+    images: Images = ()
+    """A few images."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return all but the images as one object."""
-        return {
-            "path": self.uri,
-            "kind": self.kind,
-            "facts": dict(self.facts),
-            "sums": list(self.sums),
-        }
+        """Return everything except the images."""
+        facts, sums = dict(self.facts), list(self.sums)
+        return {"path": self.uri, "kind": self.kind, "facts": facts, "sums": sums}
 
     def lines(self) -> list[str]:
         """Return what a person reads."""
-        width = max(len(name) for name, _ in self.facts)
-        lines = [f"{self.uri}: {self.kind}"]
-        lines += [f"  {name:{width}}  {value}" for name, value in self.facts]
-        if any(self.sums):
-            lines.append(f"  {'sums':{width}}  {histogram(self.sums)}")
-        return lines
+        facts = list(self.facts)
+        if total := sum(self.sums):
+            mean = np.average(np.arange(len(self.sums)), weights=self.sums)
+            known = np.flatnonzero(self.sums)
+            facts.append(
+                ("sums", f"{known[0]} to {known[-1]}, mean {mean:.1f}, of {total:,} images")
+            )
+        width = max(len(name) for name, _ in facts)
+        return [
+            f"{self.uri}: {self.kind}",
+            *(f"  {name:{width}}  {value}" for name, value in facts),
+        ]
 
 
 def inspect(uri: str, read: ReadOptions) -> Inspected:
-    """Return what a place holds; raises InputError where it is nothing that digitsum knows."""
+    """Return what a place holds; raises InputError if it is nothing that digitsum knows."""
     place = locate(uri)
     try:
-        return _inspected(place, read)
+        return _inspect(place, read)
     except (*DAMAGED, OSError, LookupError, TypeError, ValueError, AttributeError) as error:
         raise InputError(
-            f"{place.uri}: cannot be understood ({type(error).__name__}: {one_line(error)}): it is "
-            "damaged, or of another version of digitsum."
+            f"{place.uri}: cannot be read ({type(error).__name__}: {one_line(error)}): it is "
+            "damaged, or of another version of digitsum; replace it."
         ) from error
 
 
-def _inspected(place: Location, read: ReadOptions) -> Inspected:
+def _inspect(place: Location, read: ReadOptions) -> Inspected:
     if place.is_file():
         if not place.path.endswith(SHARD_SUFFIX):
             raise InputError(
-                f"{place.uri}: is no Parquet; give an archive, scores, a model or a run, or "
+                f"{place.uri}: is not Parquet; give an archive, scores, a model or a run, or "
                 "make an archive of it with `digitsum import`."
             )
-        return _archive(place, read)
+        return _inspect_archive(place, read)
     if place.join(MANIFEST_FILE).is_file():
-        return _run(place)
+        return _inspect_run(place)
     if place.join(CONFIG_FILE).is_file():
-        return _model(place)
+        return _inspect_model(place)
     if place.join(REPORT_FILE).is_file():
         raise InputError(f"{place.uri}: holds a report; open its {REPORT_FILE}.")
     if place.name.startswith(f"{MODEL_KEY}="):
         raise InputError(
-            f"{place.uri}: holds one model's part of scores; give their directory, "
+            f"{place.uri}: holds the scores of one model; give the directory above it, "
             f"{place.parent.uri}."
         )
-    is_scores = any(name.startswith(f"{MODEL_KEY}=") for name in place.directories())
-    if is_scores or place.join(CURRENT_FILE).is_file():
-        return _scores(place)
-    return _archive(place, read)
+    has_models = any(name.startswith(f"{MODEL_KEY}=") for name in place.directories())
+    if has_models or place.join(CURRENT_FILE).is_file():
+        return _inspect_scores(place)
+    return _inspect_archive(place, read)
 
 
-def _archive(place: Location, read: ReadOptions) -> Inspected:
+def _inspect_archive(place: Location, read: ReadOptions) -> Inspected:
     root, files = list_shards(place, follow_links=read.follow_links)
-    found = read_shards(root, files, read, DEFAULT_SHAPE)
-    archive = Archive(root, tuple(shard for shard in found if isinstance(shard, Shard)))
-    unread = [error for error in found if isinstance(error, InputError)]
+    results = read_shards(root, files, read, DEFAULT_SHAPE)
+    archive = Archive(root, tuple(shard for shard in results if isinstance(shard, Shard)))
+    errors = [error for error in results if isinstance(error, InputError)]
     if not archive.shards:
-        raise unread[0]
-    first = archive.shards[0]
-    location = archive.root.join(first.file.path)
-    with open_parquet(location) as parquet:
+        raise errors[0]
+    first = root.join(archive.shards[0].file.path)
+    with open_parquet(first) as parquet:
         schema = parquet.schema_arrow
-        told = row_groups(parquet.metadata, location.uri)
-    compression = ", ".join(sorted({group.columns[0].codec for group in told}))
-    shapes = sorted({str(shard.shape) for shard in archive.shards})
-    groups = [rows for shard in archive.shards for rows in shard.row_group_rows]
+        groups = row_groups(parquet.metadata, first.uri)
+    compression = ", ".join(sorted({group.columns[0].codec for group in groups}))
+    shapes = ", ".join(sorted({str(shard.shape) for shard in archive.shards}))
+    group_rows = [rows for shard in archive.shards for rows in shard.row_group_rows]
+    num_bytes = sum(shard.file.size_bytes for shard in archive.shards)
+    bytes_each = num_bytes / max(archive.num_images, 1)
     is_labelled = read.label_column in schema.names
-    sizes = sum(shard.file.size_bytes for shard in archive.shards)
     facts = [
         ("shards", f"{len(archive.shards):,}"),
-        ("images", f"{archive.num_images:,} of {', '.join(shapes)} pixels"),
-        (
-            "bytes",
-            f"{sizes:,}, {sizes / max(archive.num_images, 1):,.0f} an image, {compression}",
-        ),
-        ("row groups", f"{len(groups):,} of at most {max(groups, default=0):,} images"),
+        ("images", f"{archive.num_images:,} of {shapes} pixels"),
+        ("bytes", f"{num_bytes:,}, {bytes_each:,.0f} an image, {compression}"),
+        ("row groups", f"{len(group_rows):,} of at most {max(group_rows, default=0):,} images"),
         ("columns", ", ".join(f"{field.name} {field.type}" for field in schema)),
         ("labelled", "yes" if is_labelled else f"no, there is no column {read.label_column!r}"),
     ]
-    if unread:
-        facts.append(("cannot be read", f"{len(unread):,} shards, the first: {unread[0]}"))
-    some = archive.shards[:_MOST_FILES_COUNTED]
-    if is_labelled and len(archive.shards) > len(some):
-        facts.append(("sums are of", f"the first {len(some):,} shards"))
+    if errors:
+        facts.append(("cannot be read", f"{len(errors):,} shards, the first: {errors[0]}"))
+    counted = archive.shards[:_MAX_FILES_COUNTED] if is_labelled else ()
+    if is_labelled and len(archive.shards) > len(counted):
+        facts.append(("sums are of", f"the first {len(counted):,} shards"))
     sums = SumCounts()
-    for shard in some if is_labelled else ():
+    for shard in counted:
         try:
-            sums.count(archive.root.join(shard.file.path), read.label_column)
+            sums.count(root.join(shard.file.path), read.label_column)
         except (*DAMAGED, OSError) as error:
             facts.append(("sums not of", f"{shard.file.path}: {one_line(error)}"))
     images = _first_images(archive, read, is_labelled)
     if 2 * sum(count_bright(pixels[None]) for pixels, _ in images) > len(images):
-        facts.append(("ink", "dark on bright, as it seems; models read bright ink on dark"))
+        facts.append(("ink", "seems dark on bright; models read bright ink on dark"))
     return Inspected(place.uri, "archive", tuple(facts), sums.counts, images)
 
 
-def _first_images(
-    archive: Archive, read: ReadOptions, is_labelled: bool
-) -> tuple[tuple[Uint8Array, str], ...]:
+def _first_images(archive: Archive, read: ReadOptions, is_labelled: bool) -> Images:
     chunks = (chunk for shard in archive.shards for chunk in plan_chunks(shard, 1)[:1])
-    for chunk in islice(chunks, _MOST_CHUNKS_TRIED):
-        with suppress(InputError):  # some other one may be whole
-            return _images_of(archive, chunk, read, is_labelled)
+    for chunk in islice(chunks, _MAX_CHUNKS_TRIED):
+        with suppress(InputError):  # the next may be undamaged
+            return _chunk_images(archive, chunk, read, is_labelled)
     return ()
 
 
-def _images_of(
-    archive: Archive, chunk: Chunk, read: ReadOptions, is_labelled: bool
-) -> tuple[tuple[Uint8Array, str], ...]:
+def _chunk_images(archive: Archive, chunk: Chunk, read: ReadOptions, is_labelled: bool) -> Images:
     rows = next(read_chunk(archive.root, chunk, read), None)
     if rows is None:  # its pages hold fewer rows than its footer says
         return ()
-    captions = [""] * len(rows.pixels)
+    labels: list[int | None] = []
     if is_labelled:
         with open_parquet(archive.root.join(chunk.shard)) as parquet:
             batches = parquet.iter_batches(NUM_IMAGES, chunk.row_groups[:1], [read.label_column])
-            batch = next(batches, None)  # none where the footer says that it has no values
-        known = batch.column(0).to_pylist() if batch else []
-        captions[: len(known)] = ["" if label is None else str(label) for label in known]
+            batch = next(batches, None)  # None if the footer says that it has no values
+        labels = batch.column(0).to_pylist() if batch else []
+    images = zip_longest(rows.pixels[:NUM_IMAGES], labels[: len(rows.pixels)])
     return tuple(
-        (pixels, rows.errors.get(row, captions[row]))
-        for row, pixels in enumerate(rows.pixels[:NUM_IMAGES])
+        (pixels, rows.errors.get(row, "" if label is None else str(label)))
+        for row, (pixels, label) in enumerate(images)
     )
 
 
-def _model(place: Location) -> Inspected:
+def _inspect_model(place: Location) -> Inspected:
     model = load_model(place.uri)
     file = place.join(METRICS_FILE)
     try:
@@ -206,9 +207,9 @@ def _model(place: Location) -> Inspected:
         ("parameters", f"{num_parameters(model.network):,}, {weights:,} bytes"),
         ("digits", f"at most {model.network.config.max_digits}"),
         ("temperature", f"{model.temperature:.3f}"),
-        ("looks again", f"where less sure than {model.cascade_below:g}"),
+        ("cascade", f"a slower pass if less confident than {model.cascade_below:g}"),
     ]
-    with suppress(AttributeError, KeyError, TypeError, ValueError):  # they may say anything
+    with suppress(AttributeError, KeyError, TypeError, ValueError):  # metrics may hold anything
         if best := metrics.get("best"):
             facts.append(("validation accuracy", f"{best['validation_accuracy']:.2%}"))
         if test := metrics.get("test"):
@@ -217,7 +218,7 @@ def _model(place: Location) -> Inspected:
     return Inspected(place.uri, "model", tuple(facts), sums)
 
 
-def _run(place: Location) -> Inspected:
+def _inspect_run(place: Location) -> Inspected:
     manifest = read_manifest(place)
     kind, outcome = manifest.kind, manifest.outcome
     if kind not in ("score", "train"):
@@ -232,36 +233,67 @@ def _run(place: Location) -> Inspected:
     if kind == "train":
         facts += [(name.replace("_", " "), str(value)) for name, value in outcome["best"].items()]
         return Inspected(place.uri, "run", tuple(facts))
-    predicted = Distributions.from_json(outcome["predicted"])
+    predicted = Distributions.from_json(outcome["predicted"]) or Distributions()
     facts += [
         ("images", f"{outcome['images']:,}, {outcome['rejected']:,} rejected"),
         ("images/s", f"{outcome['images_per_s']:,.0f}"),
         ("complete", "yes" if outcome["complete"] else str(outcome["why_incomplete"])),
     ]
     images = tuple((image.pixels, score_caption(vars(image))) for image in read_sample(place))
-    return Inspected(place.uri, "run", tuple(facts), predicted.sums if predicted else (), images)
+    return Inspected(place.uri, "run", tuple(facts), predicted.sums, images)
 
 
-def _scores(place: Location) -> Inspected:
-    found = status(StatusConfig(scores=place.uri))
-    facts = [("current", found.current or "none: no run was complete yet")]
-    models = [name for name in place.directories() if name.startswith(f"{MODEL_KEY}=")]
+def _inspect_scores(place: Location) -> Inspected:
+    current = status(StatusConfig(scores=place.uri))
+    facts = [("current", current.current or "none: no run was complete yet")]
     sums: tuple[int, ...] = ()
-    for name in models:
+    for name in place.directories():
+        if not name.startswith(f"{MODEL_KEY}="):
+            continue
         files = list_parquet(place, name)
-        counted = SumCounts()
-        for file in files[:_MOST_FILES_COUNTED]:
-            counted.count(place.join(file.path), "predicted_sum")
-        said = f"{counted.num_rows:,} images, {counted.num_null:,} of them rejected"
-        more = len(files) > _MOST_FILES_COUNTED
-        facts.append(
-            (name, f"{said}, in the first {_MOST_FILES_COUNTED:,} parts" if more else said)
-        )
-        sums = counted.counts if name == found.current or not sums else sums
-    facts += [(run.name, run.sentence()) for run in found.runs[:3]]
-    images: tuple[tuple[Uint8Array, str], ...] = ()
-    scored = [run.name for run in found.runs if run.outcome and run.outcome.images]
-    if scored:
-        inspected = _run(place.join(f"{RUNS_DIRECTORY}/{scored[0]}"))
-        images = inspected.images
-    return replace(Inspected(place.uri, "scores", tuple(facts), sums), images=images)
+        counts = SumCounts()
+        for file in files[:_MAX_FILES_COUNTED]:
+            counts.count(place.join(file.path), "predicted_sum")
+        value = f"{counts.num_rows:,} images, {counts.num_null:,} of them rejected"
+        if len(files) > _MAX_FILES_COUNTED:
+            value += f", in the first {_MAX_FILES_COUNTED:,} parts"
+        facts.append((name, value))
+        sums = counts.counts if name == current.current or not sums else sums
+    facts += [(run.name, run.sentence()) for run in current.runs[:3]]
+    scored = [run.name for run in current.runs if run.outcome and run.outcome.images]
+    images = _inspect_run(place.join(f"{RUNS_DIRECTORY}/{scored[0]}")).images if scored else ()
+    return Inspected(place.uri, "scores", tuple(facts), sums, images)
+
+
+class SumCounts:
+    """Counts of images by their sum, over files."""
+
+    def __init__(self) -> None:
+        self.counts: tuple[int, ...] = ()
+        self.num_rows = self.num_null = 0
+
+    def count(self, location: Location, column: str) -> None:
+        """Count a column of a file; raises InputError if it does not hold sums."""
+        with open_parquet(location) as parquet:
+            if column not in parquet.schema_arrow.names:
+                raise InputError(
+                    f"{location.uri}: has no column {column!r}; name that of the sums."
+                )
+            type_ = parquet.schema_arrow.field(column).type
+            if not pa.types.is_integer(type_):
+                raise InputError(
+                    f"{location.uri}: column {column!r} is of type {type_}, but sums are integers; "
+                    "correct --label-column."
+                )
+            for batch in parquet.iter_batches(columns=[column]):
+                values = batch.column(0)
+                sums = values.drop_null().cast(pa.int64()).to_numpy()
+                if len(sums) and not 0 <= sums.min() <= sums.max() <= _MAX_SUM:
+                    raise InputError(
+                        f"{location.uri}: column {column!r} holds {sums.min()} to {sums.max()}, "
+                        "which are not sums of digits; correct --label-column."
+                    )
+                self.num_rows += len(values)
+                self.num_null += values.null_count
+                pairs = zip_longest(self.counts, np.bincount(sums).tolist(), fillvalue=0)
+                self.counts = tuple(one + other for one, other in pairs)

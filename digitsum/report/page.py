@@ -1,8 +1,8 @@
-"""A report as a page: one HTML file that holds all it shows, and asks nothing of any server.
+"""Pages of reports: one HTML file each, which holds all that it shows and makes no request.
 
-What a page is made of is plain data; `render` alone knows HTML. Everything that comes from an
-archive, a name or a reason, is escaped by the template. Requests, and any script but the one that
-sorts tables, are forbidden to the browser by the page's own content security policy.
+A page is plain data; only `render` knows HTML. The template escapes everything that comes from an
+archive, such as names and reasons. The page's content security policy forbids the browser all
+requests, and any script except the one that sorts tables.
 """
 
 from __future__ import annotations
@@ -11,20 +11,21 @@ import base64
 import hashlib
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+import numpy.typing as npt
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 from PIL import Image
 
-from digitsum.archive.images import Uint8Array
+from digitsum.manifest import Origin
 from digitsum.report.figures import to_png
 from digitsum.storage.atomic_write import publish_bytes
 from digitsum.storage.location import Location
@@ -32,7 +33,7 @@ from digitsum.storage.location import Location
 REPORT_FILE = "report.html"
 TEMPLATES = Path(__file__).parent / "templates"
 
-# Drawn in this colour, and then in that of the page's text, light or dark.
+# Charts are drawn in this colour, which then becomes that of the page's text, light or dark.
 _INK = "#010203"
 _STYLE: Any = {
     "svg.fonttype": "none",
@@ -54,16 +55,16 @@ Cell = str | int | float
 
 @dataclass(frozen=True)
 class Chart:
-    """A drawing that follows the page's colours, as SVG."""
+    """A drawing, as SVG, that follows the page's colours."""
 
     svg: Markup
     description: str
-    """For those who cannot see it."""
+    """An alternative text."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """An image that stays as it is, as PNG."""
+    """An image, as PNG, of its own colours."""
 
     png: bytes
     description: str
@@ -71,13 +72,13 @@ class Picture:
 
     @property
     def uri(self) -> str:
-        """The picture itself, as a URI."""
+        """The picture as a data URI."""
         return f"data:image/png;base64,{base64.b64encode(self.png).decode()}"
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows under names of columns; whoever looks at it can sort it."""
+    """Rows under the names of columns; the reader can sort it."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[Cell]]
@@ -105,8 +106,8 @@ class Page:
     alarms: Sequence[str] = ()
     """Sentences that must not be missed."""
     facts: Sequence[tuple[str, str]] = ()
-    """What was measured, in a few words each, by name."""
-    sections: Sequence[Section] = field(default_factory=tuple)
+    """Names and values, a few words each."""
+    sections: Sequence[Section] = ()
 
 
 def render(page: Page) -> bytes:
@@ -122,44 +123,41 @@ def render(page: Page) -> bytes:
     script = (TEMPLATES / "sort.js").read_text()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     template = environment.get_template("page.html.jinja")
-    return template.render(
-        page=page,
-        script=Markup(script),
-        script_hash=f"sha256-{digest}",
-    ).encode()
+    script_hash = f"sha256-{digest}"
+    return template.render(page=page, script=Markup(script), script_hash=script_hash).encode()
 
 
 def format_cell(value: Cell) -> str:
-    """Return a cell as a person reads it."""
+    """Return a cell with separators of thousands, floats to 2 digits."""
     if isinstance(value, float):
         return f"{value:,.2f}"
     return f"{value:,}" if isinstance(value, int) else value
 
 
 def publish_page(page: Page, target: Location) -> None:
-    """Make a page appear at `target`."""
+    """Write a page to `target`, in one step."""
     publish_bytes(render(page), target)
 
 
 def new_figure(width: float = 7.2, height: float = 2.8) -> Figure:
-    """Return an empty figure, inches, of a chart's style; to be drawn on within `chart_style`."""
+    """Return an empty figure, sizes in inches, to draw a chart on within `chart_style`."""
     return Figure(figsize=(width, height), layout="constrained")
 
 
 def chart_style() -> AbstractContextManager[None]:
-    """Return the context in which charts are drawn."""
+    """Return the context of matplotlib's settings in which to draw charts."""
     return mpl.rc_context(_STYLE)
 
 
 def to_chart(figure: Figure, description: str) -> Chart:
     """Return a figure that was drawn within `chart_style` as a chart."""
-    drawn = io.StringIO()
+    file = io.StringIO()
     with mpl.rc_context(_STYLE):
-        figure.savefig(drawn, format="svg", metadata={"Date": None})
-    svg = drawn.getvalue()
+        figure.savefig(file, format="svg", metadata={"Date": None})
+    svg = file.getvalue()
     svg = svg[svg.index("<svg") :].replace(_INK, "currentColor")
-    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
-    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
+    for size in ("width", "height"):  # the page chooses them
+        svg = re.sub(rf'(<svg[^>]*?) {size}="[^"]*"', r"\1", svg, count=1)
     label = Markup('<svg role="img" aria-label="{}" ').format(description)
     return Chart(Markup(svg.replace("<svg ", str(label), 1)), description)
 
@@ -169,7 +167,7 @@ def to_picture(figure: Figure, description: str, caption: str = "") -> Picture:
     return Picture(to_png(figure), description, caption)
 
 
-def image_picture(pixels: Uint8Array, description: str, caption: str) -> Picture:
+def image_picture(pixels: npt.NDArray[np.uint8], description: str, caption: str) -> Picture:
     """Return an image, uint8 (height, width), as a picture."""
     png = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(pixels), mode="L").save(png, format="png")
@@ -177,14 +175,14 @@ def image_picture(pixels: Uint8Array, description: str, caption: str) -> Picture
 
 
 def origin_section(
-    origin: Mapping[str, Any], model_digest: str, more: Sequence[tuple[str, str]] = ()
+    origin: Origin, model_digest: str, others: Sequence[tuple[str, str]] = ()
 ) -> Section:
-    """Return what computed something: a manifest, or `runs.origin`, and what more there is."""
-    versions = ", ".join(f"{name} {version}" for name, version in origin["versions"].items())
+    """Return the model, command, versions and others that a page comes from."""
+    versions = ", ".join(f"{name} {version}" for name, version in origin.versions.items())
     rows = [
         ("model", model_digest),
-        ("command", " ".join(origin["command"])),
+        ("command", " ".join(origin.command)),
         ("versions", versions),
-        *more,
+        *others,
     ]
     return Section("Where it comes from", table=Table(("what", "which"), rows))

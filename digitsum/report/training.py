@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import partial
-from typing import Any
+from collections.abc import Sequence
 
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from digitsum.evaluation.metrics import EvaluationTotals
-from digitsum.model.explain import explain
-from digitsum.model.saved_model import SavedModel
-from digitsum.model.torch_backend import TorchPredictor
+from digitsum.evaluation.metrics import Evaluation
+from digitsum.manifest import Manifest
 from digitsum.report.evaluation import evaluation_facts, evaluation_sections
 from digitsum.report.page import (
     Chart,
@@ -29,12 +25,12 @@ _COLOURS = {"train": "#2f7ed8", "validation": "#c8741a"}
 
 
 def train_page(
-    manifest: Mapping[str, Any],
+    manifest: Manifest,
     history: Sequence[Epoch],
-    validated: tuple[EvaluationTotals, SavedModel] | str,
+    validation: Evaluation | None,
 ) -> Page:
-    """Return the page of a run; `validated` is what its model does, or why that is not known."""
-    config, best = manifest["config"], manifest["outcome"]["best"]
+    """Return the page of a run; `validation` evaluates its model on the validation images."""
+    config, best = manifest.config, manifest.outcome["best"]
     averaged = (
         f", averaged with {len(others)} others" if (others := config.get("average_with")) else ""
     )
@@ -51,28 +47,20 @@ def train_page(
     sections = [
         Section("Curves", charts=[_curve(history, "loss"), _curve(history, "accuracy")]),
     ]
-    if not isinstance(validated, str):
-        totals, model = validated
-        evaluation = totals.evaluation()
-        facts += evaluation_facts(evaluation)[2:5]
-        predictor = TorchPredictor(model, batch_size=1)
+    if validation is not None:
+        facts += evaluation_facts(validation.metrics)[2:5]
         sections += evaluation_sections(
-            evaluation,
-            totals.hits,
-            totals.worst_misses,
-            partial(explain, predictor),
-            "images that were validated on",
+            validation.metrics, validation.examples, "images that were validated on"
         )
     else:
-        sections.append(
-            Section(
-                "What it is worth",
-                text=[f"Only the curves can be shown: {validated}"],
-            )
-        )
-    sections += [_epochs(history), origin_section(manifest, manifest["outcome"]["model_digest"])]
+        text = ["Only the curves can be shown: the model was not evaluated after the run."]
+        sections.append(Section("What it is worth", text=text))
+    sections += [
+        _epochs(history),
+        origin_section(manifest.origin, manifest.outcome["model_digest"]),
+    ]
     return Page(
-        title=f"Training run {manifest['run']}",
+        title=f"Training run {manifest.run}",
         summary=(
             f"{config['model']}, trained on {config['archive'] or 'composed images'}, into "
             f"{config['model']}. The figures are of images that it was validated on, which chose "

@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from digitsum.archive.chunks import ChunkId
+from digitsum.archive.shards import DAMAGED, read_table
+from digitsum.errors import InputError, one_line
 from digitsum.scoring.survey import RejectedShard
 from digitsum.storage.atomic_write import publish_bytes
 from digitsum.storage.location import Location
@@ -24,6 +28,8 @@ from digitsum.storage.retries import retried
 REJECTS_DIRECTORY = "rejected"
 SHARDS_NAME = "shards"
 """Name of the file that holds whole shards."""
+MAX_REJECTS_READ = 200
+_MAX_READ_OF_CHUNK = 50
 REJECTS_SCHEMA = pa.schema(
     [
         pa.field("shard", pa.string(), nullable=False),
@@ -76,6 +82,32 @@ def write_rejects(run: Location, name: str, rejects: pa.Table) -> None:
         retried(lambda: publish_bytes(content.getvalue(), file))
     elif file.is_file():
         file.filesystem.delete_file(file.path)
+
+
+def read_rejects(run: Location) -> tuple[list[dict[str, Any]], Counter[tuple[str, str]]]:
+    """Return the first MAX_REJECTS_READ rejects of a run, and how many by stage and reason.
+
+    Whole shards come first, then some of each chunk. Raises InputError, naming the file, if one
+    cannot be read.
+    """
+    rows: list[dict[str, Any]] = []
+    counts: Counter[tuple[str, str]] = Counter()
+    names = run.join(REJECTS_DIRECTORY).files()
+    for name in sorted(names, key=lambda name: not name.startswith(SHARDS_NAME)):
+        file = run.join(f"{REJECTS_DIRECTORY}/{name}")
+        try:
+            table = read_table(file.read_bytes()).cast(REJECTS_SCHEMA)
+        except (*DAMAGED, OSError, ValueError) as error:
+            raise InputError(
+                f"{file.uri}: cannot be read ({one_line(error)}); remove it, and make the report "
+                "again."
+            ) from error
+        by_reason = table.group_by(["stage", "reason"]).aggregate([([], "count_all")])
+        for row in by_reason.to_pylist():
+            counts[row["stage"], row["reason"]] += row["count_all"]
+        num_shown = min(MAX_REJECTS_READ - len(rows), _MAX_READ_OF_CHUNK)
+        rows += table.slice(0, num_shown).to_pylist()
+    return rows, counts
 
 
 def chunk_name(chunk: ChunkId) -> str:

@@ -1,4 +1,4 @@
-"""Checking scores against their archive, by other means than the run that wrote them."""
+"""A check of scores against their archive, independent of the run that wrote them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ from digitsum.scoring.status import failed_chunks
 from digitsum.scoring.survey import survey_archive
 from digitsum.storage.location import Location, locate
 
-_MOST_FAULTS = 20
+REMEDY = "remove the parts (model=*/rows-*.parquet) that are named, and run `digitsum score` again"
+_MAX_FAULTS = 20
 # Of probabilities: the run may have had another back-end, which adds up in another order.
 _CONFIDENCE_TOLERANCE = 1e-3
 _BATCH_SIZE = 64
@@ -35,8 +36,8 @@ FloatArray = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Verified:
-    """What a check found."""
+class Verification:
+    """The result of a check."""
 
     num_chunks: int
     num_images: int
@@ -46,10 +47,10 @@ class Verified:
     num_recomputed: int
     """Those of them that were scored again."""
     faults: tuple[str, ...]
-    """Sentences, at most 20; none where all is well."""
+    """Sentences, at most 20; none if the scores are right. REMEDY says what to do."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return all of it as one object."""
+        """Return the counts and the faults."""
         return {
             "chunks": self.num_chunks,
             "images": self.num_images,
@@ -59,11 +60,11 @@ class Verified:
         }
 
 
-def verify(config: VerifyConfig) -> Verified:
+def verify(config: VerifyConfig) -> Verification:
     """Check that every row of an archive was scored once, in order, from these bytes, by a model.
 
-    Ids and order are compared for every chunk, sums and confidences for a sample. Holds one chunk
-    at a time. Raises InputError where archive, scores or model cannot be read.
+    Compares ids and order for every chunk, sums and confidences for a sample. Holds one chunk at a
+    time. Raises InputError if the archive, the scores or the model cannot be read.
     """
     model = load_model(config.model or packaged_model())
     scores = locate(config.scores)
@@ -71,10 +72,6 @@ def verify(config: VerifyConfig) -> Verified:
     survey = survey_archive(config.archive, config.read, model, config.known_count, {})
     committed = {file.path: part for file, part in list_parts(scores, digest, {}).items()}
     plan = plan_scores(survey, digest, config.chunk_images, committed)
-    done = [decision for decision in plan.decisions if decision.decided == "done"]
-    check = _Check(
-        survey.archive.root, scores, digest, config, _Recomputing(model, config.known_count)
-    )
     faults = [f"{shard.path}: {shard.reason}" for shard in survey.rejected]
     faults += [f"{path}: is a part, but {why}" for path, why in plan.gone.items()]
     failed = failed_chunks(scores, digest)
@@ -83,34 +80,40 @@ def verify(config: VerifyConfig) -> Verified:
             place = f"{decision.chunk.shard}, rows from {decision.chunk.first_row} on"
             why = failed.get(decision.chunk.id, decision.reason)
             faults.append(f"{place}: no current scores: {why}")
+    done = [decision for decision in plan.decisions if decision.decided == "done"]
     num_rows = sum(decision.chunk.num_rows for decision in done)
+    checker = _PartChecker(config, model, survey.archive.root, scores)
     for decision in done:
-        share = -(-config.sample * decision.chunk.num_rows // num_rows)
-        faults += check.faults(decision.chunk, decision.num_rejected, share)
+        num_sampled = -(-config.sample * decision.chunk.num_rows // num_rows)
+        path = part_path(digest, decision.chunk.id)
+        faults += checker.faults(path, decision.chunk, decision.num_rejected, num_sampled)
     num_rejected = sum(decision.num_rejected for decision in done)
-    return Verified(
-        len(done), num_rows, num_rejected, check.num_recomputed, tuple(faults[:_MOST_FAULTS])
+    return Verification(
+        len(done), num_rows, num_rejected, checker.num_recomputed, tuple(faults[:_MAX_FAULTS])
     )
 
 
-class _Check:
+class _PartChecker:
+    """Compares parts with the images of their chunks."""
+
     def __init__(
-        self,
-        archive: Location,
-        scores: Location,
-        model_digest: str,
-        config: VerifyConfig,
-        recomputing: _Recomputing,
+        self, config: VerifyConfig, model: SavedModel, archive: Location, scores: Location
     ) -> None:
-        self._archive, self._scores = archive, scores
-        self._model_digest = model_digest
-        self._config = config
-        self._recomputing = recomputing
+        self._archive, self._scores, self._read = archive, scores, config.read
+        self._cascade_below = model.cascade_below
+        # One that never takes the slower pass, and one that always does.
+        self._fast, self._slow = (
+            TorchPredictor(
+                replace(model, cascade_below=below),
+                batch_size=_BATCH_SIZE,
+                num_digits=config.known_count,
+            )
+            for below in (0.0, math.inf)
+        )
         self.num_recomputed = 0
 
-    def faults(self, chunk: Chunk, num_rejected: int, num_sampled: int) -> Iterator[str]:
+    def faults(self, path: str, chunk: Chunk, num_rejected: int, num_sampled: int) -> Iterator[str]:
         """Yield what is wrong with a chunk's part, whose metadata are right."""
-        path = part_path(self._model_digest, chunk.id)
         try:
             part = read_table(self._scores.join(path).read_bytes())
             if not part.schema.equals(SCORES_SCHEMA):
@@ -122,78 +125,62 @@ class _Check:
             num_errors = part.num_rows - part["error"].null_count
             if num_errors != num_rejected:
                 yield f"{path}: it says {num_rejected} rows are rejected, and {num_errors} are"
-            yield from self._compare(chunk, part, path, num_sampled)
+            sampled = np.linspace(0, chunk.num_rows - 1, num_sampled).astype(np.int64)
+            for rows in read_chunk(self._archive, chunk, self._read):
+                first = rows.first_row - chunk.first_row
+                scores = part.slice(first, len(rows.image_ids))
+                in_rows = (sampled >= first) & (sampled < first + len(rows.image_ids))
+                for fault in self._compare(rows, scores, np.unique(sampled[in_rows] - first)):
+                    yield f"{path}: {fault}"
         except (InputError, pa.ArrowException, OSError) as error:
             yield f"{path}: cannot be checked: {error}"
 
-    def _compare(self, chunk: Chunk, part: pa.Table, path: str, num_sampled: int) -> Iterator[str]:
-        sampled = np.unique(np.linspace(0, chunk.num_rows - 1, num_sampled).astype(np.int64))
-        for rows in read_chunk(self._archive, chunk, self._config.read):
-            first = rows.first_row - chunk.first_row
-            scores = part.slice(first, len(rows.image_ids))
-            if scores["image_id"].to_pylist() != rows.image_ids.to_pylist():
-                yield f"{path}: its ids from row {rows.first_row} on are not the shard's"
-            errors = scores["error"].to_pylist()
-            rejected = {row for row, error in enumerate(errors) if error is not None}
-            if rejected != set(rows.errors):
-                yield f"{path}: from row {rows.first_row} on, other rows are rejected"
-            within = sampled[(sampled >= first) & (sampled < first + len(rows.image_ids))] - first
-            yield from self._recompute(rows, scores, within, path)
-
-    def _recompute(
-        self, rows: Rows, scores: pa.Table, numbers: np.ndarray[Any, Any], path: str
+    def _compare(
+        self, rows: Rows, scores: pa.Table, sampled: npt.NDArray[np.int64]
     ) -> Iterator[str]:
-        numbers = np.array([n for n in numbers if n not in rows.errors], np.int64)
-        if not len(numbers):
+        """Compare consecutive rows with their scores, those sampled also by scoring them again."""
+        if scores["image_id"].to_pylist() != rows.image_ids.to_pylist():
+            yield f"its ids from row {rows.first_row} on are not the shard's"
+        errors = scores["error"].to_pylist()
+        if {row for row, error in enumerate(errors) if error is not None} != set(rows.errors):
+            yield f"from row {rows.first_row} on, other rows are rejected"
+        sampled = sampled[~np.isin(sampled, list(rows.errors))]
+        if not len(sampled):
             return
-        self.num_recomputed += len(numbers)
-        probs = self._recomputing.sum_probs(rows.pixels[numbers])
-        said = scores.take(numbers)
-        sums = said["predicted_sum"].to_pylist()
-        confidences = said["confidence"].to_numpy().astype(np.float64)
-        for number, either, said_sum, confidence in zip(
-            numbers, probs, sums, confidences, strict=True
-        ):
-            if not any(_is_said(of_sums, said_sum, confidence) for of_sums in either):
-                row, now = rows.first_row + int(number), int(either[0].argmax())
-                yield f"{path}: row {row} has the sum {said_sum}; scored again, it has {now}"
+        self.num_recomputed += len(sampled)
+        recomputed = self._sum_probs(rows.pixels[sampled])
+        for row, all_probs in zip(sampled.tolist(), recomputed, strict=True):
+            recorded = scores["predicted_sum"][row].as_py()
+            confidence = scores["confidence"][row].as_py()
+            if not any(_is_close(probs, recorded, confidence) for probs in all_probs):
+                yield (
+                    f"row {rows.first_row + row} has the sum {recorded}; scored again, it has "
+                    f"{int(all_probs[0].argmax())}"
+                )
 
+    def _sum_probs(self, pixels: Uint8Array) -> list[list[FloatArray]]:
+        """Return the probabilities of each image's sums, float32 (sums,).
 
-class _Recomputing:
-    """Scores images again, and says what a run may have said of them."""
-
-    def __init__(self, model: SavedModel, num_digits: int | None) -> None:
-        self._cascade_below = model.cascade_below
-        self._once, self._twice = (
-            TorchPredictor(
-                replace(model, cascade_below=below),
-                batch_size=_BATCH_SIZE,
-                num_digits=num_digits,
-            )
-            for below in (0.0, math.inf)  # never, always
-        )
-
-    def sum_probs(self, pixels: Uint8Array) -> list[list[FloatArray]]:
-        """Return, of each image, the probabilities of its sums, float32 (sums,).
-
-        Both after one look and after two, where rounding may have decided how many there were.
+        By both passes if rounding may have decided whether the run took the slower one.
         """
-        once = self._once.sum_probs(pixels)
-        confidences = once.max(axis=1)
-        found = [[of_sums] for of_sums in once]
-        if not self._cascade_below:
-            return found
-        unsure = np.flatnonzero(confidences < self._cascade_below + _CONFIDENCE_TOLERANCE)
-        for number, of_sums in zip(unsure, self._twice.sum_probs(pixels[unsure]), strict=True):
-            is_surely = confidences[number] < self._cascade_below - _CONFIDENCE_TOLERANCE
-            found[number] = [of_sums] if is_surely else [of_sums, *found[number]]
-        return found
+        fast = self._fast.sum_probs(pixels)
+        results = [[probs] for probs in fast]
+        if self._cascade_below:
+            confidences = fast.max(axis=1)
+            unsure = np.flatnonzero(confidences < self._cascade_below + _CONFIDENCE_TOLERANCE)
+            for i, probs in zip(unsure, self._slow.sum_probs(pixels[unsure]), strict=True):
+                is_certain = confidences[i] < self._cascade_below - _CONFIDENCE_TOLERANCE
+                results[i] = [probs] if is_certain else [probs, *results[i]]
+        return results
 
 
-def _is_said(of_sums: FloatArray, said_sum: int | None, confidence: float) -> bool:
-    """Tell whether scores say of a sum what is computed; of sums as probable, rounding chooses."""
-    is_sum = said_sum is not None and 0 <= said_sum < len(of_sums)
-    prob = float(of_sums[said_sum]) if is_sum else -1.0
-    # A confidence that is no number is near to nothing.
-    is_near = abs(prob - confidence) <= _CONFIDENCE_TOLERANCE
-    return bool(is_near and prob >= of_sums.max() - _CONFIDENCE_TOLERANCE)
+def _is_close(probs: FloatArray, recorded: int | None, confidence: float | None) -> bool:
+    """Return whether a recorded sum and confidence may come from these probabilities.
+
+    Rounding chooses among sums that are equally probable.
+    """
+    if recorded is None or confidence is None or not 0 <= recorded < len(probs):
+        return False
+    prob = float(probs[recorded])
+    is_near = abs(prob - confidence) <= _CONFIDENCE_TOLERANCE  # never true of NaN
+    return bool(is_near and prob >= probs.max() - _CONFIDENCE_TOLERANCE)

@@ -44,7 +44,7 @@ def chunk_recorder(run: str, compute: ComputeOptions) -> Callable[[ChunkResult],
     """Return what counts each result in Ray's metrics; it does nothing without Ray."""
     if not is_connected():
         return lambda result: None
-    from digitsum.scoring.metrics import RunMetrics
+    from digitsum.scoring.progress import RunMetrics
 
     return RunMetrics(run, compute.images_per_batch).record
 

@@ -5,39 +5,38 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from digitsum.evaluation.calibration import CALIBRATION_BINS, Certainty
+from digitsum.evaluation.calibration import CALIBRATION_BINS, ConfidenceCounts
 
-confidences = st.floats(0, 1, width=32)
-images = st.lists(st.tuples(confidences, st.booleans()), max_size=60)
-# Confidences whose log odds are whole twentieths of a nat: no two of them are too near.
+Images = list[tuple[float, bool]]
+images = st.lists(st.tuples(st.floats(0, 1, width=32), st.booleans()), max_size=60)
+# Confidences whose log odds are whole twentieths of a nat: no two of them share a level.
 graded = st.integers(-80, 80).map(lambda step: 1 / (1 + math.exp(-step / 20)))
 graded_images = st.lists(st.tuples(graded, st.booleans()), min_size=1, max_size=60)
 
 
-def certainty_of(rows: list[tuple[float, bool]]) -> Certainty:
-    return Certainty.of(
-        np.array([confidence for confidence, _ in rows], np.float32),
-        np.array([right for _, right in rows], bool),
-    )
+def counts_of(rows: Images) -> ConfidenceCounts:
+    confidences, is_right = [row[0] for row in rows], [row[1] for row in rows]
+    return ConfidenceCounts.of(np.array(confidences, np.float32), np.array(is_right, bool))
 
 
-def plain_calibration_error(rows: list[tuple[float, bool]]) -> float:
+def assert_equal(one: ConfidenceCounts, other: ConfidenceCounts) -> None:
+    np.testing.assert_allclose(one.bins, other.bins, rtol=1e-12)
+    np.testing.assert_array_equal(one.levels, other.levels)
+
+
+def plain_calibration_error(rows: Images) -> float:
     bins = {}
-    for confidence, right in rows:
+    for confidence, is_right in rows:
         number = min(int(float(np.float32(confidence)) * CALIBRATION_BINS), CALIBRATION_BINS - 1)
-        bins.setdefault(number, []).append((float(np.float32(confidence)), right))
-    error = 0.0
-    for rows_in_bin in bins.values():
-        accuracy = sum(right for _, right in rows_in_bin) / len(rows_in_bin)
-        confidence = sum(confidence for confidence, _ in rows_in_bin) / len(rows_in_bin)
-        error += len(rows_in_bin) / len(rows) * abs(accuracy - confidence)
-    return error
+        bins.setdefault(number, []).append((float(np.float32(confidence)), is_right))
+    gaps = [sum(right - confidence for confidence, right in rows) for rows in bins.values()]
+    return sum(map(abs, gaps)) / len(rows) if rows else math.nan
 
 
-def plain_accuracy_at(rows: list[tuple[float, bool]], coverage: float) -> float:
+def plain_accuracy_at(rows: Images, coverage: float) -> float:
     groups = {}
-    for confidence, right in rows:
-        groups.setdefault(confidence, []).append(right)
+    for confidence, is_right in rows:
+        groups.setdefault(confidence, []).append(is_right)
     wanted = left = coverage * len(rows)
     num_right = 0.0
     for confidence in sorted(groups, reverse=True):
@@ -48,137 +47,107 @@ def plain_accuracy_at(rows: list[tuple[float, bool]], coverage: float) -> float:
 
 
 @given(images)
-def test_the_calibration_error_is_that_of_a_loop_over_the_bins(rows):
-    error = certainty_of(rows).calibration_error
-    if rows:
-        assert error == pytest.approx(plain_calibration_error(rows), abs=1e-9)
-    else:
-        assert math.isnan(error)
+def test_calibration_error_random(rows):
+    expected = pytest.approx(plain_calibration_error(rows), abs=1e-9, nan_ok=True)
+    assert counts_of(rows).calibration_error == expected
+
+
+@pytest.mark.parametrize(
+    ("rows", "error"),
+    [
+        ([(0.75, True)] * 3 + [(0.75, False)] + [(0.25, True)] + [(0.25, False)] * 3, 0),
+        ([(1.0, True)] * 5 + [(0.0, False)] * 4, 0),
+        ([(1.0, False)] * 7, 1),
+        ([(0.0, True)] * 7, 1),
+        ([(0.50, True), (0.50, False)], 0),  # errors of one bin cancel
+        ([(0.25, True), (0.75, False)], 0.75),  # and those of two do not
+    ],
+)
+def test_calibration_error_known(rows, error):
+    assert counts_of(rows).calibration_error == pytest.approx(error)
 
 
 @given(images)
-def test_every_image_is_counted_once_in_bins_and_levels(rows):
-    certainty = certainty_of(rows)
-    right = sum(right for _, right in rows)
-    assert certainty.bins[:, :2].sum(axis=0).tolist() == [len(rows), right]
-    assert certainty.levels.sum(axis=0).tolist() == [len(rows), right]
-    assert certainty.bins.dtype == np.float64
-    assert certainty.levels.dtype == np.int64
-
-
-def test_a_model_that_is_right_as_often_as_it_says_has_no_error():
-    rows = [(0.75, True)] * 3 + [(0.75, False)] + [(0.25, True)] + [(0.25, False)] * 3
-    assert certainty_of(rows).calibration_error == 0
-    assert certainty_of([(1.0, True)] * 5 + [(0.0, False)] * 4).calibration_error == 0
-
-
-def test_a_model_that_is_sure_and_always_wrong_has_the_greatest_error():
-    assert certainty_of([(1.0, False)] * 7).calibration_error == 1
-    assert certainty_of([(0.0, True)] * 7).calibration_error == 1
-
-
-def test_errors_of_a_bin_cancel_and_those_of_two_bins_do_not():
-    same_bin = [(0.50, True), (0.50, False)]
-    assert certainty_of(same_bin).calibration_error == 0
-    two_bins = [(0.25, True), (0.75, False)]
-    assert certainty_of(two_bins).calibration_error == pytest.approx(0.75)
+def test_counts_every_image_once(rows):
+    counts = counts_of(rows)
+    num_right = sum(is_right for _, is_right in rows)
+    assert counts.bins[:, :2].sum(axis=0).tolist() == [len(rows), num_right]
+    assert counts.levels.sum(axis=0).tolist() == [len(rows), num_right]
+    assert (counts.bins.dtype, counts.levels.dtype) == (np.float64, np.int64)
 
 
 @given(images, st.integers(0, 60))
-def test_the_counts_of_parts_add_up_to_those_of_the_whole(rows, cut):
-    whole, parts = certainty_of(rows), certainty_of(rows[:cut]) + certainty_of(rows[cut:])
-    np.testing.assert_allclose(parts.bins, whole.bins, rtol=1e-12)
-    np.testing.assert_array_equal(parts.levels, whole.levels)
-    assert parts.calibration_error == pytest.approx(whole.calibration_error, nan_ok=True)
-    assert parts.accuracy_at(0.5) == pytest.approx(whole.accuracy_at(0.5), nan_ok=True)
+def test_counts_add_up(rows, cut):
+    whole = counts_of(rows)
+    assert_equal(counts_of(rows[:cut]) + counts_of(rows[cut:]), whole)
+    assert_equal(whole + ConfidenceCounts.empty(), whole)
+    assert_equal(ConfidenceCounts.empty() + whole, whole)
 
 
-@given(images)
-def test_adding_no_images_changes_nothing(rows):
-    certainty = certainty_of(rows)
-    for same in (certainty + Certainty.empty(), Certainty.empty() + certainty):
-        np.testing.assert_array_equal(same.bins, certainty.bins)
-        np.testing.assert_array_equal(same.levels, certainty.levels)
+def test_accuracy_at_most_confident_first():
+    counts = counts_of([(0.6, False)] * 5 + [(0.99, True)] * 3 + [(0.9, False)] * 2)
+    accuracies = [counts.accuracy_at(coverage) for coverage in (0.1, 0.3, 0.5, 0.8, 1.0)]
+    assert accuracies == pytest.approx([1, 1, 3 / 5, 3 / 8, 3 / 10])
 
 
-def test_the_most_confident_images_come_first():
-    rows = [(0.6, False)] * 5 + [(0.99, True)] * 3 + [(0.9, False)] * 2
-    certainty = certainty_of(rows)
-    assert certainty.accuracy_at(0.1) == pytest.approx(1)
-    assert certainty.accuracy_at(0.3) == pytest.approx(1)
-    assert certainty.accuracy_at(0.5) == pytest.approx(3 / 5)
-    assert certainty.accuracy_at(0.8) == pytest.approx(3 / 8)
-    assert certainty.accuracy_at(1.0) == pytest.approx(3 / 10)
-
-
-def test_images_of_equal_confidence_count_in_proportion():
-    certainty = certainty_of([(0.9, True), (0.8, True), (0.8, False), (0.8, False), (0.8, False)])
-    assert certainty.accuracy_at(0.2) == pytest.approx(1)
+def test_accuracy_at_equal_confidence_in_proportion():
+    counts = counts_of([(0.9, True), (0.8, True), (0.8, False), (0.8, False), (0.8, False)])
+    assert counts.accuracy_at(0.2) == pytest.approx(1)
     # The first image, and 1.5 of four of which one is right.
-    assert certainty.accuracy_at(0.5) == pytest.approx((1 + 1.5 / 4) / 2.5)
-    assert certainty_of([(0.5, True), (0.5, False)]).accuracy_at(0.01) == pytest.approx(0.5)
+    assert counts.accuracy_at(0.5) == pytest.approx((1 + 1.5 / 4) / 2.5)
+    assert counts_of([(0.5, True), (0.5, False)]).accuracy_at(0.01) == pytest.approx(0.5)
 
 
-@given(graded_images, st.floats(0.01, 1))
-def test_the_accuracy_at_a_coverage_is_that_of_a_loop_from_the_most_confident(rows, coverage):
-    expected = plain_accuracy_at(rows, coverage)
-    assert certainty_of(rows).accuracy_at(coverage) == pytest.approx(expected)
-
-
-@given(images.filter(bool))
-def test_all_images_have_the_accuracy_of_all(rows):
-    accuracy = sum(right for _, right in rows) / len(rows)
-    assert certainty_of(rows).accuracy_at(1.0) == pytest.approx(accuracy)
-
-
-def test_no_images_have_no_figures():
-    for certainty in (Certainty.empty(), certainty_of([])):
-        assert math.isnan(certainty.calibration_error)
-        assert math.isnan(certainty.accuracy_at(0.5))
-        assert math.isnan(certainty.accuracy_at(1.0))
-        coverages, accuracies = certainty.curve()
-        assert len(coverages) == len(accuracies) == 0
-
-
-def test_no_part_of_the_images_has_no_accuracy():
-    assert math.isnan(certainty_of([(0.5, True)]).accuracy_at(0))
-
-
-def test_confidences_of_exactly_0_and_1_are_the_least_and_the_greatest():
-    certainty = certainty_of([(0.0, False), (1.0, True), (0.5, False), (0.999, False)])
-    assert certainty.accuracy_at(0.25) == pytest.approx(1)
-    assert certainty.accuracy_at(0.75) == pytest.approx(1 / 3)
-    assert certainty.levels[0].tolist() == [1, 0]
-    assert certainty.levels[-1].tolist() == [1, 1]
-    assert certainty.bins[0].tolist() == [1, 0, 0]
-    assert certainty.bins[-1, 0] == 2
-
-
-@pytest.mark.parametrize("confidence", [-1e-7, 1 + 1e-6, 2.0])
-def test_what_rounding_makes_of_0_and_1_is_taken_for_them(confidence):
-    expected = certainty_of([(min(max(confidence, 0.0), 1.0), True)])
-    certainty = certainty_of([(confidence, True)])
-    np.testing.assert_array_equal(certainty.bins, expected.bins)
-    np.testing.assert_array_equal(certainty.levels, expected.levels)
-
-
-def test_confidences_near_1_are_told_apart():
+def test_accuracy_at_confidences_near_1():
     rows = [(1 - 1e-6, True), (1 - 1e-5, False), (1 - 1e-4, True), (1 - 1e-3, False)]
-    certainty = certainty_of(rows)
-    accuracies = [certainty.accuracy_at(coverage) for coverage in (0.25, 0.5, 0.75, 1)]
+    accuracies = [counts_of(rows).accuracy_at(coverage) for coverage in (0.25, 0.5, 0.75, 1)]
     assert accuracies == pytest.approx([1, 1 / 2, 2 / 3, 1 / 2])
 
 
+@given(graded_images, st.floats(0.01, 1))
+def test_accuracy_at_random(rows, coverage):
+    counts = counts_of(rows)
+    assert counts.accuracy_at(coverage) == pytest.approx(plain_accuracy_at(rows, coverage))
+    accuracy = sum(is_right for _, is_right in rows) / len(rows)
+    assert counts.accuracy_at(1.0) == pytest.approx(accuracy)
+
+
+def test_figures_without_images():
+    counts = counts_of([])
+    assert_equal(counts, ConfidenceCounts.empty())
+    assert math.isnan(counts.calibration_error)
+    assert math.isnan(counts.accuracy_at(0.5))
+    assert math.isnan(counts.accuracy_at(1.0))
+    assert math.isnan(counts_of([(0.5, True)]).accuracy_at(0))
+    assert [len(values) for values in counts.curve()] == [0, 0]
+
+
+def test_confidences_0_and_1():
+    counts = counts_of([(0.0, False), (1.0, True), (0.5, False), (0.999, False)])
+    assert counts.accuracy_at(0.25) == pytest.approx(1)
+    assert counts.accuracy_at(0.75) == pytest.approx(1 / 3)
+    assert counts.levels[0].tolist() == [1, 0]
+    assert counts.levels[-1].tolist() == [1, 1]
+    assert counts.bins[0].tolist() == [1, 0, 0]
+    assert counts.bins[-1, 0] == 2
+
+
+@pytest.mark.parametrize("confidence", [-1e-7, 1 + 1e-6, 2.0])
+def test_confidences_beyond_0_and_1_clipped(confidence):
+    clipped = min(max(confidence, 0.0), 1.0)
+    assert_equal(counts_of([(confidence, True)]), counts_of([(clipped, True)]))
+
+
 @given(graded_images)
-def test_the_curve_rises_to_all_images_and_holds_the_accuracy_at_each_coverage(rows):
-    certainty = certainty_of(rows)
-    coverages, accuracies = certainty.curve()
+def test_curve_random(rows):
+    counts = counts_of(rows)
+    coverages, accuracies = counts.curve()
     assert (np.diff(coverages) >= 0).all()
     assert coverages[0] > 0
     assert coverages[-1] == 1
     assert set(np.rint(coverages * len(rows))) == {
         float(sum(other >= confidence for other, _ in rows)) for confidence, _ in rows
     }
-    for coverage, accuracy in zip(coverages[::100], accuracies[::100], strict=True):
-        assert certainty.accuracy_at(coverage) == pytest.approx(accuracy)
-    assert accuracies[-1] == pytest.approx(certainty.accuracy_at(1.0))
+    for coverage, accuracy in [*zip(coverages[::100], accuracies[::100], strict=True)]:
+        assert counts.accuracy_at(coverage) == pytest.approx(accuracy)
+    assert accuracies[-1] == pytest.approx(counts.accuracy_at(1.0))

@@ -1,119 +1,152 @@
 import numpy as np
 import pyarrow as pa
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from digitsum.archive.reader import Rows
-from digitsum.evaluation.examples import NUM_EXAMPLES, Example, hits, merge_examples, worst_misses
+from digitsum.evaluation.examples import (
+    EXAMPLES_FILE,
+    NUM_EXAMPLES,
+    Example,
+    Examples,
+    read_examples,
+    write_examples,
+)
+from digitsum.model.explain import Explanation
 from digitsum.model.outputs import Predictions
+from digitsum.storage.location import locate
 
 
-def rows_of(true: list[int]) -> Rows:
+def rows_of(true: list[int], errors: tuple[int, ...] = ()) -> Rows:
     ids = pa.array([f"image-{row:03d}" for row in range(len(true))], pa.string())
     pixels = np.arange(len(true), dtype=np.uint8)[:, None, None].repeat(6, axis=1)
-    return Rows(0, ids, pixels, {}, np.array(true, np.int64))
+    return Rows(0, ids, pixels, dict.fromkeys(errors, "null"), np.array(true, np.int64))
 
 
 def predictions_of(sums: list[int], confidences: list[float] | None = None) -> Predictions:
-    given_or_half = confidences or [0.5] * len(sums)
-    return Predictions(np.array(sums, np.int16), np.array(given_or_half, np.float32))
+    confidences = confidences or [0.5] * len(sums)
+    return Predictions(np.array(sums, np.int16), np.array(confidences, np.float32))
 
 
-def example(image_id: str, confidence: float = 0.5) -> Example:
+def miss(image_id: str, confidence: float = 0.5) -> Example:
     return Example(image_id, np.zeros((1, 1), np.uint8), 3, 4, confidence)
 
 
-def ids(examples: list[Example]) -> list[str]:
-    return [found.image_id for found in examples]
+def ids(examples: tuple[Example, ...]) -> list[str]:
+    return [example.image_id for example in examples]
 
 
-def test_hits_are_the_first_of_the_right_ones():
-    right = np.ones(20, bool)
-    right[[0, 3, 5]] = False
-    found = hits(rows_of([7] * 20), predictions_of([7] * 20), right)
-    assert ids(found) == [f"image-{row:03d}" for row in (1, 2, 4, 6, 7, 8, 9, 10)]
+def names(rows) -> list[str]:
+    return [f"image-{row:03d}" for row in rows]
 
 
-def test_worst_misses_are_those_of_the_greatest_confidence_worst_first():
-    wrong = np.ones(20, bool)
-    wrong[19] = False  # the most confident of all, and right
+def test_examples_first_hits():
+    sums = [8 if row in (0, 3, 5) else 7 for row in range(20)]
+    examples = Examples.of(rows_of([7] * 20), predictions_of(sums))
+    assert ids(examples.hits) == names((1, 2, 4, 6, 7, 8, 9, 10))
+    assert ids(examples.misses) == names((0, 3, 5))
+
+
+def test_examples_most_confident_misses():
+    sums = [7 if row == 19 else 8 for row in range(20)]  # the most confident is right
     confidences = [row / 20 for row in range(20)]
-    found = worst_misses(rows_of([7] * 20), predictions_of([8] * 20, confidences), wrong)
-    assert ids(found) == [f"image-{row:03d}" for row in range(18, 10, -1)]
+    examples = Examples.of(rows_of([7] * 20), predictions_of(sums, confidences))
+    assert ids(examples.misses) == names(range(18, 10, -1))
 
 
-def test_of_misses_of_equal_confidence_the_first_are_taken():
-    found = worst_misses(rows_of([7] * 30), predictions_of([8] * 30), np.ones(30, bool))
-    assert ids(found) == [f"image-{row:03d}" for row in range(NUM_EXAMPLES)]
+def test_examples_equal_confidence():
+    examples = Examples.of(rows_of([7] * 30), predictions_of([8] * 30))
+    assert ids(examples.misses) == names(range(NUM_EXAMPLES))
 
 
-def test_an_example_says_what_was_true_and_what_was_predicted_in_plain_numbers():
-    (found,) = worst_misses(
-        rows_of([3, 4]), predictions_of([3, 36], [0.5, 0.75]), np.array([False, True])
-    )
-    assert (found.image_id, found.true_sum, found.predicted_sum) == ("image-001", 4, 36)
-    assert found.confidence == 0.75
-    np.testing.assert_array_equal(found.pixels, np.ones((6, 1), np.uint8))
-    types = [type(value) for value in (found.true_sum, found.predicted_sum, found.confidence)]
-    assert types == [int, int, float]
+def test_examples_plain_values():
+    (example,) = Examples.of(rows_of([3, 4]), predictions_of([3, 36], [0.5, 0.75])).misses
+    values = (example.image_id, example.true_sum, example.predicted_sum, example.confidence)
+    assert values == ("image-001", 4, 36, 0.75)
+    assert list(map(type, values)) == [str, int, int, float]
+    np.testing.assert_array_equal(example.pixels, np.ones((6, 1), np.uint8))
+    assert not example.is_hit
 
 
-def test_where_none_is_right_or_wrong_there_is_no_example():
-    rows, predictions, none = rows_of([1, 2]), predictions_of([1, 2]), np.zeros(2, bool)
-    assert hits(rows, predictions, none) == []
-    assert worst_misses(rows, predictions, none) == []
-    assert hits(rows_of([]), predictions_of([]), none[:0]) == []
+@pytest.mark.parametrize("rows", [rows_of([]), rows_of([1, 2], errors=(0, 1))])
+def test_examples_none(rows):
+    assert Examples.of(rows, predictions_of(rows.digit_sums.tolist())) == Examples()
 
 
-def test_pixels_are_copied_so_that_the_rows_can_go():
+def test_examples_copy_pixels():
     rows = rows_of([1, 2])
-    kept = [
-        *hits(rows, predictions_of([1, 2]), np.ones(2, bool)),
-        *worst_misses(rows, predictions_of([1, 2]), np.ones(2, bool)),
-    ]
-    before = [found.pixels.copy() for found in kept]
-    rows.pixels[:] = 99
-    for found, pixels in zip(kept, before, strict=True):
-        np.testing.assert_array_equal(found.pixels, pixels)
-        assert not np.shares_memory(found.pixels, rows.pixels)
-        assert found.pixels.base is None
+    examples = Examples.of(rows, predictions_of([1, 3]))
+    for example in (*examples.hits, *examples.misses):
+        before = example.pixels.copy()
+        rows.pixels[:] = 99
+        np.testing.assert_array_equal(example.pixels, before)
+        assert example.pixels.base is None
 
 
 # Few confidences, so that many are equal.
-examples = st.lists(
+misses = st.lists(
     st.tuples(st.integers(0, 999), st.sampled_from([0.25, 0.5, 1.0])),
     unique_by=lambda pair: pair[0],
     max_size=40,
-).map(lambda pairs: [example(f"image-{number:03d}", conf) for number, conf in pairs])
+).map(lambda pairs: [miss(f"image-{number:03d}", confidence) for number, confidence in pairs])
 
 
-@given(examples, st.data())
-def test_it_does_not_matter_in_which_order_examples_come(found, data):
-    def merged(parts: list[list[Example]]) -> list[Example]:
-        kept: list[Example] = []
-        for part in parts:
-            kept = merge_examples(kept, part, key=lambda one: -one.confidence)
-        return kept
+@given(misses, st.data())
+def test_examples_add_in_any_order(found, data):
+    def total(parts: list[list[Example]]) -> list[str]:
+        return ids(sum((Examples((), tuple(part)) for part in parts), Examples()).misses)
 
     cuts = sorted(data.draw(st.lists(st.integers(0, len(found)), max_size=4)))
     edges = [0, *cuts, len(found)]
     parts = [found[edges[i] : edges[i + 1]] for i in range(len(edges) - 1)]
-    once = merged([found])
-    assert ids(merged(parts)) == ids(once)
-    assert ids(merged(data.draw(st.permutations(parts)))) == ids(once)
-    assert ids(merged([[one] for one in data.draw(st.permutations(found))])) == ids(once)
+    lowest = sorted((-example.confidence, example.image_id) for example in found)
+    expected = [image_id for _, image_id in lowest[:NUM_EXAMPLES]]
+    for order in (parts, data.draw(st.permutations(parts)), [[one] for one in found]):
+        assert total(order) == expected
 
 
-@given(examples, examples)
-def test_merged_are_the_examples_of_the_lowest_keys_then_of_the_lowest_ids(some, others):
-    kept = merge_examples(some, others, key=lambda one: -one.confidence)
-    every = sorted((-one.confidence, one.image_id) for one in some + others)
-    assert [(-one.confidence, one.image_id) for one in kept] == every[:NUM_EXAMPLES]
+def test_examples_add_hits_by_id():
+    one, other = Examples((miss("b"), miss("d"))), Examples((miss("a"), miss("c")))
+    assert ids((one + other).hits) == ["a", "b", "c", "d"]
+    assert ids(one.hits) == ["b", "d"]
 
 
-def test_merging_nothing_gives_nothing_and_changes_no_list():
-    some, others = [example("b"), example("a")], [example("c")]
-    assert merge_examples([], [], key=lambda one: one.image_id) == []
-    assert ids(merge_examples(some, others, key=lambda one: one.image_id)) == ["a", "b", "c"]
-    assert ids(some) == ["b", "a"]
-    assert ids(others) == ["c"]
+def test_examples_explained_once_each():
+    seen = []
+    examples = Examples((miss("a"),), (miss("b"),)).explained(lambda pixels: seen.append(pixels))
+    assert len(seen) == 2
+    assert examples.hits[0].explanation is None
+
+
+@pytest.mark.parametrize("image_id", ["a", "", "ä/日本", r"a$\foo$", "%s {0}\n"])
+def test_write_examples_round_trip(tmp_path, image_id):
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(256, size=(5, 7), dtype=np.uint8)
+    probs = rng.random((2, 11), np.float32)
+    written = Examples(
+        (Example(image_id, pixels, 3, 3, 1 / 3, Explanation(probs, (1, 2), (0, 4))),),
+        (
+            Example("b", pixels[::-1], 300, 4, 0.1, None),
+            Example("c", pixels[:1], 3, 4, 0.1, Explanation(probs, (), ())),
+        ),
+    )
+    write_examples(written, locate(str(tmp_path)))
+    read = read_examples(locate(str(tmp_path)))
+    assert (ids(read.hits), ids(read.misses)) == ([image_id], ["b", "c"])
+    pairs = zip(read.hits + read.misses, written.hits + written.misses, strict=True)
+    for one, other in pairs:
+        np.testing.assert_array_equal(one.pixels, other.pixels)
+        assert (one.true_sum, one.predicted_sum) == (other.true_sum, other.predicted_sum)
+        assert one.confidence == other.confidence
+        assert (one.explanation is None) == (other.explanation is None)
+        if one.explanation:
+            np.testing.assert_array_equal(one.explanation.column_probs, probs)
+            assert one.explanation.digits == other.explanation.digits
+            assert one.explanation.digit_x == other.explanation.digit_x
+
+
+def test_read_examples_changed(tmp_path):
+    (tmp_path / EXAMPLES_FILE).write_bytes(b"no Parquet")
+    with pytest.raises((ValueError, pa.ArrowException)):
+        read_examples(locate(str(tmp_path)))

@@ -8,11 +8,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from digitsum.archive.reader import Rows
-from digitsum.evaluation.examples import NUM_EXAMPLES
-from digitsum.evaluation.metrics import Evaluation, EvaluationTotals, wilson_interval
+from digitsum.errors import InputError, TooManyRejectedError
+from digitsum.evaluation.examples import NUM_EXAMPLES, Examples
+from digitsum.evaluation.metrics import (
+    EVALUATION_FILE,
+    Evaluation,
+    SumMetrics,
+    count_pairs,
+    read_evaluation,
+    write_evaluation,
+)
 from digitsum.model.outputs import Predictions, Readings
+from digitsum.storage.location import locate
 
 NUM_CLASSES = 37
+sums = st.integers(0, NUM_CLASSES - 1)
+pairs = st.lists(st.tuples(sums, sums), max_size=60)
 
 
 def rows_of(true, *, errors=(), digits=None, first=0) -> Rows:
@@ -30,114 +41,105 @@ def predictions_of(sums, *, confidences=None, read=None) -> Predictions:
             digits[row, : len(values)] = values
         places = np.where(digits >= 0, 10, -1).astype(np.int16)
         readings = Readings(digits, places, np.full((len(read), 6), 1 / 6, np.float32))
-    return Predictions(
-        np.array(sums, np.int16),
-        np.array([0.5] * len(sums) if confidences is None else confidences, np.float32),
-        readings,
-    )
+    confidences = [0.5] * len(sums) if confidences is None else confidences
+    return Predictions(np.array(sums, np.int16), np.array(confidences, np.float32), readings)
 
 
-def counted(rows: Rows, predictions: Predictions) -> EvaluationTotals:
-    totals = EvaluationTotals(NUM_CLASSES)
-    totals.count(rows, predictions)
-    return totals
+def metrics_of(rows: Rows, predictions: Predictions) -> SumMetrics:
+    return SumMetrics.of(rows, predictions, NUM_CLASSES)
 
 
-def strings(totals: EvaluationTotals) -> tuple[int, int]:
-    evaluation = totals.evaluation()
-    return evaluation.num_strings, evaluation.num_strings_right
+def confusion_of(values: list[tuple[int, int]]) -> np.ndarray:
+    true = np.array([pair[0] for pair in values], np.int64)
+    predicted = np.array([pair[1] for pair in values], np.int64)
+    return count_pairs(true, predicted, NUM_CLASSES)
 
 
-def test_nothing_counted_is_an_evaluation_of_no_images():
-    evaluation = EvaluationTotals(NUM_CLASSES).evaluation()
-    assert evaluation.num_images == evaluation.num_strings == 0
-    assert math.isnan(evaluation.accuracy)
+def digits_of(metrics: SumMetrics) -> tuple[int, int]:
+    return metrics.num_with_digits, metrics.num_digits_right
 
 
-def test_hits_misses_and_confidences_are_counted():
-    totals = counted(
-        rows_of([3, 4, 5, 6]), predictions_of([3, 4, 6, 9], confidences=[0.9, 0.8, 0.7, 0.6])
-    )
-    evaluation = totals.evaluation()
-    assert evaluation.accuracy == 0.5
-    assert evaluation.accuracy_within_1 == 0.75
-    assert evaluation.certainty.accuracy_at(0.5) == pytest.approx(1)
-    assert [example.image_id for example in totals.hits] == ["image-000", "image-001"]
-    assert [example.image_id for example in totals.worst_misses] == ["image-002", "image-003"]
+def in_json(figures: dict) -> dict:
+    return json.loads(json.dumps(figures, allow_nan=False))
 
 
-def test_rejected_rows_are_neither_hits_nor_misses_nor_counted_as_confident():
-    # The rejected rows' predictions, of no image, happen to be right, and wrong.
-    totals = counted(
-        rows_of([3, 4, 5, 6], errors=[0, 2]),
-        predictions_of([3, 4, 9, 9], confidences=[1, 0.5, 1, 0.5]),
-    )
-    evaluation = totals.evaluation()
-    assert evaluation.num_rejected == 2
-    assert evaluation.num_images == 4
-    assert evaluation.accuracy == 0.25
-    assert int(evaluation.confusion.sum()) == 2
-    assert evaluation.confusion[4, 4] == evaluation.confusion[6, 9] == 1
-    assert evaluation.certainty.levels.sum(axis=0).tolist() == [2, 1]
-    assert [example.image_id for example in totals.hits] == ["image-001"]
-    assert [example.image_id for example in totals.worst_misses] == ["image-003"]
+@given(pairs)
+def test_count_pairs_random(values):
+    expected = np.zeros((NUM_CLASSES, NUM_CLASSES), np.int64)
+    for true, predicted in values:
+        expected[true, predicted] += 1
+    np.testing.assert_array_equal(confusion_of(values), expected)
+    assert confusion_of(values).dtype == np.int64
 
 
-def test_where_all_rows_are_rejected_nothing_else_is_counted():
-    totals = counted(
-        rows_of([3, 4], errors=[0, 1], digits=[[3], [4]]),
-        predictions_of([3, 4], read=[[3], [4]]),
-    )
-    evaluation = totals.evaluation()
-    assert evaluation.num_images == evaluation.num_rejected == 2
-    assert evaluation.accuracy == 0
-    assert strings(totals) == (0, 0)
-    assert totals.hits == totals.worst_misses == []
+@given(pairs, st.integers(0, 5))
+def test_figures_random(values, num_rejected):
+    metrics = SumMetrics(confusion_of(values), num_rejected)
+    num_images = len(values) + num_rejected
+    assert metrics.num_images == num_images
+    if num_images:
+        errors = [abs(true - predicted) for true, predicted in values]
+        assert metrics.accuracy == pytest.approx(errors.count(0) / num_images)
+        assert metrics.accuracy_within_1 == pytest.approx(
+            (errors.count(0) + errors.count(1)) / num_images
+        )
+        if values:
+            assert metrics.mean_absolute_error == pytest.approx(sum(errors) / len(errors))
 
 
-def test_digits_are_right_where_all_are_right_and_in_order():
+def test_metrics_of_rejected_rows():
+    # The predictions of rejected rows, of no image, happen to be right, and wrong.
+    rows = rows_of([3, 4, 5, 6], errors=[0, 2])
+    predictions = predictions_of([3, 4, 9, 9], confidences=[1, 0.5, 1, 0.5])
+    metrics, examples = metrics_of(rows, predictions), Examples.of(rows, predictions)
+    assert (metrics.num_rejected, metrics.num_images, metrics.accuracy) == (2, 4, 0.25)
+    assert int(metrics.confusion.sum()) == 2
+    assert metrics.confusion[4, 4] == metrics.confusion[6, 9] == 1
+    assert metrics.confidences.levels.sum(axis=0).tolist() == [2, 1]
+    assert [example.image_id for example in examples.hits] == ["image-001"]
+    assert [example.image_id for example in examples.misses] == ["image-003"]
+
+
+def test_metrics_of_only_rejected_rows():
+    rows = rows_of([3, 4], errors=[0, 1], digits=[[3], [4]])
+    metrics = metrics_of(rows, predictions_of([3, 4], read=[[3], [4]]))
+    assert metrics.num_images == metrics.num_rejected == 2
+    assert metrics.accuracy == metrics.accuracy_within_1 == 0
+    assert digits_of(metrics) == (0, 0)
+    figures = in_json(metrics.figures())
+    assert figures["accuracy"] == figures["accuracy_within_1"] == 0
+    assert figures["accuracy_high"] > 0.5
+    for name in ("mean_absolute_error", "calibration_error", "digits_accuracy", "accuracy_at_50"):
+        assert figures[name] is None
+
+
+def test_digits_right_in_order():
     true = [[1, 2, 3], [1, 2, 3], [1, 2, 3], [1, 2, 3], [0, 0], [0, 0], [], [7]]
     read = [[1, 2, 3], [3, 2, 1], [1, 5], [1, 2, 3, 0], [0, 0], [0], [], [6]]
-    totals = counted(
-        rows_of([sum(digits) for digits in true], digits=true),
-        predictions_of([sum(digits) for digits in read], read=read),
+    metrics = metrics_of(
+        rows_of(list(map(sum, true)), digits=true), predictions_of(list(map(sum, read)), read=read)
     )
-    assert strings(totals) == (8, 3)
-    assert totals.evaluation().digits_accuracy == pytest.approx(3 / 8)
-    assert totals.evaluation().accuracy == pytest.approx(7 / 8)
-
-
-def test_digits_of_rejected_rows_are_not_compared():
-    totals = counted(
-        rows_of([3, 4, 5], errors=[0, 2], digits=[[3], [4], [5]]),
-        predictions_of([3, 4, 5], read=[[3], [4], [9]]),
-    )
-    assert strings(totals) == (1, 1)
+    assert digits_of(metrics) == (8, 3)
+    assert metrics.digits_accuracy == pytest.approx(3 / 8)
+    assert metrics.accuracy == pytest.approx(7 / 8)
 
 
 @pytest.mark.parametrize(
-    ("true", "read"), [(None, [[3], [4]]), ([[3], [4]], None), (None, None)], ids=str
+    ("true", "read", "errors", "expected"),
+    [
+        ([[3], [4], [5]], [[3], [4], [9]], (0, 2), (1, 1)),
+        ([[3], None, [5]], [[3], [4], [5]], (), (2, 2)),
+        (None, [[3], [4], [5]], (), (0, 0)),
+        ([[3], [4], [5]], None, (), (0, 0)),
+        (None, None, (), (0, 0)),
+    ],
+    ids=["rejected rows", "a null", "none known", "none read", "neither"],
 )
-def test_without_true_digits_or_without_digits_read_there_are_none_to_compare(true, read):
-    totals = counted(rows_of([3, 4], digits=true), predictions_of([3, 4], read=read))
-    assert strings(totals) == (0, 0)
-    assert math.isnan(totals.evaluation().digits_accuracy)
-    assert totals.evaluation().accuracy == 1
-
-
-def test_images_whose_digits_are_null_are_not_among_those_of_known_digits():
-    totals = counted(
-        rows_of([3, 4, 5], digits=[[3], None, [5]]),
-        predictions_of([3, 4, 5], read=[[3], [4], [5]]),
-    )
-    assert strings(totals) == (2, 2)
-
-
-def test_only_shards_with_true_digits_are_compared_by_digits():
-    totals = counted(rows_of([3, 4], digits=[[3], [4]]), predictions_of([3, 4], read=[[3], [4]]))
-    totals.add(counted(rows_of([5], first=2), predictions_of([5], read=[[5]])))
-    assert strings(totals) == (2, 2)
-    assert totals.evaluation().num_images == 3
+def test_digits_counted(true, read, errors, expected):
+    rows = rows_of([3, 4, 5], errors=errors, digits=true)
+    metrics = metrics_of(rows, predictions_of([3, 4, 5], read=read))
+    assert digits_of(metrics) == expected
+    assert math.isnan(metrics.digits_accuracy) == (expected == (0, 0))
 
 
 images = st.lists(
@@ -151,138 +153,142 @@ images = st.lists(
 )
 
 
-def counted_images(made: list, first: int = 0) -> EvaluationTotals:
+def evaluate_images(made: list, first: int = 0) -> tuple[SumMetrics, Examples]:
     true, read = [row[0] for row in made], [row[1] for row in made]
     errors = [number for number, row in enumerate(made) if row[3]]
-    return counted(
-        rows_of([sum(digits) for digits in true], errors=errors, digits=true, first=first),
-        predictions_of(
-            [sum(digits) for digits in read], confidences=[row[2] for row in made], read=read
-        ),
+    rows = rows_of(list(map(sum, true)), errors=errors, digits=true, first=first)
+    predictions = predictions_of(
+        list(map(sum, read)), confidences=[row[2] for row in made], read=read
     )
-
-
-def all_of(totals: EvaluationTotals) -> tuple:
-    evaluation = totals.evaluation()
-    return (
-        evaluation.confusion.tolist(),
-        evaluation.num_rejected,
-        strings(totals),
-        evaluation.certainty.levels.tolist(),
-        [example.image_id for example in totals.hits],
-        [(example.image_id, example.confidence) for example in totals.worst_misses],
-    )
+    return metrics_of(rows, predictions), Examples.of(rows, predictions)
 
 
 @settings(max_examples=50)
 @given(images, st.integers(0, 40))
-def test_adding_two_counts_is_counting_both(made, cut):
-    whole = counted_images(made)
-    one, other = counted_images(made[:cut]), counted_images(made[cut:], first=len(made[:cut]))
-    together = EvaluationTotals(NUM_CLASSES)
-    for part in (other, one):
-        together.add(part)
-    assert all_of(together) == all_of(whole)
-    one.add(other)
-    assert all_of(one) == all_of(whole)
-    np.testing.assert_allclose(
-        one.evaluation().certainty.bins, whole.evaluation().certainty.bins, rtol=1e-12
-    )
+def test_metrics_add_up(made, cut):
+    whole, examples = evaluate_images(made)
+    one, some = evaluate_images(made[:cut])
+    other, others = evaluate_images(made[cut:], first=len(made[:cut]))
+    for total in (one + other, other + one):
+        assert total.to_json().keys() == whole.to_json().keys()
+        np.testing.assert_array_equal(total.confusion, whole.confusion)
+        np.testing.assert_array_equal(total.confidences.levels, whole.confidences.levels)
+        np.testing.assert_allclose(total.confidences.bins, whole.confidences.bins, rtol=1e-12)
+        assert total.num_rejected == whole.num_rejected
+        assert digits_of(total) == digits_of(whole)
+    for total in (some + others, others + some):
+        assert [hit.image_id for hit in total.hits] == [hit.image_id for hit in examples.hits]
+        assert [miss.image_id for miss in total.misses] == [
+            miss.image_id for miss in examples.misses
+        ]
 
 
 @settings(max_examples=50)
 @given(images)
-def test_figures_are_those_of_a_loop_over_the_images(made):
-    totals = counted_images(made)
+def test_metrics_of_random_images(made):
+    metrics, examples = evaluate_images(made)
     scored = [row for row in made if not row[3]]
-    right = [sum(true) == sum(read) for true, read, _, _ in scored]
-    evaluation = totals.evaluation()
-    assert evaluation.num_images == len(made)
-    assert evaluation.num_rejected == len(made) - len(scored)
-    if made:
-        assert evaluation.accuracy == pytest.approx(sum(right) / len(made))
-    assert strings(totals) == (len(scored), sum(true == read for true, read, _, _ in scored))
-    assert len(totals.hits) == min(sum(right), NUM_EXAMPLES)
-    assert len(totals.worst_misses) == min(len(scored) - sum(right), NUM_EXAMPLES)
+    num_right = sum(sum(true) == sum(read) for true, read, _, _ in scored)
+    assert (metrics.num_images, metrics.num_rejected) == (len(made), len(made) - len(scored))
+    assert int(np.trace(metrics.confusion)) == num_right
+    exact = sum(true == read for true, read, _, _ in scored)
+    assert digits_of(metrics) == (len(scored), exact)
+    assert len(examples.hits) == min(num_right, NUM_EXAMPLES)
+    assert len(examples.misses) == min(len(scored) - num_right, NUM_EXAMPLES)
 
 
 @pytest.mark.parametrize(
-    ("right", "num", "low", "high"),
+    ("num_right", "num_images", "low", "high"),
     [
         (8, 10, 0.4902, 0.9433),
         (0, 10, 0.0, 0.2775),
         (10, 10, 0.7225, 1.0),
-        (5, 10, 0.2366, 0.7634),
         (1, 1, 0.2065, 1.0),
         (9500, 10_000, 0.9456, 0.9541),
+        (5 * 10**8, 10**9, 0.49997, 0.50003),
     ],
 )
-def test_intervals_are_wilsons(right, num, low, high):
-    assert wilson_interval(right, num) == pytest.approx((low, high), abs=5e-5)
+def test_accuracy_interval_wilson(num_right, num_images, low, high):
+    confusion = np.diag([num_right, 0])
+    metrics = SumMetrics(confusion, num_rejected=num_images - num_right)
+    assert metrics.accuracy_interval == pytest.approx((low, high), abs=5e-5)
 
 
-@given(st.integers(1, 10**7), st.data())
-def test_an_interval_lies_within_0_and_1_and_about_the_fraction(num, data):
-    right = data.draw(st.one_of(st.integers(0, num), st.sampled_from([0, num])))
-    low, high = wilson_interval(right, num)
-    assert 0 <= low < high <= 1
-    assert low <= right / num + 1e-12
-    assert high >= right / num - 1e-12
-
-
-@given(st.integers(1, 1000), st.data())
-def test_the_interval_of_the_wrong_ones_is_the_mirrored_one(num, data):
-    right = data.draw(st.integers(0, num))
-    low, high = wilson_interval(right, num)
-    assert wilson_interval(num - right, num) == pytest.approx((1 - high, 1 - low), abs=1e-12)
-
-
-def test_more_images_make_the_interval_narrower_and_none_make_none():
-    widths = [high - low for low, high in (wilson_interval(n // 2, n) for n in (2, 20, 200, 2000))]
-    assert widths == sorted(widths, reverse=True)
-    assert all(math.isnan(value) for value in wilson_interval(0, 0))
-
-
-def figures_of(evaluation: Evaluation) -> dict:
-    return json.loads(json.dumps(evaluation.to_json(), allow_nan=False))
-
-
-def test_the_figures_are_what_json_holds():
-    totals = counted(
-        rows_of([1, 2, 3, 4, 5], errors=[4], digits=[[1], [2], [3], [4], [5]]),
-        predictions_of(
-            [1, 2, 3, 9, 5], confidences=[0.875] * 4 + [1], read=[[1], [2], [3], [9], [5]]
-        ),
+def test_figures_in_json():
+    rows = rows_of([1, 2, 3, 4, 5], errors=[4], digits=[[1], [2], [3], [4], [5]])
+    read = [[1], [2], [3], [9], [5]]
+    confidences = [0.875, 0.875, 0.875, 0.5, 1]
+    metrics = metrics_of(
+        rows, predictions_of([1, 2, 3, 9, 5], confidences=confidences, read=read)
     )
-    low, high = wilson_interval(3, 5)
-    assert figures_of(totals.evaluation()) == {
+    assert in_json(metrics.figures()) == {
         "accuracy": 0.6,
-        "accuracy_low": pytest.approx(low),
-        "accuracy_high": pytest.approx(high),
+        "accuracy_low": pytest.approx(0.2307, abs=1e-4),
+        "accuracy_high": pytest.approx(0.8824, abs=1e-4),
         "images": 5,
         "mean_absolute_error": 1.25,
         "accuracy_within_1": 0.6,
         "rejected": 1,
-        "calibration_error": pytest.approx(0.125),
+        "calibration_error": pytest.approx((3 * 0.125 + 0.5) / 4),
         "digits_accuracy": 0.75,
-        "accuracy_at_50": pytest.approx(0.75),
-        "accuracy_at_80": pytest.approx(0.75),
-        "accuracy_at_90": pytest.approx(0.75),
-        "accuracy_at_95": pytest.approx(0.75),
-        "accuracy_at_99": pytest.approx(0.75),
+        "accuracy_at_50": pytest.approx(1),
+        "accuracy_at_80": pytest.approx(3 / 3.2),
+        "accuracy_at_90": pytest.approx(3 / 3.6),
+        "accuracy_at_95": pytest.approx(3 / 3.8),
+        "accuracy_at_99": pytest.approx(3 / 3.96),
     }
 
 
-def test_figures_that_do_not_exist_are_null():
-    figures = figures_of(EvaluationTotals(NUM_CLASSES).evaluation())
-    assert figures.pop("images") == 0
-    assert figures.pop("rejected") == 0
+def test_figures_of_no_images():
+    figures = in_json(SumMetrics.empty(NUM_CLASSES).figures())
+    assert figures.pop("images") == figures.pop("rejected") == 0
     assert set(figures.values()) == {None}
 
 
-def test_where_all_are_rejected_only_the_figures_of_scored_images_are_null():
-    figures = figures_of(counted(rows_of([3], errors=[0]), predictions_of([3])).evaluation())
-    assert figures["accuracy"] == figures["accuracy_within_1"] == 0
-    assert figures["accuracy_high"] > 0.5
-    for name in ("mean_absolute_error", "calibration_error", "digits_accuracy", "accuracy_at_50"):
-        assert figures[name] is None
+def evaluation_of(metrics: SumMetrics, **changes) -> Evaluation:
+    values = {
+        "archive_uri": "a",
+        "model_uri": "m",
+        "model_digest": "d" * 64,
+        "known_count": 4,
+        "metrics": metrics,
+        "examples": Examples(),
+        "num_shards": 4,
+        "unread_shards": {"a.parquet": "no Parquet"},
+        "unread_chunks": {"b.parquet, rows from 0 on": "damaged"},
+        "origin": {"command": ["digitsum"], "versions": {"torch": "2"}, "git_commit": None},
+    }
+    return Evaluation(**values | changes)
+
+
+@settings(max_examples=20)
+@given(made=images)
+def test_write_evaluation_round_trip(made, tmp_path_factory):
+    metrics, examples = evaluate_images(made)
+    directory = locate(str(tmp_path_factory.mktemp("evaluation")))
+    written = evaluation_of(metrics, examples=examples)
+    write_evaluation(written, directory)
+    read = read_evaluation(directory)
+    assert read.to_json() == written.to_json()
+    assert read.metrics.to_json() == metrics.to_json()
+    np.testing.assert_array_equal(read.metrics.confusion, metrics.confusion)
+    np.testing.assert_array_equal(read.metrics.confidences.levels, metrics.confidences.levels)
+    assert (read.num_shards, read.unread_shards) == (4, written.unread_shards)
+    assert [hit.image_id for hit in read.examples.hits] == [hit.image_id for hit in examples.hits]
+
+
+def test_read_evaluation_of_other_version(tmp_path):
+    write_evaluation(evaluation_of(SumMetrics.empty(2)), locate(str(tmp_path)))
+    record = json.loads((tmp_path / EVALUATION_FILE).read_text())
+    (tmp_path / EVALUATION_FILE).write_text(json.dumps(record | {"version": 99}))
+    with pytest.raises(InputError, match=r"another version of digitsum; evaluate again"):
+        read_evaluation(locate(str(tmp_path)))
+
+
+@pytest.mark.parametrize(("allowed", "what"), [(0.24, "1 of 4 shards"), (0.1, "5 of 25 images")])
+def test_check_rejected_names_what(allowed, what):
+    evaluation = evaluation_of(SumMetrics(confusion_of([(1, 1)] * 20), num_rejected=5))
+    evaluation.check_rejected(0.25)
+    with pytest.raises(TooManyRejectedError, match=what) as caught:
+        evaluation.check_rejected(allowed)
+    assert "the first is a.parquet: no Parquet" in str(caught.value)

@@ -1,96 +1,86 @@
 import io
-from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from digitsum.evaluation.metrics import Evaluation, count_pairs
+from digitsum.evaluation.calibration import CALIBRATION_BINS, ConfidenceCounts
+from digitsum.evaluation.examples import Example, Examples
+from digitsum.evaluation.metrics import SumMetrics, count_pairs
+from digitsum.model.explain import Explanation
 from digitsum.report.figures import (
-    DOTS_PER_INCH,
     NUM_IMAGES,
+    draw_calibration,
     draw_confusion,
     draw_contact_sheet,
-    publish_figure,
+    draw_gallery,
     score_caption,
+    to_png,
 )
-from digitsum.storage.location import locate
+
+HEIGHT, WIDTH = 40, 168
 
 
-@pytest.fixture
-def published(tmp_path) -> Callable[[Figure], Image.Image]:
-    """Publish a figure and read the PNG that appeared, whole, where it was to appear."""
-
-    def published(figure: Figure) -> Image.Image:
-        publish_figure(figure, locate(str(tmp_path / "report" / "figure.png")))
-        assert [path.name for path in (tmp_path / "report").iterdir()] == ["figure.png"]
-        data = (tmp_path / "report" / "figure.png").read_bytes()
-        assert data.startswith(b"\x89PNG\r\n\x1a\n")
-        image = Image.open(io.BytesIO(data))
-        image.load()
-        assert image.format == "PNG"
-        return image
-
-    return published
-
-
-def assert_about(image: Image.Image, width_inches: float, height_inches: float) -> None:
-    """Check the size to a fifth, for the margins are cut to what is drawn, and that it is drawn."""
-    assert image.width == pytest.approx(width_inches * DOTS_PER_INCH, rel=0.2)
-    assert image.height == pytest.approx(height_inches * DOTS_PER_INCH, rel=0.2)
+def drawn(figure: Figure) -> Image.Image:
+    """Return a figure's PNG, decoded; it must show something."""
+    image = Image.open(io.BytesIO(to_png(figure)))
+    image.load()
+    assert image.format == "PNG"
+    assert image.width > 100
     assert len(np.unique(np.asarray(image.convert("L")))) > 10
+    return image
 
 
 def titles(figure: Figure) -> list[str]:
-    return [axes.get_title() for axes in figure.axes]
+    return [axes.get_title() for axes in figure.axes if axes.get_title()]
 
 
-def test_a_confusion_matrix_shows_fractions_of_each_true_sum_up_to_the_largest(published):
+def pixels_of(axes: Axes) -> np.ndarray:
+    return np.asarray(axes.images[0].get_array())
+
+
+def test_draw_confusion_fractions_of_true_sums():
     confusion = count_pairs(np.array([0, 0, 0, 0, 18]), np.array([0, 0, 1, 5, 18]), 37)
-    figure = draw_confusion(Evaluation(confusion, 1), "archive")
-    shown = np.asarray(figure.axes[0].images[0].get_array())
-    expected = np.zeros((19, 19))
+    figure = draw_confusion(SumMetrics(confusion, 1), "archive")
+    expected = np.zeros((19, 19))  # up to the largest sum
     expected[0, [0, 1, 5]] = [0.5, 0.25, 0.25]
     expected[18, 18] = 1
-    np.testing.assert_allclose(shown, expected)
-    assert titles(figure)[0] == ("archive\n50.0% right, 66.7% within 1, mean error 1.20, 6 images")
-    assert_about(published(figure), 7, 6)
+    np.testing.assert_allclose(pixels_of(figure.axes[0]), expected)
+    assert titles(figure) == ["archive\n50.0% right, 66.7% within 1, mean error 1.20, 6 images"]
+    drawn(figure)
 
 
 @pytest.mark.parametrize("num_rejected", [0, 5])
-def test_a_confusion_matrix_without_a_scored_image_is_drawn_too(published, num_rejected):
-    figure = draw_confusion(Evaluation(np.zeros((37, 37), np.int64), num_rejected), "archive")
-    assert not np.asarray(figure.axes[0].images[0].get_array()).any()
+def test_draw_confusion_nothing_scored(num_rejected):
+    figure = draw_confusion(SumMetrics(np.zeros((37, 37), np.int64), num_rejected), "archive")
+    assert not pixels_of(figure.axes[0]).any()
     assert f"{num_rejected} images" in titles(figure)[0]
-    assert_about(published(figure), 7, 6)
+    drawn(figure)
 
 
-@pytest.mark.parametrize("path", ["/data/a$b", r"/data/$\foo$", "/data/$^$/_x_", "s3://b/a_b%20c"])
-def test_an_archive_of_any_name_can_be_a_title(published, path):
-    evaluation = Evaluation(np.eye(19, dtype=np.int64), 0)
-    assert_about(published(draw_confusion(evaluation, path)), 7, 6)
+@pytest.mark.parametrize("path", [r"/data/a$b/$\foo$/$^$/_x_", "s3://b/a_b%20c"])
+def test_draw_confusion_any_title(path):
+    drawn(draw_confusion(SumMetrics(np.eye(19, dtype=np.int64)), path))
 
 
-@pytest.mark.parametrize("num_images", [1, 2, 4, NUM_IMAGES])
-def test_a_contact_sheet_shows_each_image_under_its_caption(published, num_images):
+@pytest.mark.parametrize("num_images", [1, 4, NUM_IMAGES])
+def test_contact_sheet_captions(num_images):
     pixels = np.random.default_rng(0).integers(256, size=(num_images, 40, 168), dtype=np.uint8)
     figure = draw_contact_sheet([(image, f"{n}, 50%") for n, image in enumerate(pixels)])
-    shown = [axes for axes in figure.axes if axes.images]
-    assert [axes.get_title() for axes in shown] == [f"{n}, 50%" for n in range(num_images)]
-    for axes, image in zip(shown, pixels, strict=True):
-        np.testing.assert_array_equal(np.asarray(axes.images[0].get_array()), image)
-    num_rows = -(-num_images // 3)
-    png = published(figure)
-    assert 2 * DOTS_PER_INCH < png.width <= 9.5 * DOTS_PER_INCH
-    assert 0.5 * num_rows * DOTS_PER_INCH < png.height < 1.5 * num_rows * DOTS_PER_INCH
+    assert titles(figure) == [f"{n}, 50%" for n in range(num_images)]
+    for axes, image in zip(figure.axes, pixels, strict=False):
+        np.testing.assert_array_equal(pixels_of(axes), image)
+    drawn(figure)
 
 
 @pytest.mark.parametrize("caption", ["image is null", r"not $\foo$, an image", "x" * 300])
-def test_a_caption_may_hold_anything(published, caption):
-    figure = draw_contact_sheet([(np.zeros((40, 168), np.uint8), caption)] * 5)
-    assert [title for title in titles(figure) if title] == [caption] * 5
-    assert published(figure).width > 2 * DOTS_PER_INCH
+def test_contact_sheet_any_caption(caption):
+    figure = draw_contact_sheet([(np.eye(40, 168, dtype=np.uint8) * 255, caption)] * 5)
+    assert titles(figure) == [caption] * 5
+    drawn(figure)
 
 
 @pytest.mark.parametrize(
@@ -104,6 +94,169 @@ def test_a_caption_may_hold_anything(published, caption):
     ],
     ids=str,
 )
-def test_a_caption_says_what_was_read(score, caption):
-    of = {"predicted_sum": 8, "confidence": 0.5, "digits": None, "error": None}
-    assert score_caption({**of, **score}) == caption
+def test_score_caption(score, caption):
+    whole = {"predicted_sum": 8, "confidence": 0.5, "digits": None, "error": None}
+    assert score_caption({**whole, **score}) == caption
+
+
+def example(n: int, *, is_hit: bool, width: int = WIDTH, image_id: str = "a") -> Example:
+    """Make an image with two digits, in places that depend on the image."""
+    pixels = np.random.default_rng(n).integers(256, size=(HEIGHT, width), dtype=np.uint8)
+    num_columns = -(-width // 4)
+    first = int(pixels[0, 0]) % (num_columns - 1)
+    probs = np.full((num_columns, 11), 0.01, np.float32)
+    probs[[first, -1], [1 + 3, 1 + 7]] = 0.8, 0.7
+    explanation = Explanation(probs, (3, 7), (4 * first, 4 * (num_columns - 1)))
+    predicted_sum = n if is_hit else n + 1
+    return Example(image_id, pixels, n, predicted_sum, 0.995 - 0.01 * n, explanation)
+
+
+def examples(num_hits: int, num_misses: int, width: int = WIDTH) -> Examples:
+    return Examples(
+        tuple(example(n, is_hit=True, width=width) for n in range(num_hits)),
+        tuple(example(n, is_hit=False, width=width) for n in range(num_misses)),
+    )
+
+
+def images_of(figure: Figure) -> list[Axes]:
+    """Return the axes that show an image of the archive: those with a title."""
+    return [axes for axes in figure.axes if axes.get_title()]
+
+
+def columns_of(figure: Figure) -> list[Axes]:
+    """Return the axes that show what columns emit: an image without a title."""
+    return [axes for axes in figure.axes if axes.images and not axes.get_title()]
+
+
+@pytest.mark.parametrize(
+    ("num_hits", "num_misses", "num_rows"),
+    [(8, 8, 4), (1, 1, 2), (5, 3, 3), (0, 3, 1), (3, 0, 1), (0, 0, 1)],
+)
+def test_gallery_rows_of_four(num_hits, num_misses, num_rows):
+    figure = draw_gallery(examples(num_hits, num_misses))
+    assert len(figure.axes) == 2 * num_rows * 4
+    shown = images_of(figure)
+    assert len(shown) == len(columns_of(figure)) == num_hits + num_misses
+    assert titles(figure) == [f"{n} ({99.5 - n:.1f}%), right" for n in range(num_hits)] + [
+        f"{n + 1} ({99.5 - n:.1f}%), but is {n}" for n in range(num_misses)
+    ]
+    assert figure.get_suptitle() == (
+        f"Hits ({num_hits}), and the most confident misses ({num_misses})"
+    )
+    places = [axes.get_subplotspec() for axes in shown]
+    numbers = [*range(num_hits), *range(num_misses)]
+    assert [place.colspan.start for place in places] == [n % 4 for n in numbers]
+    first_rows = [0] * num_hits + [-(-num_hits // 4)] * num_misses
+    assert [place.rowspan.start for place in places] == [
+        2 * (first + n // 4) for first, n in zip(first_rows, numbers, strict=True)
+    ]
+
+
+def test_gallery_image_and_digits():
+    shown = examples(3, 3)
+    figure = draw_gallery(shown)
+    axes_of_images = images_of(figure)
+    for axes, of_axes in zip(axes_of_images, shown.hits + shown.misses, strict=True):
+        np.testing.assert_array_equal(pixels_of(axes), of_axes.pixels)
+        texts = [(text.get_text(), text.get_position()[0]) for text in axes.texts]
+        explanation = of_axes.explanation
+        assert texts == list(zip(map(str, explanation.digits), explanation.digit_x, strict=True))
+        assert all(0 <= text.get_position()[1] <= HEIGHT for text in axes.texts)
+        assert all(text.get_horizontalalignment() == "center" for text in axes.texts)
+    colours = [axes.title.get_color() for axes in axes_of_images]
+    assert len(set(colours[:3])) == len(set(colours[3:])) == 1
+    assert colours[0] != colours[3]
+    image = drawn(figure)
+    assert image.width > image.height
+
+
+def test_gallery_columns_below_image():
+    shown = examples(2, 1)
+    figure = draw_gallery(shown)
+    for axes, image, of_axes in zip(
+        columns_of(figure), images_of(figure), shown.hits + shown.misses, strict=True
+    ):
+        probs = of_axes.explanation.column_probs
+        np.testing.assert_array_equal(pixels_of(axes), probs[:, 1:].T)
+        _, _, bottom, top = axes.images[0].get_extent()
+        assert bottom > top  # digit 0 is at the top
+        assert axes.get_xlim() == image.get_xlim() == (0, WIDTH)
+        above, below = image.get_subplotspec(), axes.get_subplotspec()
+        assert below.rowspan.start == above.rowspan.start + 1
+        assert below.colspan == above.colspan
+
+
+@pytest.mark.parametrize("width", [168, 165, 41, 42])
+def test_gallery_columns_under_pixels(width):
+    """Column c is centred on pixel 4 c, of images of any width."""
+    (axes,) = columns_of(draw_gallery(examples(1, 0, width=width)))
+    left, right, _, _ = axes.images[0].get_extent()
+    num_columns = -(-width // 4)
+    centres = left + (np.arange(num_columns) + 0.5) * (right - left) / num_columns
+    np.testing.assert_allclose(centres, 4 * np.arange(num_columns), atol=0.6)
+
+
+def test_gallery_without_explanation():
+    figure = draw_gallery(examples(1, 2).explained(lambda pixels: None))
+    assert len(images_of(figure)) == 3
+    assert not columns_of(figure)
+    assert not any(axes.texts for axes in figure.axes)
+    drawn(figure)
+
+
+def test_gallery_nothing_read():
+    nothing = Explanation(np.eye(11, dtype=np.float32)[[0] * 42], (), ())
+    figure = draw_gallery(examples(1, 0).explained(lambda pixels: nothing))
+    assert not any(axes.texts for axes in figure.axes)
+    assert len(columns_of(figure)) == 1
+
+
+@pytest.mark.parametrize("image_id", ["a$b", r"$\foo$", "ä/日本", "", "x" * 300, "%s {0}\n"])
+def test_gallery_any_id(image_id):
+    shown = examples(1, 1)
+    hits = (replace(shown.hits[0], image_id=image_id),)
+    drawn(draw_gallery(replace(shown, hits=hits)))
+
+
+def counts_of(*groups: tuple[float, int, int]) -> ConfidenceCounts:
+    """Count images in groups of one confidence: the confidence, how many, how many right."""
+    total = ConfidenceCounts.empty()
+    for confidence, num_images, num_right in groups:
+        confidences = np.full(num_images, confidence, np.float32)
+        total += ConfidenceCounts.of(confidences, np.arange(num_images) < num_right)
+    return total
+
+
+def test_draw_calibration_bins():
+    left, right = draw_calibration(counts_of((0.95, 80, 72), (0.5, 20, 5))).axes
+    assert left.get_title() == "calibration error 9.00%"  # (80 * 0.05 + 20 * 0.25) / 100
+    bars = {(bar.get_x() + bar.get_width() / 2, bar.get_height()) for bar in left.patches}
+    expected = [(7.5 / CALIBRATION_BINS, 0.25), (14.5 / CALIBRATION_BINS, 0.9)]
+    np.testing.assert_allclose(sorted(bars), expected)
+    dots = next(line for line in left.lines if line.get_marker() == "o")
+    np.testing.assert_allclose(dots.get_xdata(), [0.5, 0.95], rtol=1e-6)
+    np.testing.assert_allclose(dots.get_ydata(), [0.25, 0.9])
+    assert (left.get_xlabel(), left.get_ylabel()) == ("confidence", "accuracy")
+    # The 80 most confident images of 100 are all those of the first group.
+    assert right.get_title() == "the most confident 80%: 90.00% right"
+    assert right.get_xlim() == (0, 1)
+
+
+def test_draw_calibration_coverage():
+    figure = draw_calibration(counts_of((0.95, 50, 50), (0.9, 30, 15), (0.5, 20, 5)))
+    (line,) = figure.axes[1].lines
+    coverage, accuracy = line.get_data()
+    assert (np.diff(coverage) >= 0).all()
+    assert coverage[-1] == 1
+    assert accuracy[-1] == pytest.approx(0.7)
+    for covered, right in ((0.5, 1.0), (0.8, 65 / 80)):
+        assert accuracy[coverage == covered] == pytest.approx(right)
+
+
+@pytest.mark.parametrize(
+    "groups",
+    [[], [(1.0, 1, 1)], [(0.0, 1, 0)], [(1.0, 3, 0), (0.25, 2, 2)]],
+    ids=["no images", "one right", "one wrong", "wrong and more confident"],
+)
+def test_draw_calibration_few_images(groups):
+    drawn(draw_calibration(counts_of(*groups)))

@@ -11,12 +11,15 @@ from digitsum.cli import main
 from digitsum.errors import InputError
 from digitsum.model.saved_model import packaged_model
 from digitsum.options import ReadOptions
-from digitsum.report.inspect import inspect
-from digitsum.report.sum_counts import histogram
+from digitsum.report.inspect import Inspected, inspect
+
+SMALL = ReadOptions(height=16, width=24)
+SMALL_IMAGES = {"image": [bytes(16 * 24)] * 3}
 
 
 @pytest.fixture(scope="module")
 def scored(tmp_path_factory):
+    """Score an archive of two shards of 20 images."""
     out = tmp_path_factory.mktemp("scored")
     synth(SynthConfig(out=str(out / "archive"), images=40, shards=2, split="test"))
     command = f"score --archive {out}/archive --scores {out}/scores --executor threads"
@@ -24,172 +27,150 @@ def scored(tmp_path_factory):
     return out
 
 
-def facts(found) -> dict[str, str]:
-    return dict(found.facts)
+def facts(inspected: Inspected) -> dict[str, str]:
+    return dict(inspected.facts)
 
 
-def test_an_archive_is_told_by_its_shards_and_sums(scored):
-    found = inspect(str(scored / "archive"), ReadOptions())
-    assert found.kind == "archive"
-    assert facts(found)["images"] == "40 of 40x168 pixels"
-    assert facts(found)["labelled"] == "yes"
+def captions(inspected: Inspected) -> list[str]:
+    return [caption for _, caption in inspected.images]
+
+
+def test_inspect_archive(scored):
+    archive = inspect(str(scored / "archive"), ReadOptions())
+    assert archive.kind == "archive"
+    assert facts(archive)["images"] == "40 of 40x168 pixels"
+    assert facts(archive)["labelled"] == "yes"
     labels = pq.read_table(scored / "archive")["digit_sum"].to_numpy()
-    assert found.sums == tuple(np.bincount(labels).tolist())
-    assert len(found.images) == 20  # a shard's, of at most 24
-    assert [caption for _, caption in found.images] == [str(label) for label in labels[:20]]
+    assert archive.sums == tuple(np.bincount(labels).tolist())
+    assert captions(archive) == [str(label) for label in labels[:20]]  # of one shard
+    line = f"{labels.min()} to {labels.max()}, mean {labels.mean():.1f}, of 40 images"
+    assert archive.lines()[-1].split("sums", 1)[1].strip() == line
 
 
-def test_bad_shards_are_named_and_the_others_told(scored, tmp_path):
+def test_inspect_single_shard(scored):
+    shard = inspect(str(scored / "archive/shard-00001.parquet"), ReadOptions())
+    assert facts(shard)["images"] == "20 of 40x168 pixels"
+
+
+def test_inspect_archive_damaged_shards(scored, tmp_path):
     shutil.copytree(scored / "archive", tmp_path / "archive")
     (tmp_path / "archive/aa.parquet").write_text("no Parquet")
     first = tmp_path / "archive/shard-00000.parquet"
     damaged = bytearray(first.read_bytes())
     damaged[4:2000] = bytes(1996)
     first.write_bytes(damaged)
-    found = inspect(str(tmp_path / "archive"), ReadOptions())
-    assert facts(found)["images"].startswith("40 of")
-    assert "1 shards, the first: " in facts(found)["cannot be read"]
-    assert "aa.parquet" in facts(found)["cannot be read"]
-    assert len(found.images) == 20  # the other shard's
-    (tmp_path / "bad").mkdir()
-    (tmp_path / "bad/a.parquet").write_text("no Parquet")
+    archive = inspect(str(tmp_path / "archive"), ReadOptions())
+    assert facts(archive)["images"].startswith("40 of")
+    assert "1 shards, the first: " in facts(archive)["cannot be read"]
+    assert "aa.parquet" in facts(archive)["cannot be read"]
+    assert len(archive.images) == 20  # the other shard's
+
+
+def test_inspect_archive_all_shards_damaged(tmp_path):
+    (tmp_path / "a.parquet").write_text("no Parquet")
     with pytest.raises(InputError, match=r"a\.parquet: not a whole Parquet file"):
-        inspect(str(tmp_path / "bad"), ReadOptions())
+        inspect(str(tmp_path), ReadOptions())
 
 
 @pytest.mark.parametrize("paper", [5, 250])
-def test_dark_ink_is_said(tmp_path, paper):
+def test_inspect_archive_dark_ink(tmp_path, paper):
     image = np.full((16, 24), paper, np.uint8)
     image[4:8, 4:8] = 255 - paper
     pq.write_table(pa.table({"image": [image.tobytes()] * 3}), tmp_path / "a.parquet")
-    found = inspect(str(tmp_path), ReadOptions(height=16, width=24))
-    assert ("ink" in facts(found)) == (paper == 250)
+    assert ("ink" in facts(inspect(str(tmp_path), SMALL))) == (paper == 250)
 
 
-def test_a_models_part_of_scores_is_refused_naming_the_scores(scored):
+@pytest.mark.parametrize(
+    ("columns", "sums", "expected"),
+    [({}, (), ["", "", ""]), ({"digit_sum": [1, None, 3]}, (0, 1, 0, 1), ["1", "", "3"])],
+    ids=["no labels", "a null"],
+)
+def test_inspect_archive_missing_labels(tmp_path, columns, sums, expected):
+    pq.write_table(pa.table({**SMALL_IMAGES, **columns}), tmp_path / "a.parquet")
+    archive = inspect(str(tmp_path), SMALL)
+    assert facts(archive)["labelled"].startswith("yes" if columns else "no, ")
+    assert (archive.sums, captions(archive)) == (sums, expected)
+
+
+@pytest.mark.parametrize("labels", [[1, 2, 10**15], ["a", "b", "c"], [-1, 2, 3]], ids=str)
+def test_inspect_archive_labels_not_sums(tmp_path, labels):
+    pq.write_table(pa.table({**SMALL_IMAGES, "digit_sum": labels}), tmp_path / "a.parquet")
+    with pytest.raises(InputError, match="correct --label-column"):
+        inspect(str(tmp_path), SMALL)
+
+
+def test_inspect_archive_later_shard_unlabelled(tmp_path):
+    pq.write_table(pa.table({**SMALL_IMAGES, "digit_sum": [1, 2, 3]}), tmp_path / "a.parquet")
+    pq.write_table(pa.table(SMALL_IMAGES), tmp_path / "b.parquet")
+    with pytest.raises(InputError, match=r"b\.parquet: has no column 'digit_sum'"):
+        inspect(str(tmp_path), SMALL)
+
+
+def test_inspect_archive_empty(tmp_path):
+    table = pa.table(SMALL_IMAGES).slice(3)
+    pq.write_table(table, tmp_path / "a.parquet")
+    assert inspect(str(tmp_path), SMALL).images == ()
+
+
+def test_inspect_scores(scored, tmp_path, capsys):
+    scores = inspect(str(scored / "scores"), ReadOptions())
+    assert scores.kind == "scores"
+    [model] = [name for name in facts(scores) if name.startswith("model=")]
+    assert facts(scores)["current"] == model
+    assert facts(scores)[model] == "40 images, 0 of them rejected"
+    assert sum(scores.sums) == 40
+    assert 0 < len(scores.images) <= 40
+    sheet = f"{tmp_path}/sheet.png"
+    assert main(["inspect", str(scored / "scores"), "--json", "--sheet", sheet]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (said["kind"], sum(said["sums"])) == ("scores", 40)
+    assert (tmp_path / "sheet.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_inspect_scores_one_model_directory(scored):
     [model] = (scored / "scores").glob("model=*")
-    with pytest.raises(InputError, match=rf"give their directory, {scored}/scores"):
+    with pytest.raises(InputError, match=rf"give the directory above it, {scored}/scores"):
         inspect(str(model), ReadOptions())
 
 
-def test_an_archive_without_labels_is_told_too(tmp_path):
-    table = pa.table({"image": [bytes(16 * 24)] * 3})
-    pq.write_table(table, tmp_path / "a.parquet")
-    found = inspect(str(tmp_path), ReadOptions(height=16, width=24))
-    assert found.sums == ()
-    assert facts(found)["labelled"].startswith("no, ")
-    assert [caption for _, caption in found.images] == ["", "", ""]
-
-
-def test_an_empty_archive_is_told_too(tmp_path):
-    synth(SynthConfig(out=str(tmp_path), images=1, shards=1))
-    [shard] = tmp_path.glob("*.parquet")
-    pq.write_table(pq.read_table(shard).slice(1), shard)
-    assert inspect(str(tmp_path), ReadOptions()).images == ()
-
-
-def test_scores_are_told_by_model_and_run(scored):
-    found = inspect(str(scored / "scores"), ReadOptions())
-    assert found.kind == "scores"
-    [model] = [name for name in facts(found) if name.startswith("model=")]
-    assert facts(found)["current"] == model
-    assert facts(found)[model] == "40 images, 0 of them rejected"
-    assert sum(found.sums) == 40
-    assert len(found.images) == 24
-
-
-def test_a_scoring_run_is_told_by_its_manifest(scored):
-    [run] = (scored / "scores/_runs").glob("score-*")
-    found = inspect(str(run), ReadOptions())
-    assert found.kind == "run"
-    assert facts(found)["complete"] == "yes"
-    assert sum(found.sums) == 40
-
-
-def test_a_bundle_is_told_by_its_network_and_figures():
-    found = inspect(packaged_model(), ReadOptions())
-    assert found.kind == "model"
-    assert facts(found)["network"] == "counter"
-    assert "test accuracy" in facts(found)
-    assert sum(found.sums) == 5000
-
-
-def test_a_single_shard_is_an_archive(scored):
-    found = inspect(str(scored / "archive/shard-00001.parquet"), ReadOptions())
-    assert facts(found)["images"] == "20 of 40x168 pixels"
-
-
-def test_a_run_is_a_run_in_json_too(scored, capsys):
-    [run] = (scored / "scores/_runs").glob("score-*")
-    assert main(["inspect", str(run), "--json"]) == 0
-    said = json.loads(capsys.readouterr().out)
-    assert (said["kind"], said["facts"]["of"]) == ("run", "score")
-
-
-def test_scores_without_a_part_yet_are_told_too(tmp_path):
+def test_inspect_scores_without_parts(tmp_path):
     (tmp_path / "model=a/shard").mkdir(parents=True)
     (tmp_path / "_runs/score-1").mkdir(parents=True)
     assert facts(inspect(str(tmp_path), ReadOptions()))["model=a"].startswith("0 images")
 
 
-def test_labels_that_are_null_have_no_caption(tmp_path):
-    table = pa.table({"image": [bytes(16 * 24)] * 3, "digit_sum": [1, None, 3]})
-    pq.write_table(table, tmp_path / "a.parquet")
-    found = inspect(str(tmp_path), ReadOptions(height=16, width=24))
-    assert [caption for _, caption in found.images] == ["1", "", "3"]
-    assert found.sums == (0, 1, 0, 1)
-
-
-@pytest.mark.parametrize(
-    "columns",
-    [{"digit_sum": [1, 2, 10**15]}, {"digit_sum": ["a", "b", "c"]}, {"digit_sum": [-1, 2, 3]}],
-    ids=str,
-)
-def test_labels_that_are_no_sums_are_a_sentence(tmp_path, columns):
-    pq.write_table(pa.table({"image": [bytes(16 * 24)] * 3, **columns}), tmp_path / "a.parquet")
-    with pytest.raises(InputError):
-        inspect(str(tmp_path), ReadOptions(height=16, width=24))
-
-
-def test_a_later_shard_without_labels_is_a_sentence(tmp_path):
-    images = {"image": [bytes(16 * 24)] * 3}
-    pq.write_table(pa.table({**images, "digit_sum": [1, 2, 3]}), tmp_path / "a.parquet")
-    pq.write_table(pa.table(images), tmp_path / "b.parquet")
-    with pytest.raises(InputError, match=r"b\.parquet: has no column 'digit_sum'"):
-        inspect(str(tmp_path), ReadOptions(height=16, width=24))
+def test_inspect_run(scored, capsys):
+    [run] = (scored / "scores/_runs").glob("score-*")
+    inspected = inspect(str(run), ReadOptions())
+    assert inspected.kind == "run"
+    assert facts(inspected)["complete"] == "yes"
+    assert sum(inspected.sums) == 40
+    assert main(["inspect", str(run), "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (said["kind"], said["facts"]["of"]) == ("run", "score")
 
 
 @pytest.mark.parametrize(
     "manifest",
     ["", "[]", "{}", '{"kind": "other", "outcome": {}}', '{"kind": "score", "outcome": null}'],
 )
-def test_a_manifest_of_something_else_is_a_sentence(tmp_path, manifest):
+def test_inspect_run_of_other_manifest(tmp_path, manifest):
     (tmp_path / "manifest.json").write_text(manifest)
     with pytest.raises(InputError):
         inspect(str(tmp_path), ReadOptions())
 
 
-@pytest.mark.parametrize("place", ["nowhere", "scores/_runs"])
-def test_what_is_nothing_of_the_kind_is_refused(scored, place):
-    with pytest.raises(InputError):
-        inspect(str(scored / place), ReadOptions())
-
-
-def test_the_command_draws_a_sheet_and_speaks_json(scored, tmp_path, capsys):
-    assert main(["inspect", str(scored / "scores"), "--json", "--sheet", f"{tmp_path}/s.png"]) == 0
-    said = json.loads(capsys.readouterr().out)
-    assert (said["kind"], sum(said["sums"])) == ("scores", 40)
-    assert (tmp_path / "s.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_a_sheet_of_a_bundle_is_refused(tmp_path, capsys):
+def test_inspect_model(tmp_path, capsys):
+    model = inspect(packaged_model(), ReadOptions())
+    assert model.kind == "model"
+    assert facts(model)["network"] == "counter"
+    assert "test accuracy" in facts(model)
+    assert sum(model.sums) == 5000
     assert main(["inspect", packaged_model(), "--sheet", f"{tmp_path}/s.png"]) == 2
     assert "leave --sheet out" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("counts", "line"),
-    [([0, 0, 4, 2, 0, 1], "2 █▄ ▂ 5"), ([5], "0 █ 0"), ([10_000, 1], "0 █▁ 1")],
-)
-def test_a_histogram_has_a_bar_for_each_sum_that_occurs(counts, line):
-    assert histogram(counts) == line
+@pytest.mark.parametrize("place", ["nowhere", "scores/_runs"])
+def test_inspect_unknown_place(scored, place):
+    with pytest.raises(InputError):
+        inspect(str(scored / place), ReadOptions())

@@ -1,3 +1,5 @@
+"""True digits: synth writes them as a column beside the sums, and the reader finds them there."""
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -11,13 +13,12 @@ from digitsum.archive.writer import LabelledImages, write_archive
 from digitsum.errors import InputError
 from digitsum.options import ImageShape, ReadOptions
 
-WRITTEN = ReadOptions()
 OPTIONS = ReadOptions(height=2, width=3)
 DIGITS_TYPE = pa.list_(pa.int8())
 
 
 @pytest.fixture
-def made(tmp_path, glyph_file):
+def make(tmp_path, glyph_file):
     """Synthesize a small archive; return its table."""
 
     def make(name: str, images: int = 20, **options) -> pa.Table:
@@ -29,7 +30,7 @@ def made(tmp_path, glyph_file):
     return make
 
 
-def read(path, options=WRITTEN, *, labels=True) -> list[Rows]:
+def read(path, options=ReadOptions(), *, labels=True) -> list[Rows]:  # noqa: B008
     archive = open_archive(str(path), options)
     return [
         rows
@@ -39,8 +40,16 @@ def read(path, options=WRITTEN, *, labels=True) -> list[Rows]:
     ]
 
 
-def test_true_digits_are_a_column_of_lists_that_add_up_to_the_sums(made):
-    table = made("a", 50, true_digits=True)
+def columns(**others) -> dict:
+    return {
+        "image": pa.array([bytes(6), bytes([1] * 6)], pa.binary(6)),
+        "digit_sum": pa.array([3, 9], pa.int16()),
+        **others,
+    }
+
+
+def test_synth_digits_add_up_to_sums(make):
+    table = make("a", 50, true_digits=True)
     assert table.schema.field("digits").type == DIGITS_TYPE
     digits = table["digits"].to_pylist()
     assert {len(row) for row in digits} == {3}
@@ -48,33 +57,32 @@ def test_true_digits_are_a_column_of_lists_that_add_up_to_the_sums(made):
     assert {digit for row in digits for digit in row} == set(range(10))
 
 
-def test_with_true_digits_the_images_ids_and_sums_are_the_same_as_without(made):
+def test_synth_same_images_with_digits(make):
     images = BLOCK_IMAGES + 30
-    without = made("without", images, shards=3)
-    with_digits = made("with", images, shards=3, true_digits=True)
+    without = make("without", images, shards=3)
+    with_digits = make("with", images, shards=3, true_digits=True)
     assert without.column_names == ["image_id", "image", "digit_sum"]
     assert with_digits.column_names == ["image_id", "image", "digit_sum", "digits"]
     assert with_digits.drop_columns(["digits"]).to_pydict() == without.to_pydict()
 
 
-def test_true_digits_do_not_depend_on_the_number_of_shards(made):
-    one, seven = (made(f"{n}", 50, shards=n, true_digits=True) for n in (1, 7))
+def test_synth_digits_any_number_of_shards(make):
+    one, seven = (make(f"{n}", 50, shards=n, true_digits=True) for n in (1, 7))
     assert one["digits"].to_pylist() == seven["digits"].to_pylist()
 
 
-def test_an_unlabelled_archive_cannot_have_true_digits():
+def test_synth_digits_unlabelled():
     with pytest.raises(InputError, match=r"--unlabelled --true-digits: .* give one"):
         SynthConfig(out="unused", images=5, unlabelled=True, true_digits=True)
 
 
-def test_digits_stay_with_their_images_across_batches_shards_and_row_groups(tmp_path):
+def test_read_digits_across_row_groups(tmp_path):
     rng = np.random.default_rng(0)
     digits = rng.integers(10, size=(9000, 2)).astype(np.uint8)
     pixels = np.zeros((9000, 2, 3), np.uint8)
     pixels[:, 0, :2] = digits
     ids = pa.array([f"image-{row}" for row in range(9000)])
-    sums = digits.sum(axis=1, dtype=np.int16)
-    whole = LabelledImages(ids, pixels, sums, digits)
+    whole = LabelledImages(ids, pixels, digits.sum(axis=1, dtype=np.int16), digits)
     batches = [whole.slice(0, 5), whole.slice(5, 8900), whole.slice(8900, 9000)]
     write_archive(
         str(tmp_path), batches, ImageShape(2, 3), [8500, 500], labelled=True, with_digits=True
@@ -86,36 +94,24 @@ def test_digits_stay_with_their_images_across_batches_shards_and_row_groups(tmp_
         assert [sum(row) for row in rows.digits] == rows.digit_sums.tolist()
 
 
-def test_digits_are_read_with_the_labels_and_only_with_them(made, tmp_path):
-    digits = made("a", true_digits=True)["digits"].to_pylist()
+def test_read_digits_only_with_labels(make, tmp_path):
+    digits = make("a", true_digits=True)["digits"].to_pylist()
+    make("without")
     (rows,) = read(tmp_path / "a")
     assert rows.digits == digits
     (rows,) = read(tmp_path / "a", labels=False)
-    assert rows.digits is None
-    assert rows.digit_sums is None
-
-
-def test_without_true_digits_none_are_read(made, tmp_path):
-    made("a")
-    (rows,) = read(tmp_path / "a")
+    assert rows.digits is rows.digit_sums is None
+    (rows,) = read(tmp_path / "without")
     assert rows.digits is None
     assert rows.digit_sums is not None
 
 
-def test_labels_of_an_archive_with_true_digits_are_checked_like_others(made, tmp_path):
-    made("a", true_digits=True)
+def test_check_labels_with_digits(make, tmp_path):
+    make("a", true_digits=True)
     archive = open_archive(str(tmp_path / "a"), ReadOptions())
     check_labels(archive, ReadOptions(), 3)
     with pytest.raises(InputError, match=r"outside 0\.\.9"):
         check_labels(archive, ReadOptions(), 1)
-
-
-def columns(**others) -> dict:
-    return {
-        "image": pa.array([bytes(6), bytes([1] * 6)], pa.binary(6)),
-        "digit_sum": pa.array([3, 9], pa.int16()),
-        **others,
-    }
 
 
 @pytest.mark.parametrize(
@@ -131,24 +127,18 @@ def columns(**others) -> dict:
     ],
     ids=lambda array: str(array.type),
 )
-def test_a_column_of_another_type_is_not_taken_for_the_digits(digits, tmp_path, write_parquet):
+def test_read_digits_of_other_type(digits, tmp_path, write_parquet):
     write_parquet(tmp_path / "a.parquet", columns(digits=digits))
     (rows,) = read(tmp_path, OPTIONS)
     assert rows.digits is None
     assert rows.digit_sums.tolist() == [3, 9]
 
 
-def test_lists_of_int8_of_other_tools_are_digits_of_any_number(tmp_path, write_parquet):
+def test_read_digits_of_some_shards(tmp_path, write_parquet):
     digits = pa.array([[1, 2], [9]], DIGITS_TYPE)
-    write_parquet(tmp_path / "a.parquet", columns(digits=digits))
-    (rows,) = read(tmp_path, OPTIONS)
-    assert rows.digits == [[1, 2], [9]]
-
-
-def test_shards_with_and_without_digits_lie_side_by_side(tmp_path, write_parquet):
     write_parquet(tmp_path / "a.parquet", columns())
-    write_parquet(tmp_path / "b.parquet", columns(digits=pa.array([[3], [9]], DIGITS_TYPE)))
-    assert [rows.digits for rows in read(tmp_path, OPTIONS)] == [None, [[3], [9]]]
+    write_parquet(tmp_path / "b.parquet", columns(digits=digits))
+    assert [rows.digits for rows in read(tmp_path, OPTIONS)] == [None, [[1, 2], [9]]]
 
 
 @pytest.mark.parametrize("labels", [True, False])
@@ -160,9 +150,7 @@ def test_shards_with_and_without_digits_lie_side_by_side(tmp_path, write_parquet
         ("label_column", pa.array([3, 9], pa.int16())),
     ],
 )
-def test_a_column_that_is_read_as_something_else_is_not_the_digits(
-    option, column, labels, tmp_path, write_parquet
-):
+def test_read_digits_named_otherwise(option, column, labels, tmp_path, write_parquet):
     write_parquet(tmp_path / "a.parquet", columns(digits=column))
     options = ReadOptions(**{"height": 2, "width": 3, option: "digits"})
     (rows,) = read(tmp_path, options, labels=labels)
