@@ -114,9 +114,9 @@ def _inspect(place: Location, read: ReadOptions) -> Inspected:
         return _inspect_model(place)
     if place.join(REPORT_FILE).is_file():
         raise InputError(f"{place.uri}: holds a report; open its {REPORT_FILE}.")
-    if place.name.startswith(f"{MODEL_KEY}="):
+    if place.name.startswith(f"{MODEL_KEY}=") or place.name == RUNS_DIRECTORY:
         raise InputError(
-            f"{place.uri}: holds the scores of one model; give the directory above it, "
+            f"{place.uri}: is only a part of scores; give the directory above it, "
             f"{place.parent.uri}."
         )
     has_models = any(name.startswith(f"{MODEL_KEY}=") for name in place.directories())

@@ -12,9 +12,9 @@ from digitsum.cli import main
 from digitsum.errors import TooManyRejectedError
 from digitsum.evaluation.evaluate import evaluate
 from digitsum.evaluation.metrics import EVALUATION_FILE, Evaluation
-from digitsum.scoring.config import ActorOptions, EvaluateConfig
+from digitsum.scoring.config import ComputeOptions, EvaluateConfig
 
-OPTIONS = "--backend torch --executor threads".split()
+OPTIONS = ["--backend", "torch", "--executor", "threads"]
 
 
 @pytest.fixture(scope="module")
@@ -32,9 +32,9 @@ def archive(labelled, tmp_path) -> Path:
 
 
 def evaluation_of(archive: Path) -> Evaluation:
-    actors = ActorOptions(backend="torch", executor="threads")
+    compute = ComputeOptions(backend="torch", executor="threads")
     report = str(archive.parent / "report")
-    return evaluate(EvaluateConfig(archive=str(archive), report=report, actors=actors))
+    return evaluate(EvaluateConfig(archive=str(archive), report=report, compute=compute))
 
 
 def damage_images(shard: Path) -> None:
@@ -91,9 +91,16 @@ def test_report_rendered_from_record(labelled, tmp_path, capsys):
     assert main(["report", str(elsewhere)]) == 0
     assert (elsewhere / "report.html").read_text() == page
 
+    # Counts that cannot be are refused.
+    record = json.loads((elsewhere / EVALUATION_FILE).read_text())
+    record["counts"]["confusion"][0][0] = 10**6
+    (elsewhere / EVALUATION_FILE).write_text(json.dumps(record))
+    assert main(["report", str(elsewhere)]) == 2
+    assert "its record is of another version of digitsum" in capsys.readouterr().err
+
 
 @pytest.mark.parametrize("record", ["", "[]", "{}", '{"version": 1}', "null"])
 def test_report_of_broken_record(record, tmp_path, capsys):
     (tmp_path / EVALUATION_FILE).write_text(record)
     assert main(["report", str(tmp_path)]) == 2
-    assert capsys.readouterr().err.startswith(f"digitsum: {tmp_path}: its record ")
+    assert capsys.readouterr().err.startswith(f"digitsum: {tmp_path}/{EVALUATION_FILE}: not a")

@@ -18,6 +18,7 @@ from digitsum.evaluation.metrics import (
     read_evaluation,
     write_evaluation,
 )
+from digitsum.manifest import Origin
 from digitsum.model.outputs import Predictions, Readings
 from digitsum.storage.location import locate
 
@@ -170,7 +171,6 @@ def test_metrics_add_up(made, cut):
     one, some = evaluate_images(made[:cut])
     other, others = evaluate_images(made[cut:], first=len(made[:cut]))
     for total in (one + other, other + one):
-        assert total.to_json().keys() == whole.to_json().keys()
         np.testing.assert_array_equal(total.confusion, whole.confusion)
         np.testing.assert_array_equal(total.confidences.levels, whole.confidences.levels)
         np.testing.assert_allclose(total.confidences.bins, whole.confidences.bins, rtol=1e-12)
@@ -218,9 +218,7 @@ def test_figures_in_json():
     rows = rows_of([1, 2, 3, 4, 5], errors=[4], digits=[[1], [2], [3], [4], [5]])
     read = [[1], [2], [3], [9], [5]]
     confidences = [0.875, 0.875, 0.875, 0.5, 1]
-    metrics = metrics_of(
-        rows, predictions_of([1, 2, 3, 9, 5], confidences=confidences, read=read)
-    )
+    metrics = metrics_of(rows, predictions_of([1, 2, 3, 9, 5], confidences=confidences, read=read))
     assert in_json(metrics.figures()) == {
         "accuracy": 0.6,
         "accuracy_low": pytest.approx(0.2307, abs=1e-4),
@@ -256,7 +254,7 @@ def evaluation_of(metrics: SumMetrics, **changes) -> Evaluation:
         "num_shards": 4,
         "unread_shards": {"a.parquet": "no Parquet"},
         "unread_chunks": {"b.parquet, rows from 0 on": "damaged"},
-        "origin": {"command": ["digitsum"], "versions": {"torch": "2"}, "git_commit": None},
+        "origin": Origin(command=["digitsum"], versions={"torch": "2"}),
     }
     return Evaluation(**values | changes)
 
@@ -270,7 +268,7 @@ def test_write_evaluation_round_trip(made, tmp_path_factory):
     write_evaluation(written, directory)
     read = read_evaluation(directory)
     assert read.to_json() == written.to_json()
-    assert read.metrics.to_json() == metrics.to_json()
+    assert read.metrics.counts == metrics.counts
     np.testing.assert_array_equal(read.metrics.confusion, metrics.confusion)
     np.testing.assert_array_equal(read.metrics.confidences.levels, metrics.confidences.levels)
     assert (read.num_shards, read.unread_shards) == (4, written.unread_shards)
@@ -281,7 +279,7 @@ def test_read_evaluation_of_other_version(tmp_path):
     write_evaluation(evaluation_of(SumMetrics.empty(2)), locate(str(tmp_path)))
     record = json.loads((tmp_path / EVALUATION_FILE).read_text())
     (tmp_path / EVALUATION_FILE).write_text(json.dumps(record | {"version": 99}))
-    with pytest.raises(InputError, match=r"another version of digitsum; evaluate again"):
+    with pytest.raises(InputError, match=r"is of version 99, but this digitsum reads version 1"):
         read_evaluation(locate(str(tmp_path)))
 
 

@@ -1,81 +1,101 @@
 """The page of a scoring run shows what lies in its directory, and asks nothing else."""
 
-import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
+from digitsum.archive.chunks import ChunkId
+from digitsum.archive.shards import Fingerprint
 from digitsum.errors import InputError
+from digitsum.manifest import RUNS_DIRECTORY, new_run_id, read_manifest, to_python, write_manifest
+from digitsum.model.prediction_stats import Distributions
 from digitsum.report.page import render
-from digitsum.report.scoring import MAX_REJECTS, read_rejects, score_page
-from digitsum.scoring.rejects import SCHEMA
-from digitsum.storage.location import locate
+from digitsum.report.scoring import score_page
+from digitsum.scoring.config import StatusConfig
+from digitsum.scoring.drift import Shift
+from digitsum.scoring.plan import PlannedChunks, PlannedParts, PlannedShards, PlanSummary
+from digitsum.scoring.rejects import (
+    MAX_REJECTS_READ,
+    REJECTS_SCHEMA,
+    read_rejects,
+    write_rejects,
+)
+from digitsum.scoring.results import ChunkResult, ScoreOutcome, Totals
+from digitsum.storage.location import Location, locate
 
-RUN = "score-20260102T000000.000000Z"
-BEFORE = "score-20260101T000000.000000Z"
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
 DIGEST = "d" * 64
+FINGERPRINT = Fingerprint(1, 2, 420, "image", "image_id", 40, 168)
+COUNTS = Distributions((0, 150, 50), (200, *[0] * 10), (0, 200))
+RESULTS = tuple(
+    ChunkResult(
+        ChunkId("a.parquet", FINGERPRINT, first_row, 210),
+        num_rejected=10,
+        read_s=0.5,
+        forward_s=1.0,
+        write_s=0.5,
+        attempts=1,
+        node="n",
+        backend="torch",
+        ended=ended,
+    )
+    for first_row, ended in ((0, 1000.0), (210, 0.0))
+)
 
 
-def manifest_of(run: str, **changes) -> dict:
-    counts = {"sums": [0, 150, 50], "confidences": [200, *[0] * 10], "digit_counts": [0, 200]}
-    chunk = {"shard": "a.parquet", "first_row": 0, "num_rows": 210, "reason": "", "attempts": 1}
-    chunk |= {"read_s": 0.5, "forward_s": 1.0, "write_s": 0.5, "node": "n", "backend": "torch"}
-    planned = {"chunks": 1, "images": 210, "shards": 1}
-    totals = {"images": 210, "scored": 200, "rejected": 10, "rejected_shards": 1, "shards": 2}
+def write_run(scores: Path, night: int, **changes) -> Location:
+    """Write the manifest of a run whose archive, scores and model are nowhere."""
+    planned = PlannedChunks(1, 210)
     outcome = {
-        "archive": "/gone",  # as the model is: nothing of either is opened
         "scores": "/gone",
+        "archive": "/gone",
         "model_digest": DIGEST,
+        "complete": True,
+        "why_incomplete": None,
         "images": 210,
         "rejected": 10,
-        "seconds": 2.0,
+        "elapsed_s": 2.0,
         "images_per_s": 105.0,
-        "plan": {"new": planned, "changed": planned, "done": planned},
-        "totals": totals,
-        "predicted": counts,
-        "reference": counts,
         "bottleneck": "more cores would help",
-        "shifts": [{"quantity": "sums", "index": 0.5, "p_value": 1e-9, "drift": True}],
-        "why_incomplete": None,
-        "chunks": [chunk | {"ended": 1000.0}, chunk | {"first_row": 210, "ended": 0.0}],
+        "plan": PlanSummary(
+            model_digest=DIGEST,
+            new=planned,
+            changed=planned,
+            done=planned,
+            gone=PlannedParts(0, {}),
+            rejected=PlannedShards(1, {"no Parquet": 1}),
+        ),
+        "totals": Totals(210, 200, 10, 2, 1),
+        "predicted": COUNTS,
+        "reference": COUNTS,
+        "shifts": (Shift("sums", 0.5, 1e-9),),
+        "rejected_shards": {},
+        "chunks": RESULTS,
     }
-    return {
-        "run": run,
-        "started": "2026-01-02T00:00:00+00:00",
-        "ended": "2026-01-02T00:00:02+00:00",
-        "command": ["digitsum", "score"],
-        "versions": {"torch": "2"},
-        "git_commit": None,
-        "outcome": outcome | changes,
-    }
+    started = NOW + timedelta(days=night)
+    run = locate(str(scores / RUNS_DIRECTORY / new_run_id("score", started)))
+    config = StatusConfig(scores="/gone")
+    write_manifest(run, "score", config, started, to_python(ScoreOutcome(**outcome | changes)))
+    return run
 
 
-def reject(run: Path, name: str, num_rows: int, reason: str) -> None:
-    (run / "rejected").mkdir(parents=True, exist_ok=True)
+def reject(run: Location, name: str, num_rows: int, reason: str) -> None:
     rows = [
         {"shard": name, "row": row, "image_id": None, "stage": "decode", "reason": reason}
         for row in range(num_rows)
     ]
-    pq.write_table(pa.Table.from_pylist(rows, SCHEMA), run / f"rejected/{name}.parquet")
+    write_rejects(run, name, pa.Table.from_pylist(rows, REJECTS_SCHEMA))
 
 
-@pytest.fixture
-def run(tmp_path) -> Path:
-    """Make the directory of a run after another."""
-    for name in (BEFORE, RUN):
-        run = tmp_path / "scores/_runs" / name
-        run.mkdir(parents=True)
-        (run / "manifest.json").write_text(json.dumps(manifest_of(name)))
-    return run
+def html_of(run: Location) -> str:
+    return render(score_page(run, read_manifest(run))).decode()
 
 
-def html_of(run: Path, **changes) -> str:
-    return render(score_page(locate(str(run)), manifest_of(run.name, **changes))).decode()
-
-
-def test_score_page_of_record(run):
+def test_score_page_of_record(tmp_path):
+    write_run(tmp_path, 0)
+    run = write_run(tmp_path, 1)
     page = html_of(run)
     for title in ("Rate", "What was predicted", "Rejected", "Slowest chunks"):
         assert f"<h2>{title}</h2>" in page
@@ -86,32 +106,44 @@ def test_score_page_of_record(run):
     assert "105 on average" in page
 
 
-def test_score_page_incomplete_and_idle(run):
-    nothing = {"sums": [], "confidences": [], "digit_counts": []}
+def test_score_page_incomplete_and_idle(tmp_path):
+    nothing = Distributions()
     page = html_of(
-        run, why_incomplete="too many", chunks=[], predicted=nothing, reference=None, shifts=[]
+        write_run(
+            tmp_path,
+            0,
+            why_incomplete="too many",
+            chunks=(),
+            predicted=nothing,
+            reference=None,
+            shifts=(),
+        )
     )
     assert 'role="alert">Incomplete: too many' in page
-    assert "Slowest chunks" not in page
-    assert "Rate" not in page
+    for title in ("Rate", "What was predicted", "A random sample", "Slowest chunks"):
+        assert f"<h2>{title}</h2>" not in page
 
 
-def test_score_page_rejects(run):
+def test_score_page_rejects(tmp_path):
+    run = write_run(tmp_path, 0)
     for number in range(10):
         reject(run, f"{number:04x}-000", 60, f"reason {number}")
     reject(run, "shards", 2, "no Parquet")
-    rows, counts = read_rejects(locate(str(run)))
-    assert len(rows) == MAX_REJECTS
+    rows, counts = read_rejects(run)
+    assert len(rows) == MAX_REJECTS_READ
     assert counts.total() == 602
     assert [row["shard"] for row in rows[:3]] == ["shards", "shards", "0000-000"]
     page = html_of(run)
     assert "60 times reason 0 (decode)" in page
     assert "And 3 other reasons." in page
-    assert f"The first {MAX_REJECTS} of 602 are listed" in page
+    assert f"The first {MAX_REJECTS_READ} of 602 are listed" in page
 
 
-def test_read_rejects_damaged(run):
-    (run / "rejected").mkdir()
-    (run / "rejected/shards.parquet").write_text("no Parquet")
+@pytest.mark.parametrize("directory", ["rejected", "sample"])
+def test_score_page_damaged_files(tmp_path, directory):
+    run = write_run(tmp_path, 0)
+    file = Path(run.path) / directory / "shards.parquet"
+    file.parent.mkdir()
+    file.write_text("no Parquet")
     with pytest.raises(InputError, match=r"shards\.parquet: cannot be read .*; remove it"):
-        read_rejects(locate(str(run)))
+        html_of(run)

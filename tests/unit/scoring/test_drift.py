@@ -5,18 +5,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from digitsum.archive.glyphs import EMBEDDED, load_glyphs
+from digitsum.archive.synth import compose
 from digitsum.model.outputs import Predictions, Readings
 from digitsum.model.prediction_stats import CONFIDENCE_EDGES, Distributions
+from digitsum.model.predictor import make_predictor
+from digitsum.model.saved_model import load_model, packaged_model
+from digitsum.options import DEFAULT_SHAPE, ImageShape
 from digitsum.scoring.drift import (
-    LEAST_IMAGES,
     MAX_INDEX,
     MAX_P_VALUE,
+    MIN_IMAGES,
     Shift,
     drift_sentence,
     find_shift,
     find_shifts,
 )
 
+REFERENCE = Distributions((5000,), (5000,), (5000,))
 counts = st.lists(st.integers(0, 400), min_size=1, max_size=40).map(tuple)
 
 
@@ -29,25 +35,22 @@ def predictions(sums, confidences, digits_of=None) -> Predictions:
     return Predictions(np.array(sums, np.int16), np.array(confidences, np.float32), readings)
 
 
-def test_predictions_are_counted_by_sum_confidence_and_number_of_digits():
+def test_distributions_of_predictions():
     found = Distributions.of(predictions([3, 0, 3], [0.2, 0.5, 1.0], [4, 4, 2]))
     assert found.sums == (1, 0, 0, 2)
     assert found.confidences == (1, 1, *[0] * (len(CONFIDENCE_EDGES) - 2), 1)
     assert found.digit_counts == (0, 0, 1, 0, 2)
     assert found.num_images == 3
-
-
-def test_a_model_that_does_not_count_digits_has_no_counts_of_them():
     assert Distributions.of(predictions([3], [0.5])).digit_counts == ()
 
 
-def test_no_images_are_counted_as_none():
+def test_distributions_of_no_images():
     none = Distributions.of(predictions([], [], []))
     assert (none + Distributions((1,), (1,), (1,))).num_images == 1
     assert none.num_images == 0
 
 
-def test_rejected_rows_can_be_left_out():
+def test_distributions_without_rejected_rows():
     found = predictions([1, 2, 3], [0.1, 0.2, 0.3], [1, 2, 3])
     kept = found.without({1: "cannot be decoded"})
     assert Distributions.of(kept).sums == (0, 1, 0, 1)
@@ -56,7 +59,7 @@ def test_rejected_rows_can_be_left_out():
 
 
 @given(counts, counts, counts)
-def test_counts_of_parts_add_up(one, two, three):
+def test_distributions_add_up(one, two, three):
     a, b = Distributions(one, two, ()), Distributions(two, three, one)
     assert (a + b).num_images == a.num_images + b.num_images
     assert a + b == b + a
@@ -66,70 +69,100 @@ def test_counts_of_parts_add_up(one, two, three):
 @pytest.mark.parametrize(
     "found", [None, 7, {}, {"sums": [1]}, {"sums": [1], "confidences": [-1], "digit_counts": []}]
 )
-def test_what_is_no_distribution_is_none(found):
+def test_distributions_from_other_json(found):
     assert Distributions.from_json(found) is None
 
 
-def test_the_index_is_that_of_its_formula():
-    found, reference = (600, 400), (500, 500)
+def test_find_shift_formula():
     expected = 0.1 * math.log(0.6 / 0.5) - 0.1 * math.log(0.4 / 0.5)
-    assert find_shift("sums", found, reference).index == pytest.approx(expected, rel=0.01)
-
-
-@given(counts)
-def test_the_same_distribution_is_no_shift(found):
-    shift = find_shift("sums", found, found)
-    assert shift.index == pytest.approx(0, abs=1e-12)
-    assert shift.p_value == pytest.approx(1)
+    shift = find_shift("sums", (600, 400), (500, 500))
+    assert shift.index == pytest.approx(expected, rel=0.01)
 
 
 @given(counts, counts)
-def test_a_shift_has_an_index_and_a_probability_whatever_the_counts(found, reference):
-    shift = find_shift("sums", found, reference)
+def test_find_shift_any_counts(one, other):
+    shift = find_shift("sums", one, other)
     assert 0 <= shift.index < math.inf
     assert 0 <= shift.p_value <= 1
+    same = find_shift("sums", one, one)
+    assert same.index == pytest.approx(0, abs=1e-12)
+    assert same.p_value == pytest.approx(1)
 
 
 @given(st.integers(0, 10_000))
-def test_samples_of_one_distribution_are_hardly_ever_drift(seed):
+def test_find_shift_samples_of_one_distribution(seed):
     rng = np.random.default_rng(seed)
     probs = rng.dirichlet(np.full(rng.integers(2, 40), 1.0))
-    found = rng.multinomial(rng.integers(LEAST_IMAGES, 3000), probs)
+    found = rng.multinomial(rng.integers(MIN_IMAGES, 3000), probs)
     reference = rng.multinomial(5000, probs)
     shift = find_shift("sums", tuple(found.tolist()), tuple(reference.tolist()))
     assert not (shift.index > MAX_INDEX and shift.p_value < MAX_P_VALUE / 100)
 
 
-def test_a_trifle_in_many_images_and_a_chance_in_few_are_no_drift():
-    many = find_shift("sums", (520_000, 480_000), (500_000, 500_000))
-    few = find_shift("sums", (12, 18), (17, 13))
-    assert many.p_value < MAX_P_VALUE
-    assert many.index < MAX_INDEX
-    assert not many.is_drift
-    assert not few.is_drift
-
-
-def test_large_and_certain_is_drift():
+def test_is_drift_large_and_certain():
+    trifle = find_shift("sums", (520_000, 480_000), (500_000, 500_000))
+    chance = find_shift("sums", (12, 18), (17, 13))
+    assert trifle.p_value < MAX_P_VALUE
+    assert trifle.index < MAX_INDEX
+    assert not trifle.is_drift
+    assert not chance.is_drift
     shift = find_shift("confidences", (300, 700), (700, 300))
     assert shift.is_drift
     assert "the confidences have drifted" in shift.sentence()
 
 
-def test_too_few_images_are_not_judged():
-    reference = Distributions((5000,), (5000,), (5000,))
-    few = Distributions((LEAST_IMAGES - 1,), (LEAST_IMAGES - 1,), ())
-    assert find_shifts(few, reference) == ()
+def test_find_shifts_too_few_images():
+    few = Distributions((MIN_IMAGES - 1,), (MIN_IMAGES - 1,), ())
+    assert find_shifts(few, REFERENCE) == find_shifts(REFERENCE, few) == ()
     assert "not judged" in drift_sentence(())
 
 
-def test_a_quantity_that_one_side_lacks_is_left_out():
-    reference = Distributions((5000,), (5000,), (5000,))
-    found = Distributions((200,), (200,), ())
-    assert [shift.quantity for shift in find_shifts(found, reference)] == ["sums", "confidences"]
+def test_find_shifts_missing_quantity():
+    shifts = find_shifts(Distributions((200,), (200,), ()), REFERENCE)
+    assert [shift.quantity for shift in shifts] == ["sums", "confidences"]
 
 
-def test_the_sentence_names_what_drifted_only_if_something_did():
+def test_drift_sentence_names_quantities():
     calm, wild = Shift("sums", 0.01, 0.5), Shift("digit_counts", 1.5, 1e-9)
     assert drift_sentence((calm, wild)).startswith("drift: the numbers of digits have drifted")
     assert "sums" not in drift_sentence((calm, wild))
     assert drift_sentence((calm,)).startswith("no drift: the predicted sums are as expected")
+
+
+NIGHTS, NIGHT_IMAGES = 100, 200
+
+
+def composed(num_images: int, digits: int = 4, shape: ImageShape = DEFAULT_SHAPE) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    return compose(load_glyphs(EMBEDDED, "test"), rng, num_images, digits, shape).pixels
+
+
+@pytest.fixture(scope="module")
+def shifts_of():
+    """Judge images by the model that comes with digitsum."""
+    model = load_model(packaged_model())
+    predictor = make_predictor(model, num_threads=2)
+    assert model.reference is not None
+    return lambda pixels: find_shifts(Distributions.of(predictor.predict(pixels)), model.reference)
+
+
+def test_drift_alarms_of_usual_images(shifts_of):
+    nights = [shifts_of(pixels) for pixels in np.split(composed(NIGHTS * NIGHT_IMAGES), NIGHTS)]
+    assert [len(shifts) for shifts in nights] == [3] * NIGHTS
+    assert sum(any(shift.is_drift for shift in shifts) for shifts in nights) <= 1
+
+
+@pytest.mark.parametrize(
+    "pixels",
+    [
+        pytest.param(lambda: 255 - composed(NIGHT_IMAGES), id="inverted ink"),
+        pytest.param(
+            lambda: np.pad(composed(NIGHT_IMAGES)[:, ::2, ::2], ((0, 0), (10, 10), (42, 42))),
+            id="smaller digits",
+        ),
+        pytest.param(lambda: composed(NIGHT_IMAGES, 5, ImageShape(40, 210)), id="five digits"),
+    ],
+)
+def test_drift_alarm_of_other_images(shifts_of, pixels):
+    shifts = shifts_of(pixels())
+    assert any(shift.is_drift for shift in shifts), shifts

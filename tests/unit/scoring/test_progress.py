@@ -4,9 +4,19 @@ from itertools import pairwise
 
 import pytest
 
+from digitsum.archive.chunks import ChunkId
+from digitsum.archive.shards import Fingerprint
 from digitsum.console import duration
 from digitsum.scoring import progress
-from digitsum.scoring.progress import MOST_S_BETWEEN, Progress
+from digitsum.scoring.progress import MAX_INTERVAL_S, Progress
+from digitsum.scoring.results import ChunkResult
+
+FINGERPRINT = Fingerprint(1, 2, 3, "image", "image_id", 40, 168)
+
+
+def result_of(num_rows: int, num_rejected: int = 0, worker: str = "") -> ChunkResult:
+    chunk = ChunkId("a.parquet", FINGERPRINT, 0, num_rows)
+    return ChunkResult(chunk, num_rejected, forward_s=10.0, worker=worker)
 
 
 @pytest.fixture
@@ -21,11 +31,11 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_a_log_gets_a_line_now_and_then_and_ever_more_rarely(clock, capsys):
+def test_progress_log_lines_ever_rarer(clock, capsys):
     with Progress(1_000_000, 10_000) as shown:
         for _ in range(10_000):
             clock[0] += 1
-            shown.advance(100, 1)
+            shown.advance(result_of(100, 1))
     lines = capsys.readouterr().err.splitlines()
     assert 20 < len(lines) < 60
     assert lines[0] == (
@@ -35,53 +45,48 @@ def test_a_log_gets_a_line_now_and_then_and_ever_more_rarely(clock, capsys):
     done = [int(line.split()[0].replace(",", "")) for line in lines]
     gaps = [later - earlier for earlier, later in pairwise(done)]
     assert gaps == sorted(gaps)
-    assert max(gaps) <= 100 * (MOST_S_BETWEEN + 1)
+    assert max(gaps) <= 100 * (MAX_INTERVAL_S + 1)
 
 
-def test_a_short_run_says_nothing_to_a_log(clock, capsys):
-    with Progress(100, 1) as shown:
+def test_progress_short_run_silent(clock, capsys):
+    with Progress(100, 2) as shown:
+        shown.advance(result_of(50))  # in no time
         clock[0] += 1
-        shown.advance(100)
+        shown.advance(result_of(50))
     assert capsys.readouterr().err == ""
 
 
-def test_a_person_sees_one_live_line_that_goes_away(clock, monkeypatch):
+def test_progress_live_line(clock, monkeypatch):
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.setenv("COLUMNS", "80")
     with Progress(1000, 4) as shown:
         clock[0] += 2
-        shown.advance(250, 3)
+        shown.advance(result_of(250, 3))
         shown._bar.refresh()
     written = terminal.getvalue()
     assert "25% of 1,000 images, 125/s, 3 rejected, 6 s left" in written
     assert written.rstrip("\n").endswith("\x1b[2K")  # the line is cleared
 
 
-def test_an_instant_chunk_divides_by_no_zero(clock, capsys):
-    with Progress(100, 2) as shown:
-        shown.advance(50)
-        shown.advance(0)
-
-
-def test_the_actors_at_work_are_counted_once_that_can_be_told(clock, capsys):
+def test_progress_busy_actors(clock, capsys):
     with Progress(1_000_000, 100_000) as shown:
         for actor in range(3):
             clock[0] += 4
-            shown.advance(10, 0, f"actor {actor}", 10.0)
+            shown.advance(result_of(10, worker=f"actor {actor}"))
         assert "busy" not in capsys.readouterr().err  # 12 s: others may not be done yet
         for actor in (0, 1, 2, 0, 1, 0, 1, 0, 1, 0, 1):  # the third is lost
             clock[0] += 5
-            shown.advance(10, 0, f"actor {actor}", 10.0)
-    said = [line for line in capsys.readouterr().err.splitlines() if "busy" in line]
-    assert ", 3 actors busy, about " in said[0]
-    assert ", 2 actors busy, about " in said[-1]
+            shown.advance(result_of(10, worker=f"actor {actor}"))
+    lines = [line for line in capsys.readouterr().err.splitlines() if "busy" in line]
+    assert ", 3 actors busy, about " in lines[0]
+    assert ", 2 actors busy, about " in lines[-1]
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"),
+    ("seconds", "text"),
     [(0, "0 s"), (59.4, "59 s"), (60, "1 min 00 s"), (3599, "59 min 59 s"), (7260, "2 h 01 min")],
 )
-def test_times_are_said_as_a_person_reads_them(seconds, said):
-    assert duration(seconds) == said
+def test_duration(seconds, text):
+    assert duration(seconds) == text

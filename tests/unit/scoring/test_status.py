@@ -4,16 +4,31 @@ from pathlib import Path
 
 import pytest
 
+from digitsum.archive.chunks import ChunkId
 from digitsum.archive.score_parts import CURRENT_FILE
+from digitsum.archive.shards import Fingerprint
 from digitsum.errors import InputError
-from digitsum.manifest import MANIFEST_FILE, RUNS_DIRECTORY, new_run_id, write_manifest
+from digitsum.manifest import MANIFEST_FILE, RUNS_DIRECTORY, new_run_id, to_python, write_manifest
+from digitsum.model.prediction_stats import Distributions
 from digitsum.scoring.config import ScoreConfig, StatusConfig
-from digitsum.scoring.status import NUM_RUNS, Status, last_run_died, measured_rate, status
+from digitsum.scoring.plan import ScorePlan
+from digitsum.scoring.results import ChunkResult, ScoreOutcome, Totals
+from digitsum.scoring.status import (
+    NUM_RUNS,
+    Status,
+    failed_chunks,
+    last_run_died,
+    last_scored,
+    measured_rate,
+    score_outcome,
+    status,
+)
 from digitsum.storage.location import Location, locate
 
-MODEL = "a" * 64
-OTHER_MODEL = "b" * 64
+MODEL, OTHER_MODEL = "a" * 64, "b" * 64
 NOW = datetime(2026, 1, 31, 1, 2, 3, tzinfo=UTC)
+CHUNK = ChunkId("a.parquet", Fingerprint(1, 2, 3, "image", "image_id", 40, 168), 0, 3)
+DID_NOT_END = "ended before it was complete, or is still at work"
 
 
 @pytest.fixture
@@ -21,22 +36,40 @@ def scores(tmp_path) -> Location:
     return locate(str(tmp_path / "scores"))
 
 
-def run_of(scores, night: int) -> Location:
+def run_of(scores: Location, night: int) -> Location:
     name = new_run_id("score", NOW + timedelta(days=night))
     return scores.join(f"{RUNS_DIRECTORY}/{name}")
 
 
-def end(scores, night: int, *, model: str = MODEL, rate: float = 100.0, **outcome) -> str:
+def end(scores: Location, night: int, model: str = MODEL, **changes) -> str:
     """Write the manifest of a run, as `score` does; return the run's name."""
-    run = run_of(scores, night)
-    config = ScoreConfig(archive="a", scores=scores.uri)
-    said = {"images": 1000, "rejected": 2, "seconds": 10.0, "complete": True} | outcome
-    said |= {"model_digest": model, "images_per_s": rate}
-    write_manifest(run, "score", config, NOW + timedelta(days=night), said)
+    values = {
+        "scores": scores.uri,
+        "archive": "a",
+        "model_digest": model,
+        "complete": True,
+        "why_incomplete": None,
+        "images": 1000,
+        "rejected": 2,
+        "elapsed_s": 10.0,
+        "images_per_s": 100.0,
+        "bottleneck": "",
+        "plan": ScorePlan(model, (), {}, 0).summary(),
+        "totals": Totals(1000, 998, 2, 1, 0),
+        "predicted": Distributions(),
+        "reference": None,
+        "shifts": (),
+        "rejected_shards": {},
+        "chunks": (),
+    }
+    outcome = to_python(ScoreOutcome(**values | changes))
+    run, config = run_of(scores, night), ScoreConfig(archive="a", scores=scores.uri)
+    write_manifest(run, "score", config, NOW + timedelta(days=night), outcome)
     return run.name
 
 
-def killed(scores, night: int, manifest: str | bytes | None = None) -> str:
+def kill(scores: Location, night: int, manifest: str | bytes | None = None) -> str:
+    """Make the directory of a run that was killed, perhaps with something in a manifest's place."""
     run = run_of(scores, night)
     directory = make(run)
     if manifest is not None:
@@ -45,28 +78,24 @@ def killed(scores, night: int, manifest: str | bytes | None = None) -> str:
     return run.name
 
 
-def make(place: Location):
+def make(place: Location) -> Path:
     path = Path(place.path)
     path.mkdir(parents=True, exist_ok=True)
     return path
 
 
-def status_of(scores) -> Status:
+def status_of(scores: Location) -> Status:
     return status(StatusConfig(scores=scores.uri))
 
 
-def test_the_last_runs_come_first(scores):
-    names = [end(scores, night) for night in (3, 0, 2, 1)]
-    assert [run.name for run in status_of(scores).runs] == sorted(names, reverse=True)
-
-
-def test_no_more_than_the_last_ten_runs_are_told(scores):
-    names = [end(scores, night) for night in range(NUM_RUNS + 3)]
+def test_status_last_ten_runs_first(scores):
+    nights = [3, 0, 2, 1, *range(4, NUM_RUNS + 3)]
+    names = sorted(end(scores, night) for night in nights)
     assert NUM_RUNS == 10
     assert [run.name for run in status_of(scores).runs] == names[:2:-1]
 
 
-def test_what_is_no_scoring_run_is_passed_over(scores):
+def test_status_ignores_other_directories(scores):
     name = end(scores, 0)
     make(scores.join(f"{RUNS_DIRECTORY}/footer_cache"))
     make(scores.join(f"{RUNS_DIRECTORY}/train-20260131T010203.000000Z"))
@@ -74,109 +103,114 @@ def test_what_is_no_scoring_run_is_passed_over(scores):
     assert [run.name for run in status_of(scores).runs] == [name]
 
 
-@pytest.mark.parametrize("manifest", [None, "", "{", "[]", '"text"', "null", b"\xff\xfe{"])
-def test_a_run_without_a_manifest_of_use_was_ended_or_is_at_work(scores, manifest):
-    name = killed(scores, 1, manifest)
+@pytest.mark.parametrize(
+    "manifest",
+    [None, "", "{", "[]", '"text"', "null", b"\xff\xfe{", '{"outcome": null}', '{"outcome": {}}'],
+)
+def test_status_run_without_manifest(scores, manifest):
+    name = kill(scores, 1, manifest)
     before = end(scores, 0)
     runs = status_of(scores).runs
-    assert [(run.name, bool(run.outcome)) for run in runs] == [(name, False), (before, True)]
-    assert runs[0].sentence() == "ended before it was complete, or is still at work"
+    assert [(run.name, run.outcome is None) for run in runs] == [(name, True), (before, False)]
+    assert runs[0].sentence() == DID_NOT_END
 
 
-def test_only_the_last_run_counts_as_one_that_died(scores):
-    assert not last_run_died(scores)
-    killed(scores, 0)
-    assert last_run_died(scores)
-    end(scores, 1)
-    assert not last_run_died(scores)
-    killed(scores, 2)
-    assert last_run_died(scores)
-
-
-@pytest.mark.parametrize("outcome", ["null", "[]", '"done"', "{}"])
-def test_a_manifest_without_an_outcome_says_nothing_of_it(scores, outcome):
-    killed(scores, 0, f'{{"outcome": {outcome}}}')
-    (run,) = status_of(scores).runs
-    assert run.outcome == {}
-    assert run.sentence() == "ended before it was complete, or is still at work"
-
-
-def test_a_sentence_says_what_was_scored_and_whether_all_is_complete(scores):
-    end(scores, 0, images=12_345, seconds=67.89, rejected=1_000)
-    end(scores, 1, complete=False, why_incomplete="7 of 9 images were rejected")
+def test_run_status_sentence(scores):
+    end(scores, 0, images=12_345, elapsed_s=67.89, rejected=1_000)
+    end(scores, 1, complete=False, why_incomplete="7 of 9\nimages were rejected")
     incomplete, complete = status_of(scores).runs
-    assert complete.sentence() == ("11,345 images scored and 1,000 rejected in 67.9 s; complete")
+    assert complete.sentence() == "11,345 images scored and 1,000 rejected in 67.9 s; complete"
     assert incomplete.sentence() == (
         "998 images scored and 2 rejected in 10.0 s; incomplete: 7 of 9 images were rejected"
     )
 
 
-def test_the_current_directory_is_that_of_the_last_complete_run(scores):
+def test_status_current(scores, tmp_path):
     end(scores, 0)
     assert status_of(scores).current is None
     (make(scores) / CURRENT_FILE).write_text("model=0123\n")
     assert status_of(scores).current == "model=0123"
-
-
-def test_scores_without_runs_and_runs_without_scores_have_a_status(scores, tmp_path):
-    (make(scores) / CURRENT_FILE).write_text("model=0123\n")
-    assert status_of(scores) == Status(scores.uri, "model=0123", ())
     other = locate(str(tmp_path / "other"))
-    killed(other, 0)
-    assert len(status_of(other).runs) == 1
+    (make(other) / CURRENT_FILE).write_text("model=0123\n")
+    assert status_of(other) == Status(other.uri, "model=0123", ())
 
 
 @pytest.mark.parametrize("name", ["absent", "empty", "file"])
-def test_a_place_that_holds_neither_is_refused(name, tmp_path):
+def test_status_no_scores(name, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("no directory")
     with pytest.raises(InputError, match=f"{name}: holds no scores and no runs"):
         status_of(locate(str(tmp_path / name)))
 
 
-def test_a_file_in_the_place_of_the_runs_is_bad_input(scores):
+def test_status_runs_is_a_file(scores):
     (make(scores) / RUNS_DIRECTORY).write_text("in the way")
     with pytest.raises(InputError):
         status_of(scores)
 
 
-def test_as_one_object_it_has_all_of_the_runs_but_their_chunks(scores):
-    names = [killed(scores, 1), end(scores, 0, chunks=[1, 2, 3])]
-    told = json.loads(json.dumps(status_of(scores).to_json()))
-    assert (told["scores"], told["current"]) == (scores.uri, None)
-    assert [run["run"] for run in told["runs"]] == names
-    assert told["runs"][0] == {"run": names[0]}
-    assert told["runs"][1]["images"] == 1000
-    assert "chunks" not in told["runs"][1]
+def test_status_in_json(scores):
+    killed, ended = kill(scores, 1), end(scores, 0, chunks=(ChunkResult(CHUNK, 0),))
+    found = json.loads(json.dumps(status_of(scores).to_json()))
+    assert (found["scores"], found["current"]) == (scores.uri, None)
+    assert found["runs"][0] == {"run": killed}
+    assert (found["runs"][1]["run"], found["runs"][1]["images"]) == (ended, 1000)
+    assert "chunks" not in found["runs"][1]
 
 
-def test_the_rate_is_that_of_the_last_run_that_scored(scores):
-    end(scores, 0, rate=50.0)
-    name = end(scores, 1, rate=70.0)
-    end(scores, 2, rate=0.0)
-    killed(scores, 3)
-    killed(scores, 4, "{")
+def test_last_run_died(scores):
+    assert not last_run_died(scores)
+    for night, is_killed in enumerate((True, False, True)):
+        (kill if is_killed else end)(scores, night)
+        assert last_run_died(scores) == is_killed
+
+
+def test_measured_rate_of_last_scored(scores):
+    assert measured_rate(scores, MODEL) is None
+    end(scores, 0, images_per_s=0.0)
+    kill(scores, 1)
+    assert measured_rate(scores, MODEL) is None
+    end(scores, 2, images_per_s=50.0)
+    name = end(scores, 3, images_per_s=70.0)
+    kill(scores, 4, "{")
+    for night in range(5, 36):  # nights with nothing to do
+        end(scores, night, images_per_s=0.0, images=0)
     assert measured_rate(scores, MODEL) == (70.0, name)
 
 
-def test_the_rate_of_the_same_model_goes_before_a_later_one_of_another(scores):
-    own = end(scores, 0, rate=50.0)
-    end(scores, 1, rate=0.0)
-    other = end(scores, 2, model=OTHER_MODEL, rate=70.0)
+def test_measured_rate_prefers_model(scores):
+    own = end(scores, 0, images_per_s=50.0)
+    end(scores, 1, images_per_s=0.0)
+    other = end(scores, 2, model=OTHER_MODEL, images_per_s=70.0)
     assert measured_rate(scores, MODEL) == (50.0, own)
     assert measured_rate(scores, OTHER_MODEL) == (70.0, other)
     assert measured_rate(scores, "c" * 64) == (70.0, other)
 
 
-def test_without_a_run_that_scored_there_is_no_rate(scores):
-    assert measured_rate(scores, MODEL) is None
-    end(scores, 0, rate=0.0)
-    killed(scores, 1)
-    assert measured_rate(scores, MODEL) is None
+def test_last_scored_before_run(scores):
+    end(scores, 0, images=7)
+    end(scores, 1, model=OTHER_MODEL, images=8)
+    end(scores, 2, images=0)
+    last = end(scores, 3, images=9)
+    assert last_scored(scores, MODEL, before=last).images == 7
+    assert last_scored(scores, MODEL, before="score-3").images == 9
+    assert last_scored(scores, "c" * 64, before=last) is None
 
 
-def test_a_rate_is_remembered_over_nights_on_which_nothing_was_to_do(scores):
-    name = end(scores, 0, rate=50.0)
-    for night in range(1, 31):
-        end(scores, night, rate=0.0, images=0)
-    assert measured_rate(scores, MODEL) == (50.0, name)
+def test_failed_chunks_of_last_run(scores):
+    end(scores, 0, chunks=(ChunkResult.rejected(CHUNK, "damaged"),))
+    name = end(scores, 1, chunks=(ChunkResult.rejected(CHUNK, "gone"),))
+    end(scores, 2, model=OTHER_MODEL)
+    assert failed_chunks(scores, MODEL) == {CHUNK: f"rejected by {name}: gone"}
+    end(scores, 3, chunks=(ChunkResult(CHUNK, 0),))
+    assert failed_chunks(scores, MODEL) == {}
+
+
+def test_score_outcome_of_other_runs(scores):
+    run = run_of(scores, 0)
+    write_manifest(run, "train", StatusConfig(scores="s"), NOW, {})
+    with pytest.raises(InputError, match="not a scoring run"):
+        score_outcome(run)
+    end(scores, 1, version=99)
+    with pytest.raises(InputError, match="is of version 99"):
+        score_outcome(run_of(scores, 1))

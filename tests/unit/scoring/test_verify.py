@@ -9,15 +9,18 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from digitsum.archive.score_parts import known_count_digest, model_directory
+from digitsum.archive.score_parts import known_count_digest, model_directory, read_part
 from digitsum.archive.synth import SynthConfig, synth
+from digitsum.cli import main
 from digitsum.errors import InputError
 from digitsum.model.counter import CounterConfig, CounterNetwork
 from digitsum.model.saved_model import load_model, save_model
 from digitsum.options import ImageShape
 from digitsum.scoring import verify as verify_module
 from digitsum.scoring.config import VerifyConfig
-from digitsum.scoring.verify import Verified, verify
+from digitsum.scoring.plan import OTHER_ROWS, SHARD_GONE
+from digitsum.scoring.verify import REMEDY, Verification, verify
+from digitsum.storage.location import locate
 
 CHUNK_IMAGES = 8
 SHAPE = ImageShape(28, 60)
@@ -68,8 +71,8 @@ def made(tmp_path_factory, glyph_file, write_parquet, commit_scores) -> Path:
         network.head.bias[0] += 4
     save_model(str(made / "model"), "counter", network, metrics={}, card="", pixel_scale=1 / 255)
     model = load_model(str(made / "model"))
-    for told in ({}, {"num_digits": 2}):
-        commit_scores(made / "archive", made / "scores", model, chunk_images=CHUNK_IMAGES, **told)
+    for known in ({}, {"num_digits": 2}):
+        commit_scores(made / "archive", made / "scores", model, chunk_images=CHUNK_IMAGES, **known)
     return made
 
 
@@ -85,7 +88,7 @@ def place(made, tmp_path) -> Path:
     return shutil.copytree(made, tmp_path / "place", copy_function=shutil.copy2)
 
 
-def verified(place: Path, **options) -> Verified:
+def verified(place: Path, **options) -> Verification:
     config = VerifyConfig(
         archive=str(place / "archive"),
         scores=str(place / "scores"),
@@ -116,60 +119,76 @@ def rewrite(part: Path, **columns) -> None:
     pq.write_table(table, part)
 
 
-def swapped(values: list) -> list:
-    return [values[1], values[0], *values[2:]]
+def edit(part: Path, row: int, **values) -> None:
+    """Write other values into one row of a part."""
+    rewrite(
+        part,
+        **{
+            name: lambda old, value=value: [*old[:row], value, *old[row + 1 :]]
+            for name, value in values.items()
+        },
+    )
 
 
-def test_scores_as_they_were_committed_have_no_fault(place):
-    assert verified(place) == Verified(4, NUM_IMAGES, 1, NUM_IMAGES - 1, ())
-    assert verified(place, known_count=2) == Verified(4, NUM_IMAGES, 1, NUM_IMAGES - 1, ())
+def replace_images(place: Path, write_parquet) -> Path:
+    """Turn the order of a shard's images around; return its path."""
+    path = place / "archive" / "shard-00001.parquet"
+    table = pq.read_table(path)
+    images = list(reversed(table["image"].to_pylist()))
+    columns = {"image_id": table["image_id"], "image": images}
+    metadata = table.schema.metadata
+    write_parquet(path, columns, metadata=metadata, row_group_size=4, compression="none")
+    return path
 
 
-def test_the_images_are_worth_testing_with(place):
-    sums = pq.read_table(part_of(place, 1, 0))["predicted_sum"].to_pylist()
-    assert len(set(sums)) > 2
-
-
-def test_verifying_changes_nothing(place, content):
+def test_verify_scores_as_committed(place, content):
     before = content(place)
-    verified(place)
+    for options in ({}, {"known_count": 2}):
+        expected = Verification(4, NUM_IMAGES, 1, NUM_IMAGES - 1, ())
+        assert verified(place, **options) == expected
     assert content(place) == before
+    sums = pq.read_table(part_of(place, 1, 0))["predicted_sum"].to_pylist()
+    assert len(set(sums)) > 2  # else the tests below test nothing
 
 
 @pytest.mark.parametrize(("sample", "least", "most"), [(0, 0, 0), (1, 3, 4), (8, 8, 12)])
-def test_a_sample_is_spread_over_the_chunks(place, sample, least, most):
+def test_verify_sample_spread_over_chunks(place, sample, least, most):
     found = verified(place, sample=sample)
     assert least <= found.num_recomputed <= most
     assert (found.num_images, found.faults) == (NUM_IMAGES, ())
 
 
-def test_a_part_that_is_missing_is_named(place):
+def test_verify_part_missing(place):
     part_of(place, 0, 8).unlink()
     found = verified(place)
-    assert found.faults == (
-        "shard-00000.parquet, rows from 8 on: no current scores: not scored yet",
-    )
-    assert (found.num_chunks, found.num_images) == (3, NUM_IMAGES - 7)
+    fault = "shard-00000.parquet, rows from 8 on: no current scores: not scored yet"
+    assert found.faults == (fault,)
+    assert found.to_json() == {
+        "chunks": 3,
+        "images": NUM_IMAGES - 7,
+        "rejected": 1,
+        "recomputed": NUM_IMAGES - 8,
+        "faults": [fault],
+    }
 
 
-def test_scores_of_which_there_are_none_are_named_chunk_by_chunk(place):
+def test_verify_no_scores(place):
     shutil.rmtree(place / "scores")
     found = verified(place)
     assert (found.num_chunks, found.num_images, found.num_recomputed) == (0, 0, 0)
     assert len(found.faults) == 4
 
 
-def test_a_part_that_is_broken_is_named(place):
+def test_verify_part_cut_short(place):
     part = part_of(place, 1, 0)
     part.write_bytes(part.read_bytes()[:-9])
-    (fault,) = verified(place).faults
-    assert fault == (
+    assert verified(place).faults == (
         "shard-00001.parquet, rows from 0 on: no current scores: "
-        "the part is broken, or of another format"
+        "the part is broken, or of another format",
     )
 
 
-def test_a_part_whose_data_cannot_be_read_is_named(place):
+def test_verify_part_damaged(place):
     part = part_of(place, 1, 0)
     data = bytearray(part.read_bytes())
     data[4:200] = b"\xff" * 196
@@ -178,53 +197,47 @@ def test_a_part_whose_data_cannot_be_read_is_named(place):
     assert fault.startswith(f"{name_of(part)}: cannot be checked: ")
 
 
-def test_ids_that_are_swapped_are_named(place):
+def test_verify_ids_swapped(place):
     part = part_of(place, 0, 8)
-    rewrite(part, image_id=swapped)
-    assert verified(place, sample=0).faults == (
-        f"{name_of(part)}: its ids from row 8 on are not the shard's",
-    )
+    rewrite(part, image_id=lambda ids: [ids[1], ids[0], *ids[2:]])
+    fault = f"{name_of(part)}: its ids from row 8 on are not the shard's"
+    assert verified(place, sample=0).faults == (fault,)
 
 
-def test_rows_that_are_swapped_as_a_whole_are_named(place):
+def test_verify_rows_swapped(place):
     part = part_of(place, 0, 8)
     table = pq.read_table(part, partitioning=None)
-    order = [1, 0, *range(2, table.num_rows)]
-    pq.write_table(table.take(order), part)
+    pq.write_table(table.take([1, 0, *range(2, table.num_rows)]), part)
     assert f"{name_of(part)}: its ids from row 8 on are not the shard's" in verified(place).faults
 
 
-def test_a_sum_that_was_changed_is_named_with_its_row(place):
+def test_verify_sum_changed(place):
     part = part_of(place, 1, 8)
-    said = pq.read_table(part)["predicted_sum"][2].as_py()
-    rewrite(part, predicted_sum=lambda sums: [*sums[:2], sums[2] + 1, *sums[3:]])
+    right = pq.read_table(part)["predicted_sum"][2].as_py()
+    edit(part, 2, predicted_sum=right + 1)
     assert verified(place).faults == (
-        f"{name_of(part)}: row 10 has the sum {said + 1}; scored again, it has {said}",
+        f"{name_of(part)}: row 10 has the sum {right + 1}; scored again, it has {right}",
     )
     assert verified(place, sample=0).faults == ()
 
 
-def test_of_two_sums_as_probable_either_will_do_but_none_with_another_confidence(
-    place, monkeypatch
-):
+def test_verify_equally_probable_sums(place, monkeypatch):
     part = part_of(place, 1, 8)
     row = pq.read_table(part)
-    said, confidence = row["predicted_sum"][2].as_py(), row["confidence"][2].as_py()
-    rewrite(part, predicted_sum=lambda sums: [*sums[:2], said - 1, *sums[3:]])
-    # So far apart may two probabilities be from here on: these two are as near as that.
+    right, confidence = row["predicted_sum"][2].as_py(), row["confidence"][2].as_py()
+    edit(part, 2, predicted_sum=right - 1)
+    # Two probabilities that differ by less than this are equal from here on; these do.
     monkeypatch.setattr(verify_module, "_CONFIDENCE_TOLERANCE", 1.01 * confidence)
     assert verified(place).faults == ()
-    rewrite(part, confidence=lambda values: [*values[:2], 3 * confidence, *values[3:]])
+    edit(part, 2, confidence=3 * confidence)
     assert len(verified(place).faults) == 1
 
 
 @pytest.mark.parametrize(
-    ("above", "num_faults"), [(0.0005, 0), (0.05, 1)], ids=["rounding decides", "surely again"]
+    ("above", "num_faults"), [(0.0005, 0), (0.05, 1)], ids=["rounding decides", "certain"]
 )
-def test_one_look_will_do_where_rounding_decides_whether_there_was_a_second(
-    place, commit_scores, above, num_faults
-):
-    once = pq.read_table(part_of(place, 1, 8), partitioning=None)
+def test_verify_fast_pass_of_cascade(place, commit_scores, above, num_faults):
+    fast = pq.read_table(part_of(place, 1, 8), partitioning=None)
     old = load_model(str(place / "model"))
     save_model(
         str(place / "model"),
@@ -233,97 +246,87 @@ def test_one_look_will_do_where_rounding_decides_whether_there_was_a_second(
         metrics={},
         card="",
         pixel_scale=old.pixel_scale,
-        cascade_below=once["confidence"][2].as_py() + above,
+        cascade_below=fast["confidence"][2].as_py() + above,
     )
     model = load_model(str(place / "model"))
     commit_scores(place / "archive", place / "scores", model, chunk_images=CHUNK_IMAGES)
     assert verified(place).faults == ()
     part = part_of(place, 1, 8)
-    assert pq.read_table(part)["confidence"][2] != once["confidence"][2]
-    of_once = {name: once[name][2].as_py() for name in ("predicted_sum", "confidence")}
-    rewrite(
-        part,
-        predicted_sum=lambda sums: [*sums[:2], of_once["predicted_sum"], *sums[3:]],
-        confidence=lambda values: [*values[:2], of_once["confidence"], *values[3:]],
-    )
+    assert pq.read_table(part)["confidence"][2] != fast["confidence"][2]
+    edit(part, 2, **{name: fast[name][2].as_py() for name in ("predicted_sum", "confidence")})
     assert len(verified(place).faults) == num_faults
 
 
-@pytest.mark.parametrize("now", [0.0, 1.0, None, float("nan")], ids=str)
-def test_a_confidence_that_was_changed_is_named_with_its_row(place, now):
+@pytest.mark.parametrize("changed", [0.0, 1.0, None, float("nan")], ids=str)
+def test_verify_confidence_changed(place, changed):
     part = part_of(place, 1, 8)
-    confidence = pq.read_table(part)["confidence"][2].as_py()
-    assert 0.002 < confidence < 0.998
-    rewrite(part, confidence=lambda values: [*values[:2], now, *values[3:]])
+    assert 0.002 < pq.read_table(part)["confidence"][2].as_py() < 0.998
+    edit(part, 2, confidence=changed)
     (fault,) = verified(place).faults
     assert fault.startswith(f"{name_of(part)}: row 10 ")
 
 
-def test_a_sum_that_was_taken_away_is_named_with_its_row(place):
+def test_verify_sum_null(place):
     part = part_of(place, 1, 8)
-    rewrite(part, predicted_sum=lambda sums: [None, *sums[1:]])
+    edit(part, 0, predicted_sum=None)
     (fault,) = verified(place).faults
     assert fault.startswith(f"{name_of(part)}: row 8 has the sum None; ")
 
 
-@pytest.mark.parametrize("row", [0, 3])
-def test_a_row_that_is_rejected_or_not_other_than_its_image_is_named(place, row):
+@pytest.mark.parametrize(("row", "error"), [(0, "no"), (3, None)])
+def test_verify_other_rows_rejected(place, row, error):
     part = part_of(place, 0, 0)
-    rewrite(
-        part,
-        error=lambda errors: [*errors[:row], None if errors[row] else "no", *errors[row + 1 :]],
-    )
-    said = f"{name_of(part)}: from row 0 on, other rows are rejected"
-    assert said in verified(place, sample=0).faults
+    edit(part, row, error=error)
+    fault = f"{name_of(part)}: from row 0 on, other rows are rejected"
+    assert fault in verified(place, sample=0).faults
 
 
 @pytest.mark.parametrize("num_rows", [6, 9, 16])
-def test_a_part_of_more_or_fewer_rows_than_its_chunk_is_named(place, num_rows):
+def test_verify_other_number_of_rows(place, num_rows):
     part = part_of(place, 1, 0)
     table = pq.read_table(part, partitioning=None)
     assert table.num_rows == 8
-    rows = np.arange(num_rows) % 8
-    pq.write_table(table.take(rows), part)
+    pq.write_table(table.take(np.arange(num_rows) % 8), part)
     faults = verified(place).faults
     assert faults
     assert all(fault.startswith(f"{name_of(part)}: ") for fault in faults)
 
 
-def test_a_number_of_rejected_rows_that_is_not_that_of_the_part_is_named(place):
+def test_verify_other_number_of_rejects(place):
     part = part_of(place, 1, 0)
     table = pq.read_table(part, partitioning=None)
-    metadata = table.schema.metadata | {b"digitsum.num_rejected": b"5"}
+    described = json.loads(table.schema.metadata[b"digitsum.part"]) | {"num_rejected": 5}
+    metadata = {b"digitsum.part": json.dumps(described)}
     pq.write_table(table.replace_schema_metadata(metadata), part)
-    assert verified(place).faults
+    fault = f"{name_of(part)}: it says 5 rows are rejected, and 0 are"
+    assert verified(place).faults == (fault,)
 
 
-def test_a_part_of_other_columns_is_named(place):
+def test_verify_other_columns(place):
     part = part_of(place, 1, 0)
-    table = pq.read_table(part, partitioning=None).drop_columns(["digits"])
-    pq.write_table(table, part)
+    pq.write_table(pq.read_table(part, partitioning=None).drop_columns(["digits"]), part)
     assert verified(place).faults == (f"{name_of(part)}: its columns are not those of scores",)
 
 
-def test_a_part_of_another_chunk_in_its_place_is_named(place):
+def test_verify_part_of_other_chunk(place):
     shutil.copy2(part_of(place, 0, 0), part_of(place, 1, 0))
     (fault,) = verified(place).faults
     assert fault.startswith("shard-00001.parquet, rows from 0 on: no current scores: ")
 
 
-def test_a_part_of_other_bytes_is_named(place, commit_scores, tmp_path):
+def test_verify_part_of_older_bytes(place, commit_scores, tmp_path):
     older = shutil.copytree(place / "archive", tmp_path / "older", copy_function=shutil.copy2)
     path = older / "shard-00001.parquet"
     os.utime(path, ns=(path.stat().st_mtime_ns - 1, path.stat().st_mtime_ns - 1))
     model = load_model(str(place / "model"))
     commit_scores(older, place / "scores", model, chunk_images=CHUNK_IMAGES)
     changed = "no current scores: the shard's bytes changed, or how they are read"
-    assert verified(place).faults == (
-        f"shard-00001.parquet, rows from 0 on: {changed}",
-        f"shard-00001.parquet, rows from 8 on: {changed}",
+    assert verified(place).faults == tuple(
+        f"shard-00001.parquet, rows from {row} on: {changed}" for row in (0, 8)
     )
 
 
-def test_a_part_too_many_is_named(place):
+def test_verify_parts_too_many(place):
     part = part_of(place, 0, 0)
     extra = part.with_name("rows-000000000099-000000000107.parquet")
     shutil.copy2(part, extra)
@@ -331,32 +334,22 @@ def test_a_part_too_many_is_named(place):
     gone.parent.mkdir()
     shutil.copy2(part, gone)
     assert verified(place).faults == (
-        f"{name_of(gone)}: is a part, but the shard is gone",
-        f"{name_of(extra)}: is a part, but the shard has other rows now, or is cut otherwise",
+        f"{name_of(gone)}: is a part, but {SHARD_GONE}",
+        f"{name_of(extra)}: is a part, but {OTHER_ROWS}",
     )
 
 
-def test_a_shard_that_was_changed_is_named(place, write_parquet):
-    path = place / "archive" / "shard-00001.parquet"
-    table = pq.read_table(path)
-    columns = {"image_id": table["image_id"], "image": list(reversed(table["image"].to_pylist()))}
-    write_parquet(
-        path, columns, metadata=table.schema.metadata, row_group_size=4, compression="none"
-    )
-    faults = verified(place).faults
-    assert [fault.partition(": ")[0] for fault in faults] == [
+def test_verify_shard_changed(place, write_parquet):
+    replace_images(place, write_parquet)
+    assert [fault.partition(": ")[0] for fault in verified(place).faults] == [
         "shard-00001.parquet, rows from 0 on",
         "shard-00001.parquet, rows from 8 on",
     ]
 
 
-def test_a_shard_whose_bytes_changed_behind_its_time_and_size_is_named(place, write_parquet):
-    path = place / "archive" / "shard-00001.parquet"
-    before, table = path.stat(), pq.read_table(path)
-    columns = {"image_id": table["image_id"], "image": list(reversed(table["image"].to_pylist()))}
-    write_parquet(
-        path, columns, metadata=table.schema.metadata, row_group_size=4, compression="none"
-    )
+def test_verify_shard_changed_same_time_and_size(place, write_parquet):
+    before = (place / "archive/shard-00001.parquet").stat()
+    path = replace_images(place, write_parquet)
     assert path.stat().st_size == before.st_size
     os.utime(path, ns=(before.st_mtime_ns, before.st_mtime_ns))
     faults = verified(place).faults
@@ -364,77 +357,77 @@ def test_a_shard_whose_bytes_changed_behind_its_time_and_size_is_named(place, wr
     assert all("/shard-00001/" in fault and "scored again" in fault for fault in faults)
 
 
-@pytest.mark.parametrize(("name", "is_new"), [("shard-00001.parquet", False), ("z.parquet", True)])
-def test_a_shard_that_cannot_be_read_is_named(place, name, is_new):
+@pytest.mark.parametrize(
+    ("name", "num_chunks"), [("shard-00001.parquet", 2), ("z.parquet", 4)], ids=["old", "new"]
+)
+def test_verify_shard_no_parquet(place, name, num_chunks):
     (place / "archive" / name).write_text("no Parquet")
-    (fault,) = verified(place).faults
+    found = verified(place)
+    (fault,) = found.faults
     assert fault.startswith(f"{name}: ")
     assert "not a whole Parquet file" in fault
-    assert verified(place).num_chunks == (4 if is_new else 2)
+    assert found.num_chunks == num_chunks
 
 
-def test_a_shard_that_was_added_or_removed_is_named(place):
+def test_verify_shard_renamed(place):
     path = place / "archive" / "shard-00001.parquet"
     path.rename(path.with_name("shard-00002.parquet"))
     kinds = [fault.rpartition(": ")[2] for fault in verified(place).faults]
-    assert kinds == ["is a part, but the shard is gone"] * 2 + ["not scored yet"] * 2
+    assert kinds == [f"is a part, but {SHARD_GONE}"] * 2 + ["not scored yet"] * 2
 
 
-def test_scores_of_another_model_or_of_one_told_otherwise_are_not_these(place):
+def test_verify_other_known_count(place):
     digest = known_count_digest(load_model(str(place / "model")).digest, 2)
-    directory = place / "scores" / model_directory(digest)
-    assert directory.is_dir()
-    shutil.rmtree(directory)
+    shutil.rmtree(place / "scores" / model_directory(digest))
     assert verified(place).faults == ()
     assert len(verified(place, known_count=2).faults) == 4
 
 
-def test_scores_cut_into_other_chunks_are_not_these(place):
+def test_verify_other_chunks(place):
     faults = verified(place, chunk_images=NUM_IMAGES).faults
-    assert [fault for fault in faults if "not scored yet" in fault]
-    assert [fault for fault in faults if "cut otherwise" in fault]
+    assert any("not scored yet" in fault for fault in faults)
+    assert any(OTHER_ROWS in fault for fault in faults)
 
 
-def test_no_more_than_20_faults_are_told(place):
+def test_verify_at_most_20_faults(place):
     for shard in (0, 1):
         for first_row in (0, 8):
             rewrite(part_of(place, shard, first_row), predicted_sum=lambda sums: [99] * len(sums))
     assert len(verified(place).faults) == 20
 
 
-def test_what_is_no_archive_or_no_bundle_is_refused(place):
-    for name in ("archive", "model"):
-        (place / name).rename(place / "elsewhere")
-        with pytest.raises(InputError):
-            verified(place)
-        (place / "elsewhere").rename(place / name)
+@pytest.mark.parametrize("name", ["archive", "model"])
+def test_verify_nothing_there(place, name):
+    (place / name).rename(place / "elsewhere")
+    with pytest.raises(InputError):
+        verified(place)
 
 
-def test_as_one_object_it_has_counts_and_faults(place):
-    part_of(place, 0, 8).unlink()
-    found = verified(place)
-    assert found.to_json() == {
-        "chunks": 3,
-        "images": NUM_IMAGES - 7,
-        "rejected": 1,
-        "recomputed": NUM_IMAGES - 8,
-        "faults": list(found.faults),
-    }
-
-
-def test_a_chunk_that_a_run_rejected_is_said_to_be_so_and_why(place):
-    model = load_model(str(place / "model"))
-    shard, first_row = "shard-00001.parquet", 8
-    part_of(place, 1, first_row).unlink()
-    assert "not scored yet" in verified(place).faults[0]
-    for night, digest in (("1", model.digest), ("2", "another model")):
-        run = place / "scores" / "_runs" / f"score-2026010{night}T000000.000000Z"
-        run.mkdir(parents=True)
-        chunk = {"shard": shard, "first_row": first_row, "reason": f"bad bytes by {digest}"}
-        outcome = {"model_digest": digest, "chunks": [chunk]}
-        (run / "manifest.json").write_text(json.dumps({"outcome": outcome}))
-    [fault] = verified(place).faults
-    assert fault == (
-        f"{shard}, rows from {first_row} on: no current scores: rejected by "
-        f"score-20260101T000000.000000Z: bad bytes by {model.digest}"
+def test_verify_rejected_chunk(place, monkeypatch):
+    digest = load_model(str(place / "model")).digest
+    part = part_of(place, 1, 8)
+    chunk = read_part(locate(str(part))).chunk
+    part.unlink()
+    asked = []
+    monkeypatch.setattr(
+        verify_module,
+        "failed_chunks",
+        lambda scores, digest: asked.append(digest) or {chunk: "rejected by score-1: bad bytes"},
     )
+    assert verified(place).faults == (
+        "shard-00001.parquet, rows from 8 on: no current scores: rejected by score-1: bad bytes",
+    )
+    assert asked == [digest]
+
+
+def test_verify_command_says_remedy(place, capsys):
+    part = part_of(place, 1, 8)
+    edit(part, 2, predicted_sum=99)
+    command = (
+        f"verify --archive {place}/archive --scores {place}/scores --model {place}/model "
+        f"--chunk-images {CHUNK_IMAGES}"
+    )
+    assert main(command.split()) == 2
+    said = capsys.readouterr()
+    assert said.out.startswith(f"{name_of(part)}: row 10 has the sum 99")
+    assert said.err.rstrip().endswith(f"{REMEDY}.")
