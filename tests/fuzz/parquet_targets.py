@@ -116,7 +116,7 @@ def read_forged_part(data: bytes, place: Path) -> None:
         compare(CompareConfig(archive=str(place / "archive"), scores=scores.uri))
 
 
-def read_forged_ledger(data: bytes, place: Path) -> None:
+def read_footer_cache_file(data: bytes, place: Path) -> None:
     """Read a footer cache whose digest was forged too: it is believed or ignored."""
     content = hashlib.sha256(data).digest() + data
     file = _write(place, "footer_cache", content)
@@ -124,7 +124,7 @@ def read_forged_ledger(data: bytes, place: Path) -> None:
     assert not (footer_cache.shards and footer_cache.parts)
 
 
-def read_quarantine(data: bytes, place: Path) -> None:
+def read_rejects(data: bytes, place: Path) -> None:
     """Read what a run rejected; what a report refuses in a sentence may come out."""
     run = place / "scores" / "_runs" / "score-1"
     file = _write(place, "scores/_runs/score-1/rejected/shards.parquet", data)

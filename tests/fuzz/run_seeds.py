@@ -1,4 +1,4 @@
-"""Small parts, ledgers, quarantines and manifests to begin with."""
+"""Small parts, footer caches, rejects and manifests to begin with."""
 
 import json
 from collections.abc import Iterator
@@ -8,8 +8,8 @@ import pyarrow as pa
 from seeds import FINGERPRINT, SHARD, parquet_of
 
 from digitsum.archive.score_parts import SCORES_SCHEMA, PartSource
-from digitsum.scoring import rejects
 from digitsum.scoring.footer_cache import _PARTS, _SHARDS
+from digitsum.scoring.rejects import SCHEMA as REJECTS_SCHEMA
 
 
 def scored_from(model: str) -> PartSource:
@@ -33,7 +33,7 @@ def parts() -> Iterator[bytes]:
     yield part("b" * 64)
 
 
-def ledgers() -> Iterator[bytes]:
+def footer_caches() -> Iterator[bytes]:
     """Yield the two tables of a footer cache."""
     file = {"path": SHARD, "size_bytes": 1, "mtime_ns": 1}
     shard = {"row_group_rows": [4], "height": 2, "width": 3, "id_column": None}
@@ -44,10 +44,10 @@ def ledgers() -> Iterator[bytes]:
     yield parquet_of(pa.Table.from_pylist([row], _PARTS))
 
 
-def quarantines() -> Iterator[bytes]:
+def rejects() -> Iterator[bytes]:
     """Yield tables of what was rejected."""
     row = {"shard": SHARD, "row": 3, "image_id": "d", "stage": "decode", "reason": "no image"}
-    yield parquet_of(pa.Table.from_pylist([row] * 5, rejects.SCHEMA))
+    yield parquet_of(pa.Table.from_pylist([row] * 5, REJECTS_SCHEMA))
 
 
 def run_manifest() -> dict[str, Any]:

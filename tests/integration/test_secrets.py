@@ -116,7 +116,7 @@ def test_a_night_leaves_no_secret_anywhere(environment, copied, tmp_path):
     said = run(environment, f"synth --out {work}/archive --images 120 --shards 2 --digits 1")
     train = f"train --archive {work}/archive --digits 1 --out {work}/model --name one"
     said += run(environment, f"{train} --epochs 1 --batch-size 32")
-    use = f"--archive {work}/archive --out {work}/model"
+    use = f"--archive {work}/archive --model {work}/model"
     said += run(environment, f"score {use} --scores {work}/threads --executor threads")
     said += run(environment, f"score {use} --scores {work}/ray --executor ray")
     said += run(environment, f"evaluate {use} --report {work}/report --executor threads")

@@ -370,7 +370,7 @@ def test_a_run_over_what_is_done_scores_nothing_and_completes(
     line += f" --known-count {digits}" if digits else ""
     model = load_model(str(inputs / model))
     scores = tmp_path / "out" / "scores"
-    commit_scores(inputs / "ok", scores, model, chunk_images=100, num_digits=digits)
+    commit_scores(inputs / "ok", scores, model, chunk_images=100, known_count=digits)
     model = model_directory(known_count_digest(model.digest, digits))
     gone = scores / model / "gone" / "rows-0.parquet"
     gone.parent.mkdir()
