@@ -18,7 +18,7 @@ from digitsum.model.counter import CounterConfig, CounterNetwork
 from digitsum.model.registry import to_input
 from digitsum.model.saved_model import save_model
 from digitsum.options import ImageShape
-from digitsum.ray_runtime import connected
+from digitsum.ray_runtime import connect_ray
 
 NUM_LABELLED = 600
 NUM_UNLABELLED = 500
@@ -33,7 +33,7 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(scope="session")
 def one_ray() -> Iterator[None]:
     """Keep one Ray for all tests that run in this process."""
-    with connected(state_api=True):
+    with connect_ray(state_api=True):
         yield
 
 

@@ -32,11 +32,11 @@ import os, sys
 import ray
 from ray._private.parameter import RayParams
 from ray._private.ray_constants import DEFAULT_DASHBOARD_AGENT_LISTEN_PORT as WANTED_BY_ALL
-from digitsum.ray_runtime import connected
+from digitsum.ray_runtime import connect_ray
 defaults = RayParams.__init__.__defaults__
 own = int(sys.argv[1])
 RayParams.__init__.__defaults__ = tuple(own if d == WANTED_BY_ALL else d for d in defaults)
-with connected(state_api=sys.argv[2] == "True"):
+with connect_ray(state_api=sys.argv[2] == "True"):
     @ray.remote
     def environment(name):
         return os.environ.get(name)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from digitsum.ray_runtime import LOCK_FILE, SESSIONS_KEPT
 
-CONNECT = "from digitsum.ray_runtime import connected\nwith connected(): pass"
+CONNECT = "from digitsum.ray_runtime import connect_ray\nwith connect_ray(): pass"
 
 
 def test_of_the_rays_that_digitsum_started_only_the_last_leave_their_logs():

@@ -12,13 +12,13 @@ import os
 import sys
 
 from digitsum.cli import main
-from digitsum.ray_runtime import connected
+from digitsum.ray_runtime import connect_ray
 
 
 def live(on_ray: bool) -> None:
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # also what C++ prints
-    with connected() if on_ray else contextlib.nullcontext():
+    with connect_ray() if on_ray else contextlib.nullcontext():
         for line in sys.stdin:
             said = io.StringIO()
             with contextlib.redirect_stdout(said):
