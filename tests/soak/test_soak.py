@@ -32,10 +32,8 @@ SHORT_ROUNDS = 8
 SEED = int(os.environ.get("DIGITSUM_SOAK_SEED", "7"))
 LIVING_RAY, LIVING_THREADS = Way.LIVING_RAY.value, Way.LIVING_THREADS.value
 
-_MEMORY = (
-    "in a process that scores every night of a year, 180 MB; what is kept by mistake, a \
+_MEMORY = "in a process that scores every night of a year, 180 MB; what is kept by mistake, a \
 batch of images, a figure or a compiled network, is more"
-)
 _HANDLES = "in a year 73 of the 1,024 that a process may have; one that is not closed is 1 a round"
 FIGURES = {
     LIVING_RAY: [

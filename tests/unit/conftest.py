@@ -1,11 +1,13 @@
 """Fixtures of the unit tests: one load of real digits, and `factories` under their older names."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import factories
 import numpy as np
 import pytest
+import torch
 from hypothesis import settings
 
 from digitsum.archive.glyphs import Glyphs, load_glyphs
@@ -13,6 +15,8 @@ from digitsum.archive.glyphs import Glyphs, load_glyphs
 # A loaded machine is slow, not wrong.
 settings.register_profile("unit", deadline=None)
 settings.load_profile("unit")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(1)  # threads of several processes would wait for each other's cores
 
 
 @pytest.fixture(scope="session")
