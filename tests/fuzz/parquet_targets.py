@@ -1,4 +1,4 @@
-"""Parquet files that come from elsewhere: shards, parts, the footer cache, the rejects."""
+"""Targets that read Parquet from elsewhere: shards, parts, the footer cache, the rejects."""
 
 import hashlib
 from collections.abc import Iterator
@@ -32,13 +32,13 @@ CHUNK_IMAGES = 5
 DIGITS = 4
 MODEL, OTHER_MODEL = "a" * 64, "b" * 64
 MOST_ROWS = 100_000
-"""Rows of a shard beyond which none is read here: a few bytes may stand for a billion of them."""
+"""Larger shards are not read here: a few bytes may describe a billion rows."""
 
 
 def score_shard(data: bytes, place: Path, options: ReadOptions = OPTIONS) -> list[Rows]:
     """Survey, read and commit a shard, as a run of scoring does; return what was read.
 
-    Rows in are rows out: a chunk is committed with as many rows as its footer promised, or not.
+    A chunk is committed with as many rows as its footer promised, or not at all.
     """
     root = _write(place, f"archive/{SHARD}", data).parent
     scores = locate(str(place / "scores"))
@@ -103,7 +103,7 @@ def _by_path(scores: Location):
 
 
 def read_forged_part(data: bytes, place: Path) -> None:
-    """Read a part of scores, by all that do; beside it lies a whole part of another model."""
+    """Read a part by every reader of parts; beside it is a good part of another model."""
     path = part_path(scored_from(MODEL))
     _write(place, f"scores/{path}", data)
     _write(place, f"scores/{part_path(scored_from(OTHER_MODEL))}", part(OTHER_MODEL))
@@ -117,7 +117,7 @@ def read_forged_part(data: bytes, place: Path) -> None:
 
 
 def read_footer_cache_file(data: bytes, place: Path) -> None:
-    """Read a footer cache whose digest was forged too: it is believed or ignored."""
+    """Read a footer cache with a forged digest: it is used or ignored."""
     content = hashlib.sha256(data).digest() + data
     file = _write(place, "footer_cache", content)
     footer_cache = read_footer_cache(FooterCacheFiles(file, file))
@@ -125,7 +125,7 @@ def read_footer_cache_file(data: bytes, place: Path) -> None:
 
 
 def read_rejects(data: bytes, place: Path) -> None:
-    """Read what a run rejected; what a report refuses in a sentence may come out."""
+    """Read what a run rejected, as a report does, which may refuse it."""
     run = place / "scores" / "_runs" / "score-1"
     file = _write(place, "scores/_runs/score-1/rejected/shards.parquet", data)
     assert file.is_file()

@@ -1,4 +1,4 @@
-"""Small parts, footer caches, rejects and manifests to begin with."""
+"""Seeds of parts, footer caches, rejects and manifests."""
 
 import json
 from collections.abc import Iterator
@@ -13,12 +13,12 @@ from digitsum.scoring.rejects import SCHEMA as REJECTS_SCHEMA
 
 
 def scored_from(model: str) -> PartSource:
-    """Return what a part is scored from."""
+    """Return the source of a part."""
     return PartSource(model, SHARD, FINGERPRINT, 0, 4)
 
 
 def part(model: str = "a" * 64) -> bytes:
-    """Return a part of four rows, of which one is rejected."""
+    """Return a part of four rows, one of them rejected."""
     rows = [("a", 3, 0.5, [1, 2], [1, 2], [0.5, 0.5], None)] * 3
     rows += [("d", None, None, None, None, None, "no image")]
     names = SCORES_SCHEMA.names
@@ -51,7 +51,7 @@ def rejects() -> Iterator[bytes]:
 
 
 def run_manifest() -> dict[str, Any]:
-    """Return the manifest of a run that scored nothing that is still there."""
+    """Return the manifest of a run whose archive and scores are gone."""
     counts = {"sums": [0, 90, 20], "confidences": [0] * 10 + [110], "digit_counts": [0, 110]}
     shifts = [{"quantity": "sums", "index": 0.1, "p_value": 0.5, "drift": False}]
     chunk = {"shard": SHARD, "first_row": 0, "num_rows": 4, "fingerprint": FINGERPRINT}
@@ -85,7 +85,7 @@ def run_manifest() -> dict[str, Any]:
 
 
 def manifests() -> Iterator[bytes]:
-    """Yield manifests of a run of scoring and of training."""
+    """Yield manifests of a scoring run and of a training run."""
     yield json.dumps(run_manifest()).encode()
     best = {"epoch": 1, "validation_accuracy": 0.5, "validation_images": 10}
     trained = {"best": best, "model": "nowhere", "model_digest": "digest", "learned_from": {}}

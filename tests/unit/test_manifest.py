@@ -7,7 +7,7 @@ from importlib.metadata import version
 
 import pytest
 
-from digitsum import manifest as runs
+from digitsum import manifest as manifests
 from digitsum.manifest import new_run_id, write_manifest
 from digitsum.options import ReadOptions
 from digitsum.storage.location import locate
@@ -32,21 +32,21 @@ def manifest(tmp_path) -> dict:
     return json.loads((tmp_path / "_runs" / "score-1" / "manifest.json").read_text())
 
 
-def test_a_run_id_is_its_kind_and_the_time_in_utc():
+def test_run_id_is_kind_and_utc_time():
     assert new_run_id("score", NOW) == "score-20260131T235958.000007Z"
     for hours in (-8, 5.5, 14):
         local = NOW.astimezone(timezone(timedelta(hours=hours)))
         assert new_run_id("score", local) == new_run_id("score", NOW)
 
 
-def test_run_ids_of_a_kind_sort_by_time():
+def test_run_ids_sort_by_time():
     steps = [timedelta(microseconds=1), timedelta(seconds=1), timedelta(hours=9), timedelta(99)]
     ids = [new_run_id("train", NOW)] + [new_run_id("train", NOW + step) for step in steps]
     assert ids == sorted(ids)
     assert len(set(ids)) == len(ids)
 
 
-def test_a_manifest_says_what_was_asked_and_what_came_of_it(manifest):
+def test_manifest_config_and_outcome(manifest):
     assert manifest["run"] == "score-1"
     assert manifest["kind"] == "score"
     assert manifest["outcome"] == {"images": 3}
@@ -66,13 +66,13 @@ def test_a_manifest_says_what_was_asked_and_what_came_of_it(manifest):
     }
 
 
-def test_a_manifest_says_when_in_utc(manifest):
+def test_manifest_times_in_utc(manifest):
     assert manifest["started"] == "2026-01-31T23:59:58.000007+00:00"
     ended = datetime.fromisoformat(manifest["ended"])
     assert ended.utcoffset() == timedelta(0)
 
 
-def test_a_manifest_says_by_which_versions(manifest):
+def test_manifest_versions(manifest):
     versions = manifest["versions"]
     assert versions["python"] == platform.python_version()
     assert versions["torch"] == version("torch")
@@ -86,7 +86,7 @@ def test_a_manifest_says_by_which_versions(manifest):
     }
 
 
-def test_a_manifest_is_replaced_whole(tmp_path):
+def test_manifest_is_replaced_whole(tmp_path):
     run = locate(str(tmp_path / "run"))
     for images in (1, 2):
         write_manifest(run, "score", Config(), NOW, {"images": images})
@@ -94,11 +94,11 @@ def test_a_manifest_is_replaced_whole(tmp_path):
     assert len(list((tmp_path / "run").iterdir())) == 1
 
 
-def test_a_manifest_says_by_which_commit_where_it_runs_from_a_working_tree(manifest, monkeypatch):
+def test_manifest_git_commit(manifest, monkeypatch):
     commit = manifest["git_commit"]
     assert commit is None or re.fullmatch("[0-9a-f]{40}(-dirty)?", commit)
-    monkeypatch.setattr(runs.subprocess, "run", no_git)
-    assert runs._git_commit() is None
+    monkeypatch.setattr(manifests.subprocess, "run", no_git)
+    assert manifests._git_commit() is None
 
 
 def no_git(*_arguments, **_named):
