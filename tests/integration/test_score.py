@@ -292,33 +292,37 @@ def six_chunks(unlabelled, tmp_path) -> list[Chunk]:
     return [chunk for shard in shards for chunk in plan_chunks(shard, 50_000)]
 
 
-class WaitForAnother:
-    """An actor that keeps its chunk until a second actor has one too, or the time is over."""
+@pytest.fixture
+def wait_for_another() -> type:
+    """Give an actor that keeps its chunk until a second actor has one too, or time is over."""
 
-    def __init__(self, meeting: Path) -> None:
-        self._meeting = meeting
+    class WaitForAnother:  # local, so that it is pickled whole: workers cannot import this module
+        def __init__(self, meeting: Path) -> None:
+            self._meeting = meeting
 
-    def __call__(self, row):
-        (self._meeting / f"{os.getpid()}.actor").touch()
-        deadline = time.monotonic() + MEETING_S
-        while time.monotonic() < deadline:
-            if len(list(self._meeting.glob("*.actor"))) > 1:
-                return {"met": True}
-            time.sleep(0.05)
-        return {"met": False}
+        def __call__(self, row):
+            (self._meeting / f"{os.getpid()}.actor").touch()
+            deadline = time.monotonic() + MEETING_S
+            while time.monotonic() < deadline:
+                if len(list(self._meeting.glob("*.actor"))) > 1:
+                    return {"met": True}
+                time.sleep(0.05)
+            return {"met": False}
+
+    return WaitForAnother
 
 
-def test_two_chunks_two_actors(six_chunks, tmp_path):
+def test_two_chunks_two_actors(wait_for_another, six_chunks, tmp_path):
     """A chunk must not wait behind another while an actor is idle."""
     options = ActorOptions(min_actors=2)
-    results = map_chunks(WaitForAnother, {"meeting": tmp_path}, six_chunks[:2], options)
+    results = map_chunks(wait_for_another, {"meeting": tmp_path}, six_chunks[:2], options)
     assert [result["met"] for result in results] == [True, True]
 
 
-def test_pool_grows_with_cluster(six_chunks, tmp_path, monkeypatch):
+def test_pool_grows_with_cluster(wait_for_another, six_chunks, tmp_path, monkeypatch):
     # As if the second CPU's node had come only after the pool was made.
     monkeypatch.setattr(ray_data, "_room", lambda options: (1, 2))
-    results = map_chunks(WaitForAnother, {"meeting": tmp_path}, six_chunks, ActorOptions())
+    results = map_chunks(wait_for_another, {"meeting": tmp_path}, six_chunks, ActorOptions())
     assert all(result["met"] for result in results)
 
 

@@ -29,7 +29,7 @@ assert ray is None or not ray.is_initialized()
     environment = {k: v for k, v in psutil.Process().environ().items() if k != "RAY_ADDRESS"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True)
     assert done.returncode == 0, done.stderr.decode()
-    assert b"more cores or GPUs would make it faster" in done.stdout
+    assert b"would make it faster" in done.stdout  # what would depends on the machine's load
 
     [manifest] = (tmp_path / "scores").glob("_runs/score-*/manifest.json")
     chunks = json.loads(manifest.read_text())["outcome"]["chunks"]
