@@ -87,9 +87,9 @@ def check_hurt(directory, scores, predictor):
     totals = outcome["totals"]
     assert totals["scored"] + totals["rejected"] == totals["images"] == SHARDS * IMAGES
     rejected = [chunk for chunk in outcome["chunks"] if chunk["reason"]]
-    assert all(chunk["shard"] == f"{HURT}.parquet" for chunk in rejected)
+    assert all(chunk["chunk"]["shard"] == f"{HURT}.parquet" for chunk in rejected)
     num_rows = len(scores[HURT]) if HURT in scores else 0
-    assert num_rows + sum(chunk["num_rows"] for chunk in rejected) == IMAGES
+    assert num_rows + sum(chunk["chunk"]["num_rows"] for chunk in rejected) == IMAGES
     if HURT in scores:
         has_error = scores[HURT]["error"].is_valid().to_numpy()
         has_sum = scores[HURT]["predicted_sum"].is_valid().to_numpy()

@@ -41,7 +41,7 @@ def test_chunk_that_kills_actors(nights, tmp_path):
     check_ends(start(command, log, retries, **doomed), log, code=3)
     [run] = (scores / "_runs").glob("score-*")
     [whole] = [row for row in pq.read_table(run / "rejected").to_pylist() if row["row"] is None]
-    assert (whole["shard"], whole["stage"]) == ("shard-00004.parquet", "actor")
+    assert (whole["shard"], whole["stage"]) == ("shard-00004.parquet", "worker")
     scored = {part.parent.name for part in scores.glob("model=*/*/rows-*")}
     assert scored == {f"shard-0000{n}" for n in (0, 1, 3, 5)}
 

@@ -15,7 +15,7 @@ from ray.cluster_utils import Cluster
 from without_ray import left_behind
 
 KILLS = int(os.environ.get("DIGITSUM_CLUSTER_KILLS", "1"))
-ACTOR = "ray::MapWorker"
+ACTOR_AT_WORK = "ray::MapWorker(Map(_Actor)).submit"
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def busy_actors(cluster):
     busy = []
     for node in cluster.worker_nodes:
         [raylet] = [info.process for info in node.all_processes["raylet"]]
-        actors = workers_below(psutil.Process(raylet.pid), f"{ACTOR}(Map(ChunkScorer)).submit")
+        actors = workers_below(psutil.Process(raylet.pid), ACTOR_AT_WORK)
         busy += [(node, actor) for actor in actors]
     return busy
 

@@ -47,8 +47,8 @@ def test_second_night_scores_changes(nightly, capsys):
     assert "new 10 chunks 10 images 10 chunks 10 images not scored yet" in plan
     assert "changed 3 chunks 3 images 3 chunks 3 images the shard's bytes changed" in plan
     done = f"{num_done} chunks {num_done} images"
-    assert f"done {done} {done} current" in plan
-    assert "gone 2 chunks 2 chunks the shard is gone" in plan
+    assert f"done {done} {done} unchanged" in plan
+    assert "gone 2 parts 2 parts the shard is gone" in plan
     assert "13 images to score, in about" in plan
 
     assert run_here(f"{command} --json") == 0

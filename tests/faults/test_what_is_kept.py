@@ -26,7 +26,7 @@ def read_shard_parts(tmp_path):
 
 def test_parts_of_another_run_stay(archive, command, tmp_path, monkeypatch):
     """As on an object store, where no lock separates runs."""
-    monkeypatch.setattr(score, "held", lambda scores, run: contextlib.nullcontext())
+    monkeypatch.setattr(score, "lock_scores", lambda scores, run: contextlib.nullcontext())
     score_chunks, late = score._score_chunks, tmp_path / "late.parquet"
     (archive / "shard-00002.parquet").rename(late)
 

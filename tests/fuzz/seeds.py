@@ -20,7 +20,6 @@ from digitsum.options import ImageShape
 
 SHAPE = ImageShape(2, 3)
 SHARD = "shard.parquet"
-FINGERPRINT = "size=1 mtime_ns=1 rows=4 image='image' id='image_id' shape=2x3"
 PLAIN: dict[str, Any] = {"compression": "none", "use_dictionary": False}
 
 

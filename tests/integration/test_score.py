@@ -25,9 +25,10 @@ from digitsum.cli import main
 from digitsum.model.outputs import Posterior
 from digitsum.model.saved_model import load_model
 from digitsum.options import ReadOptions
-from digitsum.scoring.config import ActorOptions
+from digitsum.scoring.config import ComputeOptions
 from digitsum.scoring.executors import ray_data
-from digitsum.scoring.executors.ray_data import map_chunks
+from digitsum.scoring.executors.executor import MakeWorker
+from digitsum.scoring.executors.ray_data import RayDataExecutor
 
 METRICS_WAIT_S = 120
 MEETING_S = 120
@@ -149,7 +150,7 @@ def test_score_leaves_manifest(scores, model):
     assert outcome["complete"] is True
     assert outcome["model_digest"] == digest
     assert sum(outcome["predicted"]["sums"]) == 500
-    assert [(c["shard"], c["num_rows"]) for c in outcome["chunks"]] == [
+    assert [(c["chunk"]["shard"], c["chunk"]["num_rows"]) for c in outcome["chunks"]] == [
         ("shard-00000.parquet", 167),
         ("shard-00001.parquet", 167),
         ("shard-00002.parquet", 166),
@@ -293,37 +294,36 @@ def six_chunks(unlabelled, tmp_path) -> list[Chunk]:
 
 
 @pytest.fixture
-def wait_for_another() -> type:
-    """Give an actor that keeps its chunk until a second actor has one too, or time is over."""
+def wait_for_another(tmp_path) -> MakeWorker[bool]:
+    """Give workers that keep a chunk until a second has one too: True, or until time is over."""
 
-    class WaitForAnother:  # local, so that it is pickled whole: workers cannot import this module
-        def __init__(self, meeting: Path) -> None:
-            self._meeting = meeting
-
-        def __call__(self, row):
-            (self._meeting / f"{os.getpid()}.actor").touch()
+    def make_worker(compute: ComputeOptions):  # local, so that it is pickled whole
+        def wait(chunk: Chunk) -> bool:
+            (tmp_path / f"{os.getpid()}.worker").touch()
             deadline = time.monotonic() + MEETING_S
             while time.monotonic() < deadline:
-                if len(list(self._meeting.glob("*.actor"))) > 1:
-                    return {"met": True}
+                if len(list(tmp_path.glob("*.worker"))) > 1:
+                    return True
                 time.sleep(0.05)
-            return {"met": False}
+            return False
 
-    return WaitForAnother
+        return wait
+
+    return make_worker
 
 
-def test_two_chunks_two_actors(wait_for_another, six_chunks, tmp_path):
+def test_two_chunks_two_actors(wait_for_another, six_chunks):
     """A chunk must not wait behind another while an actor is idle."""
-    options = ActorOptions(min_actors=2)
-    results = map_chunks(wait_for_another, {"meeting": tmp_path}, six_chunks[:2], options)
-    assert [result["met"] for result in results] == [True, True]
+    compute = ComputeOptions(min_actors=2)
+    executor = RayDataExecutor(wait_for_another, compute, keep_going=False)
+    assert list(executor.map(six_chunks[:2])) == [True, True]
 
 
-def test_pool_grows_with_cluster(wait_for_another, six_chunks, tmp_path, monkeypatch):
+def test_pool_grows_with_cluster(wait_for_another, six_chunks, monkeypatch):
     # As if the second CPU's node had come only after the pool was made.
-    monkeypatch.setattr(ray_data, "_room", lambda options: (1, 2))
-    results = map_chunks(wait_for_another, {"meeting": tmp_path}, six_chunks, ActorOptions())
-    assert all(result["met"] for result in results)
+    monkeypatch.setattr(ray_data, "_room", lambda compute: (1, 2))
+    executor = RayDataExecutor(wait_for_another, ComputeOptions(), keep_going=False)
+    assert list(executor.map(six_chunks)) == [True] * 6
 
 
 def test_score_exports_metrics(model, unlabelled, tmp_path):

@@ -10,7 +10,7 @@ from factories import read_scores
 
 from digitsum.cli import main
 from digitsum.model.saved_model import load_model
-from digitsum.scoring.config import ActorOptions
+from digitsum.scoring.config import ComputeOptions
 
 pytestmark = pytest.mark.usefixtures("one_ray")
 
@@ -33,7 +33,7 @@ assert ray is None or not ray.is_initialized()
 
     [manifest] = (tmp_path / "scores").glob("_runs/score-*/manifest.json")
     chunks = json.loads(manifest.read_text())["outcome"]["chunks"]
-    default = type(ActorOptions().predictor(load_model(f"{reader}/model"), None)).backend
+    default = type(ComputeOptions().predictor(load_model(f"{reader}/model"), None)).backend
     assert {chunk["backend"] for chunk in chunks} == {default}
 
     on_ray = f"--model {reader}/model --scores {tmp_path}/on-ray --executor ray"

@@ -36,8 +36,8 @@ from digitsum.scoring.config import (
     StatusConfig,
     VerifyConfig,
 )
-from digitsum.scoring.lock import held
-from digitsum.scoring.plan import NOT_SCORED, SHARD_GONE
+from digitsum.scoring.lock import lock_scores
+from digitsum.scoring.plan import NOT_SCORED, PLAN_VERSION, SHARD_GONE
 from digitsum.storage.location import locate
 from digitsum.training.config import TrainConfig
 
@@ -349,15 +349,17 @@ def test_make_import_and_plan(run, tmp_path):
             "new": new | {"reasons": {NOT_SCORED: new}},
             "changed": nothing,
             "done": nothing,
-            "gone": {"chunks": 0, "reasons": {}},
+            "gone": {"parts": 0, "reasons": {}},
             "rejected": {"shards": 0, "reasons": {}},
+            "model_digest": digest,
+            "version": PLAN_VERSION,
         },
     )
     code, said, err = run(line)
     lines = said.splitlines()
     assert lines[0].split() == ["new", "1", "chunks", "5", "images"]
     assert lines[1].split() == ["1", "chunks", "5", "images", *NOT_SCORED.split()]
-    assert lines[-1] == "5 images to score; no earlier run tells how long that takes"
+    assert lines[-1] == "5 images to score; no earlier run shows how long that takes"
     assert not (out / "scores").exists()
 
 
@@ -379,8 +381,8 @@ def test_score_when_all_is_done(run, inputs, tmp_path, model, known_count):
     scored = json.loads(said)
     assert (scored["images"], scored["rejected"], scored["images_per_s"]) == (0, 0, 0)
     done = {"chunks": 1, "images": 19}
-    assert scored["plan"]["done"] == done | {"reasons": {"current": done}}
-    assert scored["plan"]["gone"] == {"chunks": 1, "reasons": {SHARD_GONE: {"chunks": 1}}}
+    assert scored["plan"]["done"] == done | {"reasons": {"unchanged": done}}
+    assert scored["plan"]["gone"] == {"parts": 1, "reasons": {SHARD_GONE: 1}}
     assert scored["totals"] == {
         "images": 19,
         "scored": 19,
@@ -392,18 +394,14 @@ def test_score_when_all_is_done(run, inputs, tmp_path, model, known_count):
     assert (scores / "CURRENT").read_text() == f"{model}\n"
     (manifest,) = (scores / "_runs").glob("*/manifest.json")
     outcome = json.loads(manifest.read_text())["outcome"]
-    assert outcome == scored | {
-        "archive": str(inputs / "ok"),
-        "complete": True,
-        "why_incomplete": None,
-        "rejected_shards": {},
-        "reference": None,
-        "chunks": [],
-    }
+    assert outcome == scored | {"chunks": []}
+    assert (outcome["archive"], outcome["complete"]) == (str(inputs / "ok"), True)
+    assert (outcome["why_incomplete"], outcome["rejected_shards"]) == (None, {})
+    assert outcome["reference"] is None
     plan = json.loads((manifest.parent / "plan.json").read_text())
     assert plan == scored["plan"]
     again = json.loads(run(line)[1])
-    assert again["plan"]["gone"] == {"chunks": 0, "reasons": {}}
+    assert again["plan"]["gone"] == {"parts": 0, "reasons": {}}
     assert again["totals"] == scored["totals"]
 
 
@@ -417,7 +415,7 @@ def done(inputs, tmp_path) -> Path:
 
 def test_score_held_exit_code_4(run, done):
     before = read_files(done)
-    with held(locate(str(done)), "score-other"):
+    with lock_scores(locate(str(done)), "score-other"):
         code, out, err = run(WORK["score"])
     assert (code, out) == (4, "")
     assert re.fullmatch(rf"digitsum: {done}: is held by run score-other[^\n]+\n", err)
