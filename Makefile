@@ -2,6 +2,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 FUZZ_SECONDS ?= 600
+# pytest's processes: those that run tests, beside the processes that the tests start.
+WORKERS ?= 2
+PYTEST := $(BIN)/pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
 .PHONY: install demo test test-fast faults soak lint browser architecture results package-model bench \
 	fuzz sbom licences audit lock clean
@@ -16,11 +19,13 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: $(INSTALLED)
 	$(BIN)/python jobs/demo.py
 
+# All tests, the fault tests and the soak in their short form.
 test: lint browser
-	$(BIN)/pytest -m "not bench" --durations=10
+	$(PYTEST) -m "not bench" --durations=20
 
+# What takes no more than a second or two, without Ray, servers and browsers.
 test-fast: lint
-	$(BIN)/pytest -m "not slow and not faults and not gpu and not bench"
+	$(PYTEST) -q -m "not slow and not gpu and not bench" tests/unit tests/fuzz tests/soak
 
 # The reports are tested in a real browser, Debian's.
 browser:
@@ -30,12 +35,12 @@ browser:
 		chromium chromium-driver fonts-dejavu-core > /dev/null) \
 		|| (echo "the reports' tests need a browser: apt install chromium chromium-driver" && exit 1)
 
-# The long form, some half an hour: 215 kills and 500 damaged shards.
+# The long form of the fault tests, some half an hour: 215 kills, 500 damaged shards, 1,000 shards.
 faults: $(INSTALLED)
-	DIGITSUM_KILLS=200 DIGITSUM_CLUSTER_KILLS=5 DIGITSUM_PLACES=500 \
-		$(BIN)/pytest -m faults --timeout 3600 --durations=10
+	DIGITSUM_KILLS=200 DIGITSUM_CLUSTER_KILLS=5 DIGITSUM_PLACES=500 DIGITSUM_SHARDS=1000 \
+		DIGITSUM_CHUNK_RETRIES=10 $(BIN)/pytest tests/faults --timeout 3600 --durations=10
 
-# Scores an archive that grows, with kills, for an hour, and says whether what that takes is flat.
+# The long form of the soak: an hour of scoring, on Ray and by threads, that must stay flat.
 SOAK_SECONDS ?= 3600
 soak: $(INSTALLED)
 	DIGITSUM_SOAK_S=$(SOAK_SECONDS) $(BIN)/pytest tests/soak

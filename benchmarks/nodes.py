@@ -54,7 +54,7 @@ def nodes(counts: list[int], seconds: float) -> None:
 
 
 def _measure(num_nodes: int, seconds: float) -> None:
-    from digitsum.ray_runtime import connected
+    from digitsum.ray_runtime import connect_ray
     from digitsum.scoring.executors.ray_data import map_chunks
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
@@ -68,7 +68,7 @@ def _measure(num_nodes: int, seconds: float) -> None:
             for i in range(ACTORS * CHUNKS_EACH)
         ]
         options = ComputeOptions(max_actors=ACTORS, executor="ray")
-        with connected():
+        with connect_ray():
             found = list(map_chunks(Sleeper, {"seconds": seconds}, chunks, options))
     finally:
         cluster.shutdown()

@@ -29,7 +29,7 @@ from digitsum.model.predictor import make_predictor
 from digitsum.model.registry import NetworkName
 from digitsum.model.saved_model import SavedModel, load_model, num_parameters, save_model
 from digitsum.options import ImageShape
-from digitsum.ray_runtime import connected
+from digitsum.ray_runtime import connect_ray
 from digitsum.training.presets import PresetName
 
 OUT = Path("results")
@@ -104,7 +104,7 @@ def results(presets: Sequence[str], mnist: str | None) -> None:
     if "paper-baseline" in wanted:
         _synth("train", 24_000, "--split train --shards 3")
         _synth("val", 6_000, "--split val")
-    with connected(state_api=True):
+    with connect_ray(state_api=True):
         rows = [_row(name, trainings, sources) for name in wanted]
         if FULL in wanted:
             rows.append(_row_of_twice(sources))

@@ -1,4 +1,4 @@
-"""Connecting to Ray: the cluster that a job was submitted to, or one on this machine."""
+"""The connection to Ray: to the cluster that a job was submitted to, or to a private Ray."""
 
 from __future__ import annotations
 
@@ -17,9 +17,13 @@ from ray.data import DataContext
 
 from digitsum.errors import find_digitsum_error
 
-# What these say at every run is no news: that tokens are used, that there are no progress bars, and
-# how Ray Data plans. Of warnings only those go that are said at every run.
-_CHATTER = {
+LOCK_FILE = "digitsum.lock"
+SESSIONS_KEPT = 10
+"""Ended sessions whose logs stay on the disk: as many as the runs that `digitsum status` lists."""
+
+# These log the same at every run: that tokens are used, that there are no progress bars, and how
+# Ray Data plans. Their other warnings stay.
+_LOG_LEVELS = {
     "ray._private.authentication.authentication_token_setup": logging.ERROR,
     "ray.data._internal.progress": logging.ERROR,
     "ray.data._internal.execution.streaming_executor": logging.WARNING,
@@ -27,48 +31,48 @@ _CHATTER = {
 
 
 @contextmanager
-def connected(*, state_api: bool = False) -> Iterator[None]:
-    """Be connected to Ray within the block; a DigitsumError raised in a worker is raised here.
+def connect_ray(*, state_api: bool = False) -> Iterator[None]:
+    """Connect to Ray for the block; a DigitsumError raised in a worker is raised here.
 
-    Joins the cluster that RAY_ADDRESS names, as it does within `ray job submit`; else starts Ray on
-    this machine alone, where it listens on the loopback address alone, and ends it again. A process
-    that is connected already stays so.
+    Joins the cluster that RAY_ADDRESS names, as `ray job submit` sets it; else starts Ray on this
+    machine, which listens on the loopback address alone, and stops it after the block. A process
+    that is already connected stays so.
 
-    Ray's State API, by which Ray Train looks after its workers, comes with the dashboard, and that
-    with ten processes: a Ray that is started here has it where `state_api` asks for it.
+    `state_api` starts a private Ray with the dashboard, which is ten processes more: Ray Train
+    needs its State API to watch its workers.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    for chatter, level in _CHATTER.items():
-        logging.getLogger(chatter).setLevel(level)
-    with ExitStack() as ended:
+    for logger, level in _LOG_LEVELS.items():
+        logging.getLogger(logger).setLevel(level)
+    with ExitStack() as stack:
         if not ray.is_initialized():
             address = os.environ.get("RAY_ADDRESS", "local")
             if address == "local":
                 session = _start_on_loopback(with_dashboard=state_api)
-                ended.enter_context(held_session(session))
+                stack.enter_context(lock_session(session))
                 remove_ended_sessions(session.parent)
             else:
                 ray.init(address=address, logging_level=logging.WARNING)
-            ended.callback(ray.shutdown)
+            stack.callback(ray.shutdown)
         context = DataContext.get_current()
         context.enable_progress_bars = False
-        # Ray Data's own wrapping loses the error that a function raised when it crosses processes.
+        # Ray Data's own wrapping loses the original error when it crosses processes.
         context.raise_original_map_exception = True
         try:
             yield
         except Exception as error:
-            said = find_digitsum_error(error)
-            if said is None or said is error:
+            original = find_digitsum_error(error)
+            if original is None or original is error:
                 raise
-            raise said from error
+            raise original from error
 
 
 def _start_on_loopback(*, with_dashboard: bool) -> Path:
-    """Start Ray on this machine so that no other machine can open a port of it; return its session.
+    """Start Ray on this machine so that no other machine can reach its ports; return its session.
 
-    Left to itself, all of Ray but its dashboard listens on every interface, where only its token
-    keeps others out. It does so because a cluster may come of it, and listens on 127.0.0.1 alone
-    where it believes that none will, as on macOS and Windows; no public option says so.
+    By default everything but the dashboard listens on every interface, protected by the token
+    alone, because other nodes may join. Ray listens on 127.0.0.1 alone only if it assumes that
+    none will, as on macOS and Windows; no public option sets this.
     """
     may_be_cluster = ray_constants.ENABLE_RAY_CLUSTER
     ray_constants.ENABLE_RAY_CLUSTER = False
@@ -81,7 +85,7 @@ def _start_on_loopback(*, with_dashboard: bool) -> Path:
         )
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = may_be_cluster
-    # Whoever reads the token can run code as this user; Ray writes it for all to read.
+    # Ray makes the token readable by everyone, and its reader can run code as this user.
     token = Path.home() / ".ray" / "auth_token"
     with suppress(OSError):
         token.chmod(token.stat().st_mode & 0o700)
@@ -89,27 +93,22 @@ def _start_on_loopback(*, with_dashboard: bool) -> Path:
 
 
 def node_resources() -> list[dict[str, float]]:
-    """Return the resources ("CPU", "GPU", ...) of each node that the connected cluster has now."""
+    """Return the resources ("CPU", "GPU", ...) of each live node of the connected cluster."""
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
-def num_cluster(resource: str) -> float:
+def cluster_capacity(resource: str) -> float:
     """Return how much of a resource ("CPU", "GPU") the connected cluster has, or can grow to."""
-    # An idle autoscaling cluster has nothing yet; Ray has no public call for what it may grow to.
+    # An idle autoscaling cluster has nothing yet; Ray has no public call for its limits.
     limits = state.get_max_resources_from_cluster_config() or {}
     return float(max(ray.cluster_resources().get(resource, 0), limits.get(resource, 0)))
 
 
-LOCK_FILE = "digitsum.lock"
-SESSIONS_KEPT = 10
-"""As many as the runs that `digitsum status` lists."""
-
-
 @contextmanager
-def held_session(session: Path) -> Iterator[None]:
-    """Mark a session as digitsum's, and as that of a driver that lives, within the block."""
+def lock_session(session: Path) -> Iterator[None]:
+    """Mark a Ray session as digitsum's, and as in use during the block."""
     lock = FileLock(session / LOCK_FILE, timeout=0)
-    with suppress(OSError):  # without it the session stays for ever, and does no other harm
+    with suppress(OSError):  # without the lock the session is never removed, which is harmless
         lock.acquire()
     try:
         yield
@@ -117,13 +116,13 @@ def held_session(session: Path) -> Iterator[None]:
         lock.release()
 
 
-def remove_ended_sessions(directory: Path, kept: int = SESSIONS_KEPT) -> None:
-    """Remove the sessions below a directory that digitsum started and that have ended.
+def remove_ended_sessions(directory: Path, num_kept: int = SESSIONS_KEPT) -> None:
+    """Remove the ended Ray sessions below a directory that digitsum started, but the last ones.
 
-    The last `kept` of digitsum's stay, and all that cannot be removed.
+    Sessions that cannot be removed stay.
     """
-    found = {lock.parent for lock in directory.glob(f"session_*/{LOCK_FILE}")}
-    sessions = sorted(session for session in found if not session.is_symlink())
-    for session in sessions[: max(0, len(sessions) - kept)]:
+    locked = {lock.parent for lock in directory.glob(f"session_*/{LOCK_FILE}")}
+    sessions = sorted(session for session in locked if not session.is_symlink())
+    for session in sessions[: max(0, len(sessions) - num_kept)]:
         with suppress(OSError), FileLock(session / LOCK_FILE, timeout=0):
             shutil.rmtree(session)

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from digitsum.cli import main
-from digitsum.ray_runtime import connected
+from digitsum.ray_runtime import connect_ray
 
 OUT = Path("demo")
 STEPS = (
@@ -28,7 +28,7 @@ def demo() -> int:
     """
     started = time.monotonic()
     shutil.rmtree(OUT, ignore_errors=True)
-    with connected(state_api=True):
+    with connect_ray(state_api=True):
         for step in STEPS:
             print(f"\n$ digitsum {step}", flush=True)
             code = main(step.split())

@@ -25,7 +25,7 @@ from digitsum.model.predictor import make_predictor
 from digitsum.model.registry import build_network, network_sizes
 from digitsum.model.saved_model import SavedModel, save_model
 from digitsum.options import ImageShape
-from digitsum.ray_runtime import connected, num_cluster
+from digitsum.ray_runtime import cluster_capacity, connect_ray
 from digitsum.storage.atomic_write import publish_bytes
 from digitsum.storage.location import Location, locate
 from digitsum.training.archives import TrainingArchives, open_training_archives
@@ -93,7 +93,7 @@ def train(config: TrainConfig) -> Trained:
         directory.check_directory()
     _check_resumable(run, config)
 
-    with connected(state_api=True):
+    with connect_ray(state_api=True):
         resources = _resources(config)
         publish_bytes(_json(config.learned_from()), run.join(CONFIG_FILE))
         settings = {
@@ -256,12 +256,12 @@ def _fit(
 
 
 def _resources(config: TrainConfig) -> dict[str, float]:
-    resources = {"CPU": worker_cpus(config, num_cluster("CPU"))}
+    resources = {"CPU": worker_cpus(config, cluster_capacity("CPU"))}
     if config.use_gpu:
-        if num_cluster("GPU") < config.workers:
+        if cluster_capacity("GPU") < config.workers:
             raise InputError(
                 f"{config.workers} workers want a GPU each, but the cluster has "
-                f"{num_cluster('GPU'):g}; lower --workers or leave --use-gpu out."
+                f"{cluster_capacity('GPU'):g}; lower --workers or leave --use-gpu out."
             )
         resources["GPU"] = 1
     return resources

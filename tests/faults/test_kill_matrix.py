@@ -1,7 +1,7 @@
 """Runs are killed, seeded, at every step that commits and in random moments; then run again.
 
-Without Ray, for a kill there costs a second; `test_kills_on_a_cluster.py` has the kills of actors,
-drivers and nodes of a real one. DIGITSUM_KILLS says how many kills there are in all.
+It is done without Ray, where a kill costs a second; `test_kills_on_a_cluster.py` kills actors,
+drivers and nodes. DIGITSUM_KILLS is the number of kills in all.
 """
 
 import os
@@ -10,13 +10,12 @@ import time
 from collections import defaultdict
 from dataclasses import astuple, dataclass, fields
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-from without_ray import exit_code, started
+import pytest
+from factories import read_scores
+from without_ray import SIGKILLED, check_completes, exit_code, left_behind, start_forked
 
-KILLS = int(os.environ.get("DIGITSUM_KILLS", "24"))
-SIGKILLED = -9
-# In the order in which a run comes to them, and how often it does at least.
+KILLS = int(os.environ.get("DIGITSUM_KILLS", "16"))
+# In the order in which a run passes them, and how often it does at least.
 POINTS = {
     "written": 14,
     "renamed": 14,
@@ -29,27 +28,13 @@ POINTS = {
 }
 
 
-def check_midway(found, before, after):
-    """Check that a reader sees, under every name, yesterday's part or tonight's, and no other."""
-    for path, content in found.items():
-        if ".tmp-" not in path:
-            assert content in (before.get(path), after.get(path)), path
-    assert before.keys() & after.keys() <= found.keys()
-
-
-def image_ids(scores):
-    parts = sorted(path for path in scores.glob("model=*/**/*.parquet"))
-    tables = [pq.read_table(part, partitioning=None) for part in parts]
-    return pa.concat_tables(tables)["image_id"].to_pylist()
-
-
 @dataclass(frozen=True)
 class Harm:
     """What kills did, after the run that followed them."""
 
     kills: int = 0
     lost: int = 0
-    """Files that an undisturbed run leaves, and that are absent or other."""
+    """Files that an undisturbed run leaves, and that are absent or different."""
     twice: int = 0
     """Images that were scored more than once."""
     stray: int = 0
@@ -58,76 +43,87 @@ class Harm:
     def __add__(self, other):
         return Harm(*(sum(pair) for pair in zip(astuple(self), astuple(other), strict=True)))
 
-    @staticmethod
-    def of(found, undisturbed, scores, kills=1):
-        ids = image_ids(scores)
-        return Harm(
-            kills,
-            sum(found.get(path) != content for path, content in undisturbed.items()),
+
+class Nights:
+    """Nights one after the other, each laid out anew, and the harm that kills did to them."""
+
+    def __init__(self, lay_out, undisturbed, tmp_path):
+        self._lay_out, self._undisturbed, self._tmp_path = lay_out, undisturbed, tmp_path
+        self._number = 0
+        self.begin()
+        self._before = left_behind(self.scores)
+        self.harm = defaultdict(Harm)
+        """By kind of kill."""
+
+    def begin(self):
+        directory = self._tmp_path / str(self._number)
+        self._number += 1
+        self.command = self._lay_out(directory)
+        self.scores, self.log = directory / "scores", directory / "log"
+
+    def check_midway(self):
+        """Check that a reader sees yesterday's part or tonight's under every name."""
+        present = left_behind(self.scores)
+        for path, content in present.items():
+            if ".tmp-" not in path:
+                assert content in (self._before.get(path), self._undisturbed.get(path)), path
+        assert self._before.keys() & self._undisturbed.keys() <= present.keys()
+
+    def finish(self, kind, num_kills):
+        """Run to the end, and count the harm that the kills before did."""
+        check_completes(self.command, self.log)
+        present = left_behind(self.scores)
+        ids = read_scores(self.scores)["image_id"].to_pylist()
+        self.harm[kind] += Harm(
+            num_kills,
+            sum(present.get(path) != content for path, content in self._undisturbed.items()),
             len(ids) - len(set(ids)),
-            len(found.keys() - undisturbed.keys()),
+            len(present.keys() - self._undisturbed.keys()),
         )
 
+    def num_kills(self):
+        return sum(harm.kills for harm in self.harm.values())
 
-def test_steps(nights, undisturbed, left, tmp_path, capsys):
+    def check_no_harm(self, capsys):
+        with capsys.disabled():
+            print(f"\n{'killed':40}" + "".join(f"{field.name:>8}" for field in fields(Harm)))
+            for kind, harm in self.harm.items():
+                print(f"  {kind:38}" + "".join(f"{number:8}" for number in astuple(harm)))
+        for kind, harm in self.harm.items():
+            assert harm == Harm(kills=harm.kills), kind
+
+
+@pytest.fixture
+def killed_nights(nights, undisturbed, tmp_path):
+    return Nights(nights, undisturbed, tmp_path)
+
+
+def test_killed_at_each_step(killed_nights, capsys):
     rng = random.Random(1)
-    killed = defaultdict(Harm)
-    before = left(tmp_path_of(nights, tmp_path / "before"))
     for number in range(KILLS // 2):
         point = list(POINTS)[number % len(POINTS)]
-        directory = tmp_path / str(number)
-        command = nights(directory)
         fault = f"{point}:{rng.randint(1, POINTS[point])}"
-        assert exit_code(command, directory / "log", fault) == SIGKILLED, fault
-        check_midway(left(directory / "scores"), before, undisturbed)
-        assert exit_code(command, directory / "log") == 0, (directory / "log").read_text()
-        killed[point] += Harm.of(left(directory / "scores"), undisturbed, directory / "scores")
-    with capsys.disabled():
-        print_table("killed at", killed)
-    assert_no_harm(killed, KILLS // 2)
+        killed_nights.begin()
+        assert exit_code(killed_nights.command, killed_nights.log, fault) == SIGKILLED, fault
+        killed_nights.check_midway()
+        killed_nights.finish(f"at {point}", 1)
+    killed_nights.check_no_harm(capsys)
 
 
-def test_moments(nights, undisturbed, left, tmp_path, capsys):
+def test_killed_in_random_moments(killed_nights, capsys):
     rng = random.Random(2)
-    killed = defaultdict(Harm)
-    before = left(tmp_path_of(nights, tmp_path / "before"))
-    started_at = time.monotonic()
-    whole = nights(tmp_path / "whole")
-    assert exit_code(whole, tmp_path / "log") == 0
-    lasted_s = time.monotonic() - started_at
-    number = -1
-    while sum(harm.kills for harm in killed.values()) < KILLS - KILLS // 2:
-        number += 1
-        directory = tmp_path / str(number)
-        command = nights(directory)
-        num_kills, num_killed = rng.randint(1, 3), 0
-        for _ in range(num_kills):
-            process = started(command, directory / "log")
-            process.join(rng.uniform(0, lasted_s))
+    began = time.monotonic()
+    check_completes(killed_nights.command, killed_nights.log)
+    whole_s = time.monotonic() - began
+    while killed_nights.num_kills() < KILLS - KILLS // 2:
+        killed_nights.begin()
+        num_tries, num_kills = rng.randint(1, 3), 0
+        for _ in range(num_tries):
+            process = start_forked(killed_nights.command, killed_nights.log)
+            process.join(rng.uniform(0, whole_s))
             process.kill()
             process.join()
-            num_killed += process.exitcode == SIGKILLED
-            check_midway(left(directory / "scores"), before, undisturbed)
-        assert exit_code(command, directory / "log") == 0, (directory / "log").read_text()
-        harm = Harm.of(left(directory / "scores"), undisturbed, directory / "scores", num_killed)
-        killed[f"{num_kills} times in a row"] += harm
-    with capsys.disabled():
-        print_table("killed in a random moment", killed)
-    assert_no_harm(killed, KILLS - KILLS // 2)
-
-
-def tmp_path_of(nights, directory):
-    nights(directory)
-    return directory / "scores"
-
-
-def print_table(title, killed):
-    print(f"\n{title:40}" + "".join(f"{field.name:>8}" for field in fields(Harm)))
-    for what, harm in killed.items():
-        print(f"  {what:38}" + "".join(f"{number:8}" for number in astuple(harm)))
-
-
-def assert_no_harm(killed, least_kills):
-    assert sum(harm.kills for harm in killed.values()) >= least_kills
-    for what, harm in killed.items():
-        assert harm == Harm(kills=harm.kills), what
+            num_kills += process.exitcode == SIGKILLED
+            killed_nights.check_midway()
+        killed_nights.finish(f"in a random moment, {num_tries} times in a row", num_kills)
+    killed_nights.check_no_harm(capsys)

@@ -1,6 +1,6 @@
-"""Drivers, busy actors and whole nodes of a real Ray cluster are killed while an archive is scored.
+"""Drivers, busy actors and whole nodes of a Ray cluster are killed while an archive is scored.
 
-DIGITSUM_CLUSTER_KILLS says how many of each.
+DIGITSUM_CLUSTER_KILLS is how many of each.
 """
 
 import os
@@ -10,11 +10,12 @@ import time
 
 import psutil
 import pytest
+from on_ray import WAIT_S, check_ends, start, wait_for, workers_below
 from ray.cluster_utils import Cluster
+from without_ray import left_behind
 
 KILLS = int(os.environ.get("DIGITSUM_CLUSTER_KILLS", "1"))
-WAIT_S = 240
-ACTOR = "ray::MapWorker"
+ACTOR_AT_WORK = "ray::MapWorker(Map(_Actor)).submit"
 
 
 @pytest.fixture(scope="module")
@@ -30,56 +31,50 @@ def cluster():
         cluster.shutdown()
 
 
-def raylet_of(node) -> psutil.Process:
-    [raylet] = [info.process for info in node.all_processes["raylet"]]
-    return psutil.Process(raylet.pid)
+def busy_actors(cluster):
+    """Return the actors at work, with their nodes: Ray writes an actor's method into its title."""
+    busy = []
+    for node in cluster.worker_nodes:
+        [raylet] = [info.process for info in node.all_processes["raylet"]]
+        actors = workers_below(psutil.Process(raylet.pid), ACTOR_AT_WORK)
+        busy += [(node, actor) for actor in actors]
+    return busy
 
 
-def busy_actors(cluster, workers_below):
-    """Find the actors at work: Ray writes the method that one is in into its title."""
-    return [
-        (node, actor)
-        for node in cluster.worker_nodes
-        for actor in workers_below(raylet_of(node), f"{ACTOR}(Map(ChunkScorer)).submit")
-    ]
-
-
-def kill_driver(cluster, process, workers_below, rng):
+def kill_driver(cluster, process, rng):
     process.kill()
     assert process.wait(WAIT_S) == -signal.SIGKILL
 
 
-def kill_actor(cluster, process, workers_below, rng):
-    _, actor = rng.choice(busy_actors(cluster, workers_below))
+def kill_actor(cluster, process, rng):
+    _, actor = rng.choice(busy_actors(cluster))
     actor.kill()
 
 
-def kill_node(cluster, process, workers_below, rng):
-    node, _ = rng.choice(busy_actors(cluster, workers_below))
+def kill_node(cluster, process, rng):
+    node, _ = rng.choice(busy_actors(cluster))
     cluster.remove_node(node, allow_graceful=False)
     cluster.add_node(num_cpus=1)
 
 
 @pytest.mark.parametrize("kill", [kill_driver, kill_actor, kill_node])
-def test_the_scores_are_those_of_an_undisturbed_run(
-    kill, cluster, nights, undisturbed, left, start, wait_for, workers_below, tmp_path
-):
+def test_scores_after_kill(kill, cluster, nights, undisturbed, tmp_path):
     rng = random.Random(4)
     for number in range(KILLS):
         directory, log = tmp_path / str(number), tmp_path / f"{number}.log"
         command = nights(directory) + " --backend torch"
-        before = left(directory / "scores")
+        before = left_behind(directory / "scores")
 
-        def begun(directory=directory, before=before):
-            changed = left(directory / "scores").items() - before.items()
-            return len(changed) >= 1 and bool(busy_actors(cluster, workers_below))
+        def has_begun(directory=directory, before=before):
+            has_part = bool(left_behind(directory / "scores").items() - before.items())
+            return has_part and bool(busy_actors(cluster))
 
         process = start(command, log, RAY_ADDRESS=cluster.address)
-        wait_for(begun, process, log)
+        wait_for(has_begun, process, log)
         time.sleep(rng.uniform(0, 0.2))
-        wait_for(lambda: bool(busy_actors(cluster, workers_below)), process, log)
-        kill(cluster, process, workers_below, rng)
+        wait_for(lambda: bool(busy_actors(cluster)), process, log)
+        kill(cluster, process, rng)
         if kill is kill_driver:
             process = start(command, log, RAY_ADDRESS=cluster.address)
-        assert process.wait(WAIT_S) == 0, log.read_text()
-        assert left(directory / "scores") == undisturbed
+        check_ends(process, log)
+        assert left_behind(directory / "scores") == undisturbed

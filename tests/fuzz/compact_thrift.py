@@ -1,8 +1,7 @@
-"""Structures in Thrift's compact protocol, read without their schema and written again.
+"""Structures in Thrift's compact protocol, such as Parquet footers, read without their schema.
 
-It is what a Parquet footer is made of. A structure becomes nested lists that can be changed in
-place: a struct is a list of Field, a list a Sequence, an integer an int, text bytes. Raises
-ValueError where bytes are no such structure.
+A structure becomes nested lists that can be changed in place and written again: a struct is a list
+of Field, a list a Sequence, an integer an int, text bytes. Malformed bytes raise ValueError.
 """
 
 from dataclasses import dataclass, field
@@ -24,14 +23,14 @@ class Field:
 
 @dataclass
 class Sequence:
-    """A list or a set, and the kind of what is in it."""
+    """A list or a set, and the kind of its values."""
 
     kind: int
     values: list[Any] = field(default_factory=list)
 
 
 def read_struct(data: bytes) -> tuple[list[Field], int]:
-    """Return a struct, and how many bytes it takes."""
+    """Return a struct and its size in bytes."""
     reader = _Reader(data)
     try:
         return reader.struct(0), reader.at

@@ -1,16 +1,15 @@
-"""Fuzz the seams where bytes from elsewhere are read, each for its share of a time: `make fuzz`.
+"""Fuzzing of the seams that read bytes from elsewhere, each for its share of a time: `make fuzz`.
 
   export PYTHONPATH=build/fuzz/atheris
   .venv/bin/python tests/fuzz/fuzz.py --seconds 600                all of them
   .venv/bin/python tests/fuzz/fuzz.py shard --seconds 60           one of them
   .venv/bin/python tests/fuzz/fuzz.py shard FILE                   one input again
 
-Guided by coverage (atheris, which is libFuzzer for Python) of digitsum, of Pillow, and of tarfile,
-zipfile, gzip and csv. What is compiled (pyarrow, Pillow's decoders,
-safetensors) is not instrumented: it is run, and watched for crashes, hangs and memory, but does
-not guide. Each seam runs in a process of its own, for a crash there ends the process. What is found
-lies in build/fuzz/found/SEAM; kept in tests/fuzz/corpus/SEAM it is tried by every `make test`.
-What was reached is remembered in build/fuzz/corpus, and the next run goes on from there.
+The fuzzer, atheris (libFuzzer for Python), is guided by the coverage of digitsum, Pillow, tarfile,
+zipfile, gzip and csv. Compiled code (pyarrow, Pillow's decoders, safetensors) is watched for
+crashes, hangs and memory, but does not guide. Each seam has a process of its own, because a crash
+ends the process. Findings are in build/fuzz/found/SEAM; `make test` replays those that are kept in
+tests/fuzz/corpus/SEAM. build/fuzz/corpus holds what was reached, for the next run to go on from.
 """
 
 import argparse
@@ -32,7 +31,7 @@ MEMORY_MB = 3000
 
 
 def main() -> int:
-    """Fuzz all seams, or one; return 1 where something was found."""
+    """Fuzz all seams, or one; return 1 if something was found."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("seam", nargs="?", help="only this one")
     parser.add_argument("input", nargs="?", type=Path, help="a file to try again, and no other")
@@ -59,7 +58,7 @@ def main() -> int:
 
 
 def run(name: str, seconds: int) -> bool:
-    """Fuzz a seam for a time; return whether something was found."""
+    """Fuzz a seam for a time; return True if something was found."""
     corpus, found = BUILD / "corpus" / name, BUILD / "found" / name
     shutil.rmtree(found, ignore_errors=True)
     for directory in (corpus, found):
@@ -75,13 +74,13 @@ def run(name: str, seconds: int) -> bool:
 
 
 def command(name: str, *arguments: str) -> list[str]:
-    """Return the command that fuzzes a seam, of arguments of libFuzzer's."""
+    """Return the command that fuzzes a seam with arguments of libFuzzer's."""
     limits = (f"-timeout={TIMEOUT_S}", f"-rss_limit_mb={MEMORY_MB}")
     return [sys.executable, __file__, "--child", name, *limits, *arguments]
 
 
 def log_of(name: str) -> Path:
-    """Return the file in which what libFuzzer says of a seam is written."""
+    """Return the log of a seam."""
     return BUILD / f"{name}.log"
 
 
@@ -93,10 +92,10 @@ def last_line(name: str) -> str:
 
 
 def fuzz(name: str, arguments: list[str]) -> None:
-    """Fuzz a seam in this process, as libFuzzer's arguments say, which ends it."""
+    """Fuzz a seam in this process, which libFuzzer ends."""
     import atheris
 
-    # Before any of them is imported, or there is nothing to be guided by.
+    # Only what is imported here guides the fuzzer.
     with atheris.instrument_imports(include=list(GUIDES)):
         from targets import TARGETS
 
@@ -104,9 +103,9 @@ def fuzz(name: str, arguments: list[str]) -> None:
         read = target.load()
     corpus = BUILD / "corpus" / name
     if corpus.is_dir():
-        for number, seed in enumerate(target.whole()):
+        for number, seed in enumerate(target.inputs()):
             (corpus / f"seed-{number:02}").write_bytes(seed)
-    # What is committed is synced first, which takes its time on a disk.
+    # In memory, because a disk syncs each file.
     memory = MEMORY if MEMORY.is_dir() else None
     parent = tempfile.TemporaryDirectory(prefix="digitsum-fuzz-", dir=memory)
 

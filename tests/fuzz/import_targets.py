@@ -1,4 +1,4 @@
-"""Files that are imported: images, tars, CSV, NumPy's files, IDX."""
+"""Targets that read imported files: images, tars, CSV, NumPy's files, IDX."""
 
 import warnings
 import zipfile
@@ -24,11 +24,11 @@ DIGITS = 4
 
 
 def decode_image(data: bytes, place: Path) -> None:
-    """Decode an encoded image, alone, and as a row beside pixels and a null."""
-    warnings.simplefilter("ignore")  # Pillow warns where it goes on
+    """Decode an image, alone and in a column beside pixels and a null."""
+    warnings.simplefilter("ignore")  # Pillow warns and goes on
     pixels, reason = _decoded(data)
     again, reason_again = _decoded(data)
-    assert reason == reason_again, "a reason is another one each time"
+    assert reason == reason_again, "the reason changes from time to time"
     assert np.array_equal(pixels, again)
     shape = ImageShape(*pixels.shape) if reason is None else ImageShape(2, 3)
     images = decode_images(pa.array([bytes(shape.num_pixels), data, None], pa.binary()), shape)
@@ -61,7 +61,7 @@ def import_tar(data: bytes, place: Path) -> None:
 
 
 def import_labels(data: bytes, place: Path) -> None:
-    """Import two images by a CSV of their sums; its first byte says of how many digits they are."""
+    """Import two images by a CSV of their sums, after a byte that chooses the number of digits."""
     folder = place / "scans"
     folder.mkdir()
     for name in ("a.png", "b.png"):
@@ -79,7 +79,7 @@ def import_labels(data: bytes, place: Path) -> None:
 
 
 def import_arrays(data: bytes, place: Path) -> None:
-    """Import an .npy file, as images where its first byte is even, else as labels."""
+    """Import an .npy file after a byte: even, it holds images; odd, labels."""
     given = place / "given.npy"
     given.write_bytes(data[1:])
     images = place / "images.npy"
@@ -96,7 +96,7 @@ def import_arrays(data: bytes, place: Path) -> None:
 
 
 def load_idx(data: bytes, place: Path) -> None:
-    """Read IDX files: the first byte says whether images or labels are what was given."""
+    """Read an IDX file after a byte: 1, it holds labels; else images."""
     images, labels = place / "images-idx3-ubyte", place / "labels-idx1-ubyte"
     images.write_bytes(idx(np.zeros((20, 28, 28), np.uint8)))
     labels.write_bytes(idx(np.arange(20, dtype=np.uint8) // 2))
@@ -106,7 +106,7 @@ def load_idx(data: bytes, place: Path) -> None:
 
 
 def load_npz(data: bytes, place: Path) -> None:
-    """Read an .npz; by its first byte, a whole one or a member of one that is otherwise right."""
+    """Read an .npz after a byte: 0, a whole one; 1 or 2, one member of a good one."""
     file = place / "digits.npz"
     if data[:1] == b"\0":
         file.write_bytes(data[1:])

@@ -1,4 +1,4 @@
-"""Small models and weights to begin with."""
+"""Seeds of models and weights."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""Models that come from elsewhere: a model, and torch's weights."""
+"""Targets that read models from elsewhere: a saved model, and torch's weights."""
 
 import hashlib
 import json
@@ -23,9 +23,9 @@ LARGEST_PASS = 1 << 16
 
 
 def load_forged_model(data: bytes, place: Path) -> None:
-    """Load a model of a configuration, a zero byte, and weights, under the digest that they have.
+    """Load a model of a configuration, a zero byte, and weights, with a digest that fits them.
 
-    One that loads must also predict: its weights are numbers of the kind that networks compute in.
+    A model that loads must also predict: its weights are finite.
     """
     text, _, weights = data.partition(b"\0")
     try:

@@ -1,8 +1,8 @@
-"""Changing bytes so that more than their outermost check is reached.
+"""Mutators that change bytes so that more than their outermost check is reached.
 
-A fuzzer that only flips bytes seldom comes behind a checksum or a length. Here a Parquet footer is
-changed as the structure that it is, and lengths and checksums are made to fit again. `Mutate` is
-the fuzzer's own: bytes and a greatest length in, other bytes out.
+A fuzzer that only flips bytes seldom passes a checksum or a length. Here the values of a Parquet
+footer are changed, and lengths and checksums are corrected. `Mutate` is the fuzzer's own: it takes
+bytes and a maximum length, and returns other bytes.
 """
 
 import random
@@ -27,16 +27,16 @@ Mutator = Callable[[bytes, int, random.Random, Mutate], bytes]
 MAGIC = b"PAR1"
 PNG = b"\x89PNG\r\n\x1a\n"
 _TAR_BLOCK, _TAR_CHECKSUM = 512, slice(148, 156)
-_TELLING = (0, 1, -1, 2, 7, 127, 128, 255, 256, 32767, 65536, 2**31 - 1, 2**31, -(2**31), 2**62)
+_EDGE_CASES = (0, 1, -1, 2, 7, 127, 128, 255, 256, 32767, 65536, 2**31 - 1, 2**31, -(2**31), 2**62)
 
 
 def mutate_plain(data: bytes, max_size: int, rng: random.Random, mutate: Mutate) -> bytes:
-    """Return other bytes, as the fuzzer changes them."""
+    """Return the bytes changed by the fuzzer itself."""
     return mutate(data, max_size)
 
 
 def mutate_parquet(data: bytes, max_size: int, rng: random.Random, mutate: Mutate) -> bytes:
-    """Return a Parquet file with another footer, or with other pages where they were."""
+    """Return a Parquet file with another footer, or with other pages at the same places."""
     size = int.from_bytes(data[-8:-4], "little") if data.endswith(MAGIC) else 0
     if not 0 < size <= len(data) - 12 or rng.random() < 0.1:
         return mutate(data, max_size)
@@ -56,7 +56,7 @@ def mutate_parquet(data: bytes, max_size: int, rng: random.Random, mutate: Mutat
 
 
 def _overwritten(body: bytes, rng: random.Random, mutate: Mutate) -> bytes:
-    """Return bytes of the same length, so that what the footer says of places stays true."""
+    """Return bytes of the same length, so that the footer's offsets stay true."""
     first = rng.randrange(4, len(body)) if len(body) > 4 else 0
     old = body[first : first + rng.choice((1, 4, 16, 64))]
     new = mutate(old, len(old))[: len(old)]
@@ -77,7 +77,7 @@ def _change_struct(fields: list[Field], rng: random.Random, mutate: Mutate) -> N
         return
     kind, value = _kind_and_value(holder, at)
     if kind in INTEGERS:
-        new: Any = rng.choice((rng.choice(_TELLING), value + rng.choice((-1, 1)), value * 2))
+        new: Any = rng.choice((rng.choice(_EDGE_CASES), value + rng.choice((-1, 1)), value * 2))
         new = max(-(2**63), min(new, 2**63 - 1))
     elif kind == BINARY:
         new = mutate(value, len(value) + 32)
@@ -113,13 +113,13 @@ def _collect(items: list[Any], places: list[tuple[Any, int]]) -> None:
 
 
 def mutate_image(data: bytes, max_size: int, rng: random.Random, mutate: Mutate) -> bytes:
-    """Return other bytes; the checksums of a PNG's chunks mostly fit."""
+    """Return other bytes; a PNG's checksums are mostly correct."""
     data = mutate(data, max_size)
     return with_png_checksums(data) if data.startswith(PNG) and rng.random() < 0.8 else data
 
 
 def with_png_checksums(data: bytes) -> bytes:
-    """Return a PNG with the checksum of each whole chunk put right."""
+    """Return a PNG with the checksum of each whole chunk corrected."""
     out = bytearray(data)
     at = len(PNG)
     while at + 12 <= len(out):
@@ -132,9 +132,9 @@ def with_png_checksums(data: bytes) -> bytes:
 
 
 def mutate_tar(data: bytes, max_size: int, rng: random.Random, mutate: Mutate) -> bytes:
-    """Return other bytes; the checksums of a tar's headers mostly fit."""
+    """Return other bytes; the checksums of a tar's headers are mostly correct."""
     if rng.random() < 0.5 and len(data) >= _TAR_BLOCK:
-        # A header is 500 bytes among a thousand: change one, and leave all in its place.
+        # A header is 500 bytes among thousands: change one, and move nothing.
         first = rng.randrange(len(data) // _TAR_BLOCK) * _TAR_BLOCK
         data = data[:first] + _overwritten(data[first:], rng, mutate)
     else:
@@ -143,7 +143,7 @@ def mutate_tar(data: bytes, max_size: int, rng: random.Random, mutate: Mutate) -
 
 
 def with_tar_checksums(data: bytes) -> bytes:
-    """Return a tar in which the checksum of each block that looks like a header is put right."""
+    """Return a tar with the checksum of each block that looks like a header corrected."""
     out = bytearray(data)
     for first in range(0, len(out) - _TAR_BLOCK + 1, _TAR_BLOCK):
         block = out[first : first + _TAR_BLOCK]

@@ -1,4 +1,4 @@
-"""Parquet files that come from elsewhere: shards, parts, the footer cache, the rejects."""
+"""Targets that read Parquet from elsewhere: shards, parts, the footer cache, the rejects."""
 
 import hashlib
 from collections.abc import Iterator
@@ -8,22 +8,25 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 from rejection import refused_in_a_line
-from run_seeds import part, run_manifest, scored_from
+from run_seeds import CHUNK, part, run_manifest
 from seeds import SHARD
 
 from digitsum.archive.chunks import Chunk, plan_chunks
 from digitsum.archive.reader import Rows, check_labels, read_chunk
-from digitsum.archive.score_parts import part_path, part_source, read_part
+from digitsum.archive.score_parts import SCORES_SCHEMA, part_path, read_part
 from digitsum.archive.shards import Archive, ListedFile, read_shard
 from digitsum.evaluation.compare import compare
+from digitsum.manifest import to_json
 from digitsum.model.outputs import Predictions
 from digitsum.options import ImageShape, ReadOptions
 from digitsum.report.inspect import inspect
-from digitsum.scoring.commit import commit_part, committed_parts, scored_rows
+from digitsum.scoring.commit import commit_part, list_parts
 from digitsum.scoring.config import CompareConfig
 from digitsum.scoring.footer_cache import FooterCacheFiles, read_footer_cache
-from digitsum.scoring.plan import Survey, plan_scores
+from digitsum.scoring.plan import plan_scores
 from digitsum.scoring.review import review_scoring
+from digitsum.scoring.survey import Survey
+from digitsum.scoring.worker import score_table
 from digitsum.storage.location import Location, locate
 
 SHAPE = ImageShape(2, 3)
@@ -32,13 +35,13 @@ CHUNK_IMAGES = 5
 DIGITS = 4
 MODEL, OTHER_MODEL = "a" * 64, "b" * 64
 MOST_ROWS = 100_000
-"""Rows of a shard beyond which none is read here: a few bytes may stand for a billion of them."""
+"""Larger shards are not read here: a few bytes may describe a billion rows."""
 
 
 def score_shard(data: bytes, place: Path, options: ReadOptions = OPTIONS) -> list[Rows]:
     """Survey, read and commit a shard, as a run of scoring does; return what was read.
 
-    Rows in are rows out: a chunk is committed with as many rows as its footer promised, or not.
+    A chunk is committed with as many rows as its footer promised, or not at all.
     """
     root = _write(place, f"archive/{SHARD}", data).parent
     scores = locate(str(place / "scores"))
@@ -58,7 +61,8 @@ def score_shard(data: bytes, place: Path, options: ReadOptions = OPTIONS) -> lis
                 found += _committed(root, scores, chunk, options)
             with refused_in_a_line():
                 list(_read(root, chunk, options, labels=True))
-        plan = plan_scores(Survey(archive), MODEL, CHUNK_IMAGES, _by_path(scores))
+        committed = {file.path: part for file, part in list_parts(scores, MODEL, {}).items()}
+        plan = plan_scores(Survey(archive), MODEL, CHUNK_IMAGES, committed)
         assert not plan.gone
         assert {d.decided for d in plan.decisions} <= {"new", "done"}
     with refused_in_a_line():
@@ -68,15 +72,14 @@ def score_shard(data: bytes, place: Path, options: ReadOptions = OPTIONS) -> lis
 
 def _committed(root: Location, scores: Location, chunk: Chunk, options: ReadOptions) -> list[Rows]:
     read = list(_read(root, chunk, options, labels=False))
-    source = part_source(chunk, MODEL)
-    predicted = (
-        scored_rows(rows, Predictions(np.zeros(n, np.int16), np.ones(n, np.float32)))
-        for rows in read
-        for n in [len(rows.image_ids)]
-    )
-    made = commit_part(scores, predicted, source)
-    assert read_part(scores.join(part_path(source))) == made
-    assert made.num_rejected == sum(len(rows.errors) for rows in read)
+    tables = [SCORES_SCHEMA.empty_table()]
+    for rows in read:
+        n = len(rows.image_ids)
+        predictions = Predictions(np.zeros(n, np.int16), np.ones(n, np.float32))
+        tables.append(score_table(rows, predictions))
+    committed = commit_part(scores, pa.concat_tables(tables), MODEL, chunk.id)
+    assert read_part(scores.join(part_path(MODEL, chunk.id))) == committed
+    assert committed.num_rejected == sum(len(rows.errors) for rows in read)
     assert sum(len(rows.image_ids) for rows in read) == chunk.num_rows
     return read
 
@@ -86,7 +89,7 @@ def _read(root: Location, chunk: Chunk, options: ReadOptions, *, labels: bool) -
     for rows in read_chunk(root, chunk, options, labels=labels):
         n = len(rows.image_ids)
         assert rows.first_row == next_row
-        assert rows.pixels.shape == (n, chunk.height, chunk.width)
+        assert rows.pixels.shape == (n, chunk.shape.height, chunk.shape.width)
         assert rows.pixels.dtype == np.uint8
         assert rows.image_ids.type == pa.string()
         assert rows.image_ids.null_count == 0
@@ -98,15 +101,11 @@ def _read(root: Location, chunk: Chunk, options: ReadOptions, *, labels: bool) -
         yield rows
 
 
-def _by_path(scores: Location):
-    return committed_parts(scores, MODEL, {}).by_path
-
-
 def read_forged_part(data: bytes, place: Path) -> None:
-    """Read a part of scores, by all that do; beside it lies a whole part of another model."""
-    path = part_path(scored_from(MODEL))
+    """Read a part by every reader of parts; beside it is a good part of another model."""
+    path = part_path(MODEL, CHUNK)
     _write(place, f"scores/{path}", data)
-    _write(place, f"scores/{part_path(scored_from(OTHER_MODEL))}", part(OTHER_MODEL))
+    _write(place, f"scores/{part_path(OTHER_MODEL, CHUNK)}", part(OTHER_MODEL))
     scores = locate(str(place / "scores"))
     with refused_in_a_line():
         read_part(scores.join(path))
@@ -116,22 +115,22 @@ def read_forged_part(data: bytes, place: Path) -> None:
         compare(CompareConfig(archive=str(place / "archive"), scores=scores.uri))
 
 
-def read_forged_ledger(data: bytes, place: Path) -> None:
-    """Read a footer cache whose digest was forged too: it is believed or ignored."""
+def read_footer_cache_file(data: bytes, place: Path) -> None:
+    """Read a footer cache with a forged digest: it is used or ignored."""
     content = hashlib.sha256(data).digest() + data
     file = _write(place, "footer_cache", content)
     footer_cache = read_footer_cache(FooterCacheFiles(file, file))
     assert not (footer_cache.shards and footer_cache.parts)
 
 
-def read_quarantine(data: bytes, place: Path) -> None:
-    """Read what a run rejected; what a report refuses in a sentence may come out."""
-    run = place / "scores" / "_runs" / "score-1"
-    file = _write(place, "scores/_runs/score-1/rejected/shards.parquet", data)
-    assert file.is_file()
+def read_rejects(data: bytes, place: Path) -> None:
+    """Read what a run rejected, as a report does, which may refuse it."""
+    run = "scores/_runs/score-1"
+    _write(place, f"{run}/manifest.json", to_json(run_manifest()))
+    _write(place, f"{run}/rejected/shards.parquet", data)
     with refused_in_a_line(), suppress(KeyError, TypeError, AttributeError, ValueError):
-        found = review_scoring(locate(str(run)), run_manifest())
-        assert sum(found.reasons.values()) >= len(found.rejected) > -1
+        review = review_scoring(locate(str(place / run)))
+        assert sum(review.reasons.values()) >= len(review.rejected)
 
 
 def _write(place: Path, name: str, data: bytes) -> Location:

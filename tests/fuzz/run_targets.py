@@ -1,4 +1,4 @@
-"""What a run left, read again."""
+"""Target that reads the manifest of a run."""
 
 import json
 import warnings
@@ -16,7 +16,7 @@ RUN = "score-20260101T000000.000000Z"
 
 
 def read_manifest_of_a_run(data: bytes, place: Path) -> None:
-    """Read the manifest of a run, by all that do."""
+    """Read a manifest by every reader of manifests."""
     warnings.simplefilter("ignore")
     run = place / "_runs" / RUN
     run.mkdir(parents=True)

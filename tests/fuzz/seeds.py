@@ -1,6 +1,6 @@
-"""Small inputs that are whole, for each seam: what the fuzzer begins with. All are made here.
+"""Seeds: small valid inputs of each seam, with which the fuzzer begins.
 
-They hold few rows of tiny images, so that a change meets something that matters.
+They hold few rows of tiny images, so that most changes matter.
 """
 
 import gzip
@@ -20,7 +20,6 @@ from digitsum.options import ImageShape
 
 SHAPE = ImageShape(2, 3)
 SHARD = "shard.parquet"
-FINGERPRINT = "size=1 mtime_ns=1 rows=4 image='image' id='image_id' shape=2x3"
 PLAIN: dict[str, Any] = {"compression": "none", "use_dictionary": False}
 
 
@@ -69,7 +68,7 @@ def parquet_of(table: pa.Table, **options: Any) -> bytes:
 
 
 def shards() -> Iterator[bytes]:
-    """Yield shards as digitsum writes them, and of the layouts that it reads too."""
+    """Yield shards as digitsum writes them, and in other layouts that it reads."""
     rows = 7
     pixels = [bytes(range(row, row + SHAPE.num_pixels)) for row in range(rows)]
     ids = pa.array([f"i{row}" for row in range(rows)])
@@ -123,7 +122,7 @@ def tars() -> Iterator[bytes]:
 
 
 def labels() -> Iterator[bytes]:
-    """Yield CSVs, behind a byte that says of how many digits images are."""
+    """Yield CSVs after a byte that chooses the number of digits."""
     yield b"\0image_id,digit_sum\na.png,3\nb.png,9\n"
     yield b'\5\xef\xbb\xbfdigit_sum,other,image_id\r\n 3,x,a.png\r\n40000,"y\n",b.png\r\n'
 
@@ -136,7 +135,7 @@ def npy(array: np.ndarray, version: tuple[int, int] | None = None) -> bytes:
 
 
 def arrays() -> Iterator[bytes]:
-    """Yield .npy files behind a byte: even, they are images, odd, labels."""
+    """Yield .npy files after a byte: even, they hold images; odd, labels."""
     yield b"\0" + npy(np.zeros((2, 2, 3), np.uint8))
     yield b"\0" + npy(np.asfortranarray(np.zeros((2, 2, 3), np.uint8)), (2, 0))
     yield b"\1" + npy(np.array([3, 36]), (3, 0))
@@ -151,7 +150,7 @@ def idx(array: np.ndarray) -> bytes:
 
 
 def idxs() -> Iterator[bytes]:
-    """Yield IDX files: behind 0 of images, behind 1 of labels."""
+    """Yield IDX files after a byte: 0 images, 1 labels."""
     yield b"\1" + idx(np.arange(20, dtype=np.uint8) // 2)
     yield b"\1" + gzip.compress(idx(np.arange(20, dtype=np.uint8) // 2), mtime=0)
     yield b"\0" + gzip.compress(idx(np.zeros((20, 28, 28), np.uint8)), mtime=0)
@@ -165,7 +164,7 @@ def npz(**arrays: np.ndarray) -> bytes:
 
 
 def npzs() -> Iterator[bytes]:
-    """Yield .npz files behind 0; an array of one, its images behind 1, its labels behind 2."""
+    """Yield .npz files after 0, arrays of images after 1, and of labels after 2."""
     pixels, digits = np.zeros((20, 28, 28), np.uint8), np.arange(20) // 2
     yield b"\0" + npz(images=pixels, labels=digits)
     yield b"\0" + npz(x_train=pixels, y_train=digits, x_test=pixels, y_test=digits)
@@ -175,7 +174,7 @@ def npzs() -> Iterator[bytes]:
 
 
 def layouts() -> Iterator[bytes]:
-    """Yield bytes from which `layouts.py` makes shards."""
+    """Yield bytes of which `layouts.py` makes shards."""
     rng = np.random.default_rng(7)
     for size in (24, 48, 96, 192):
         yield bytes(size)

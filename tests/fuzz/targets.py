@@ -1,8 +1,8 @@
-"""The seams where bytes from elsewhere are read, each as a function of bytes.
+"""The seams that read bytes from elsewhere, each as a function of bytes.
 
-A target is what the fuzzer calls, and what `test_corpus.py` calls for every input that is kept. It
-returns where the bytes were read as they should be, or were refused as a user is told: by a
-DigitsumError of one line. Whatever else it raises is a finding.
+The fuzzer calls a target, and `test_corpus.py` calls it for every input that is kept. It returns if
+the bytes were read correctly or refused by a DigitsumError of one line; any other error is a
+finding.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,14 +15,14 @@ from mutators import Mutator, mutate_image, mutate_parquet, mutate_plain, mutate
 
 @dataclass(frozen=True)
 class Target:
-    """A seam; what it needs is imported when it is used, for torch takes seconds."""
+    """A seam; its modules are imported when it is used, because torch takes seconds."""
 
     module: str
     """Module of `function`."""
     function: str
-    """Reads bytes; what it writes goes into an empty directory."""
+    """Reads bytes, and writes into an empty directory."""
     seeds: str
-    """Module and function that yields small inputs that are whole, to begin with."""
+    """Module and function that yields small valid inputs."""
     mutate: Mutator = mutate_plain
     max_size: int = 4096
     """Bytes of the largest input that is tried."""
@@ -32,8 +32,8 @@ class Target:
         found: Callable[[bytes, Path], object] = getattr(import_module(self.module), self.function)
         return found
 
-    def whole(self) -> Iterator[bytes]:
-        """Yield the inputs to begin with."""
+    def inputs(self) -> Iterator[bytes]:
+        """Yield the small valid inputs."""
         module, _, function = self.seeds.partition(".")
         yield from getattr(import_module(module), function)()
 
@@ -45,9 +45,9 @@ TARGETS = {
     "image": Target(IMPORTS, "decode_image", "seeds.images", mutate_image),
     "part": Target(PARQUET, "read_forged_part", "run_seeds.parts", mutate_parquet, 8192),
     "footer_cache": Target(
-        PARQUET, "read_forged_ledger", "run_seeds.ledgers", mutate_parquet, 8192
+        PARQUET, "read_footer_cache_file", "run_seeds.footer_caches", mutate_parquet, 8192
     ),
-    "rejects": Target(PARQUET, "read_quarantine", "run_seeds.quarantines", mutate_parquet),
+    "rejects": Target(PARQUET, "read_rejects", "run_seeds.rejects", mutate_parquet),
     "model": Target(MODELS, "load_forged_model", "model_seeds.models", max_size=16384),
     "weights": Target(MODELS, "import_weights", "model_seeds.weights"),
     "manifest": Target("run_targets", "read_manifest_of_a_run", "run_seeds.manifests"),

@@ -1,7 +1,7 @@
-"""Every input that the fuzzer begins with, or once found, through its seam: `make fuzz` finds more.
+"""Every seed and every earlier finding of the fuzzer, replayed; `make fuzz` finds more.
 
-What an input in corpus/SEAM is, its name says. An abort of the process, which pyarrow's native code
-may end in, is seen as such by whoever runs the tests.
+Findings are in corpus/SEAM, named by what is wrong with them. pyarrow's native code may abort the
+process on some of them, if digitsum passes them on.
 """
 
 import random
@@ -21,33 +21,33 @@ FOUND = sorted(path.relative_to(CORPUS).as_posix() for path in CORPUS.glob("*/*"
 
 
 @pytest.fixture(autouse=True)
-def quiet(monkeypatch):
+def no_waits(monkeypatch):
     monkeypatch.setattr("tenacity.nap.time.sleep", lambda seconds: None)
 
 
 @pytest.mark.parametrize("seam", TARGETS)
-def test_what_is_whole_is_read(seam, tmp_path):
+def test_seeds_are_read(seam, tmp_path):
     read = TARGETS[seam].load()
-    for number, data in enumerate(TARGETS[seam].whole()):
+    for number, data in enumerate(TARGETS[seam].inputs()):
         place = tmp_path / str(number)
         place.mkdir()
         read(data, place)
 
 
 @pytest.mark.parametrize("found", FOUND)
-def test_what_was_found_once_is_read_or_refused(found, tmp_path):
+def test_findings_are_read_or_refused(found, tmp_path):
     seam = TARGETS[found.partition("/")[0]]
     seam.load()((CORPUS / found).read_bytes(), tmp_path)
 
 
-def test_the_corpus_is_small_and_of_seams_that_there_are():
+def test_corpus_is_small():
     assert FOUND
     assert {found.partition("/")[0] for found in FOUND} <= set(TARGETS)
     assert sum((CORPUS / found).stat().st_size for found in FOUND) < MOST_BYTES
 
 
 @pytest.mark.parametrize("number", range(10))
-def test_a_footer_is_read_and_written_again_to_the_byte(number):
+def test_footer_round_trip(number):
     shard = list(shards())[number]
     footer = shard[-8 - int.from_bytes(shard[-8:-4], "little") : -8]
     fields, size = read_struct(footer)
@@ -55,7 +55,7 @@ def test_a_footer_is_read_and_written_again_to_the_byte(number):
     assert write_struct(fields) == footer
 
 
-def test_what_is_mutated_mostly_still_has_a_footer_that_pyarrow_reads():
+def test_mutated_footers_mostly_parse():
     rng = random.Random(5)
 
     def flip(data: bytes, max_size: int) -> bytes:
@@ -73,7 +73,7 @@ def test_what_is_mutated_mostly_still_has_a_footer_that_pyarrow_reads():
     assert read > 100
 
 
-def test_checksums_are_put_right():
+def test_checksums_are_corrected():
     whole = png()
     broken = whole[:29] + b"\0\0\0\0" + whole[33:]
     assert with_png_checksums(broken) == whole

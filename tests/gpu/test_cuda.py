@@ -1,15 +1,15 @@
-"""The CUDA path: the same commands with GPUs, and the same sums as on CPUs."""
+"""The CUDA path: the same commands with GPUs give the same sums as on CPUs."""
 
 import json
 
 import numpy as np
 import pytest
 import torch
+from factories import write_model
 
 from digitsum.archive.synth import SynthConfig, synth
 from digitsum.cli import main
 from digitsum.model.registry import build_network
-from digitsum.model.saved_model import load_model, save_model
 from digitsum.model.torch_backend import TorchPredictor
 
 pytestmark = [
@@ -19,30 +19,22 @@ pytestmark = [
 
 
 @pytest.mark.parametrize("cascade_below", [0.0, 1.0])
-@pytest.mark.parametrize(("model", "least_equal"), [("baseline", 0.99), ("counter", 0.95)])
-def test_predictions_on_the_gpu_are_those_on_the_cpu(tmp_path, model, least_equal, cascade_below):
-    network = build_network(model, {})
-    if model == "counter":  # whose fresh weights say nearly the same of all images, and all sums
+@pytest.mark.parametrize(("name", "least_equal"), [("baseline", 0.99), ("counter", 0.95)])
+def test_predictions_equal_those_of_cpu(tmp_path, name, least_equal, cascade_below):
+    network = build_network(name, {})
+    if name == "counter":  # whose fresh weights predict nearly the same for all images
         with torch.no_grad():
             network.head.weight.mul_(20)
-    save_model(
-        f"{tmp_path}/b",
-        model,
-        network,
-        metrics={},
-        card="",
-        pixel_scale=1 / 255,
-        cascade_below=cascade_below,
-    )
+    saved = write_model(tmp_path / "model", network, cascade_below=cascade_below)
     pixels = np.random.default_rng(0).integers(256, size=(500, 40, 168)).astype(np.uint8)
     cpu, gpu = (
-        TorchPredictor(load_model(f"{tmp_path}/b"), batch_size=64, device=device).predict(pixels)
+        TorchPredictor(saved, batch_size=64, device=device).predict(pixels)
         for device in ("cpu", "cuda")
     )
     # Networks of fresh weights have near ties, which rounding may decide either way.
     assert (cpu.sums == gpu.sums).mean() > least_equal
     np.testing.assert_allclose(cpu.confidences, gpu.confidences, atol=0.01)
-    if model == "counter":
+    if name == "counter":
         counted = [predictions.readings.count_probs for predictions in (cpu, gpu)]
         np.testing.assert_allclose(*counted, atol=0.01)
 
@@ -51,7 +43,7 @@ def test_predictions_on_the_gpu_are_those_on_the_cpu(tmp_path, model, least_equa
 @pytest.mark.parametrize(
     "options", ["--network baseline --epochs 3", "--epochs 10 --batch-size 32 --distortion 0.3"]
 )
-def test_training_and_scoring_run_on_the_gpu(tmp_path, capsys, options):
+def test_train_and_evaluate_on_gpu(tmp_path, capsys, options):
     archive = f"{tmp_path}/archive"
     synth(SynthConfig(out=archive, images=4000, shards=2, digits=1, width=48))
     train = f"train --archive {archive} --digits 1 --out {tmp_path}/b --use-gpu {options}"

@@ -1,13 +1,12 @@
-"""What the integration tests share: one Ray, small archives of real digits, trained models."""
+"""Fixtures of the integration tests: one Ray, small archives of real digits, trained models."""
 
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import factories
 import numpy as np
-import pyarrow as pa
 import pyarrow.dataset as ds
-import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -16,24 +15,17 @@ from digitsum.archive.synth import SynthConfig, compose, synth
 from digitsum.cli import main
 from digitsum.model.counter import CounterConfig, CounterNetwork
 from digitsum.model.registry import to_input
-from digitsum.model.saved_model import save_model
 from digitsum.options import ImageShape
-from digitsum.ray_runtime import connected
+from digitsum.ray_runtime import connect_ray
 
 NUM_LABELLED = 600
 NUM_UNLABELLED = 500
 
 
-def pytest_collection_modifyitems(items):
-    for item in items:
-        if "integration" in item.path.parts:
-            item.add_marker(pytest.mark.slow)
-
-
 @pytest.fixture(scope="session")
 def one_ray() -> Iterator[None]:
-    """Keep one Ray for all tests that run in this process."""
-    with connected(state_api=True):
+    """Start one Ray for all tests of this process that use it."""
+    with connect_ray(state_api=True):
         yield
 
 
@@ -56,36 +48,33 @@ def unlabelled(tmp_path_factory) -> str:
     return out
 
 
+def train_pair(labelled: str, out: Path, network: str) -> Path:
+    command = (
+        f"train --archive {labelled} --digits 1 --out {out}/model --name pair --epochs 2 "
+        f"--network {network} --workers 2 --batch-size 32"
+    )
+    assert main(command.split()) == 0
+    return out
+
+
 @pytest.fixture(scope="session")
 def trained(one_ray, labelled, tmp_path_factory) -> Path:
-    """Train a counter in a run of two epochs and two workers, and give the directory of both."""
-    out = tmp_path_factory.mktemp("trained")
-    code = main(
-        f"train --archive {labelled} --digits 1 --out {out}/model --name pair --epochs 2 "
-        "--workers 2 --batch-size 32".split()
-    )
-    assert code == 0
-    return out
+    """Train a counter in a run of two epochs and two workers; give the directory of both."""
+    return train_pair(labelled, tmp_path_factory.mktemp("trained"), "counter")
 
 
 @pytest.fixture(scope="session")
 def trained_baseline(one_ray, labelled, tmp_path_factory) -> Path:
-    """Train a baseline in a run of two epochs and two workers, and give the directory of both."""
-    out = tmp_path_factory.mktemp("trained_baseline")
-    code = main(
-        f"train --archive {labelled} --digits 1 --out {out}/model --name pair --epochs 2 "
-        "--network baseline --workers 2 --batch-size 32".split()
-    )
-    assert code == 0
-    return out
+    """Train a baseline in a run of two epochs and two workers; give the directory of both."""
+    return train_pair(labelled, tmp_path_factory.mktemp("trained_baseline"), "baseline")
 
 
 @pytest.fixture(scope="session")
 def reader(tmp_path_factory) -> Path:
-    """Give the directory of the model of a counter that reads most digits, and some of them wrong.
+    """Give the directory of the `model` of a counter that reads most digits, and some wrong.
 
-    Trained here and not by a run: after as few steps as a run of the tests has, the averaged
-    weights still read nothing on any image, so that scores in the wrong order would look right.
+    It is trained here, not by a run: after the few steps of a test's run, the averaged weights
+    read nothing on any image, so that scores in the wrong order would look right.
     """
     out = tmp_path_factory.mktemp("reader")
     torch.manual_seed(0)
@@ -102,29 +91,8 @@ def reader(tmp_path_factory) -> Path:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    save_model(
-        f"{out}/model",
-        "counter",
-        network,
-        metrics={},
-        card="",
-        pixel_scale=1 / 255,
-        temperature=1.25,
-    )
+    factories.write_model(out / "model", network, temperature=1.25)
     return out
-
-
-@pytest.fixture(scope="session")
-def read_scores() -> Callable[[Path], list[dict]]:
-    """Read all scores below a directory in the order of the archive, as anybody would."""
-
-    def read(scores: Path) -> list[dict]:
-        parts = sorted(path for path in scores.glob("model=*/**/*.parquet"))
-        return pa.concat_tables(
-            [pq.read_table(part, partitioning=None) for part in parts]
-        ).to_pylist()
-
-    return read
 
 
 @pytest.fixture(scope="session")
@@ -134,7 +102,7 @@ def read_archive() -> Callable[[str], dict[str, np.ndarray]]:
     def read(archive: str) -> dict[str, np.ndarray]:
         table = ds.dataset(archive).to_table(columns=["image_id", "image"])
         height, width = (
-            int(table.schema.metadata[b"digitsum." + k]) for k in (b"height", b"width")
+            int(table.schema.metadata[f"digitsum.{side}".encode()]) for side in ("height", "width")
         )
         return {
             row["image_id"]: np.frombuffer(row["image"], np.uint8).reshape(height, width)
@@ -146,7 +114,7 @@ def read_archive() -> Callable[[str], dict[str, np.ndarray]]:
 
 @pytest.fixture
 def copy_damaged(tmp_path) -> Callable[[str], Path]:
-    """Copy an archive, with the pages in the middle of its second shard overwritten."""
+    """Copy an archive, and overwrite the pages in the middle of its second shard."""
 
     def copy(archive: str) -> Path:
         damaged = tmp_path / "damaged"

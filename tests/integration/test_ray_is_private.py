@@ -18,25 +18,24 @@ from typing import NamedTuple
 
 import psutil
 import pytest
+from commands import COMMAND_S, ROOT, free_port
 
 from digitsum.archive.synth import SynthConfig, synth
 
-ROOT = Path(__file__).parents[2]
-TIMEOUT_S = 400
-# Where what is left of the dashboard gives its own metrics, without a token.
+# The port of the dashboard's own metrics, which need no token.
 METRICS_PORT = int(os.environ.get("DASHBOARD_METRIC_PORT", "44227"))
-# Holds the Ray that digitsum starts until its stdin ends; a worker says what it was given. Ray's
-# agents all want the same port, and one that another Ray on the machine has serves no HTTP.
+# Keeps the Ray that digitsum starts until its stdin ends; a worker prints its environment. All of
+# Ray's agents want the same port, and an agent that does not get it serves no HTTP.
 HOLD = """
 import os, sys
 import ray
 from ray._private.parameter import RayParams
 from ray._private.ray_constants import DEFAULT_DASHBOARD_AGENT_LISTEN_PORT as WANTED_BY_ALL
-from digitsum.ray_runtime import connected
+from digitsum.ray_runtime import connect_ray
 defaults = RayParams.__init__.__defaults__
 own = int(sys.argv[1])
 RayParams.__init__.__defaults__ = tuple(own if d == WANTED_BY_ALL else d for d in defaults)
-with connected(state_api=sys.argv[2] == "True"):
+with connect_ray(state_api=sys.argv[2] == "True"):
     @ray.remote
     def environment(name):
         return os.environ.get(name)
@@ -56,81 +55,79 @@ print("let in", ray.nodes())
 """
 
 
-class Listening(NamedTuple):
+class Listener(NamedTuple):
     process: str
     ip: str
     port: int
 
 
-def as_of_a_user(home: Path, **more: str) -> dict[str, str]:
+def user_environment(home: Path, **more: str) -> dict[str, str]:
     """Return the environment of a user who has set nothing for Ray, with a home of its own."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    return environment | {"HOME": str(home), "PYTHONPATH": str(ROOT)} | more
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    return inherited | {"HOME": str(home), "PYTHONPATH": str(ROOT)} | more
 
 
-def listening(process: psutil.Process) -> set[Listening]:
+def listeners_of(process: psutil.Process) -> set[Listener]:
     names = {}
     for member in [process, *process.children(recursive=True)]:
         with suppress(psutil.Error):  # it has ended meanwhile
             names[member.pid] = " ".join(member.cmdline())
     return {
-        Listening(names[connection.pid], connection.laddr.ip, connection.laddr.port)
+        Listener(names[connection.pid], connection.laddr.ip, connection.laddr.port)
         for connection in psutil.net_connections(kind="inet")
         if connection.pid in names and connection.status == psutil.CONN_LISTEN
     }
 
 
-def is_loopback(address: str) -> bool:
-    ip = ip_address(address)
+def is_loopback(listener: Listener) -> bool:
+    ip = ip_address(listener.ip)
     return (getattr(ip, "ipv4_mapped", None) or ip).is_loopback
 
 
-def listened_to_while_it_ran(command: str, home: Path) -> set[Listening]:
-    """Run a command to its end; return every address that it or a process of its listened on."""
+def run_and_watch(command: str, home: Path) -> set[Listener]:
+    """Run a command to its end; return every address that it or its processes listened on."""
     line = [sys.executable, "-m", "digitsum", *command.split()]
-    log = (home / "log").open("w+")
-    process = subprocess.Popen(line, env=as_of_a_user(home), stdout=log, stderr=log)
-    seen: set[Listening] = set()
+    log = home / "log"
+    with log.open("w") as output:
+        environment = user_environment(home)
+        process = subprocess.Popen(line, env=environment, stdout=output, stderr=output)
+    seen: set[Listener] = set()
     try:
         tree = psutil.Process(process.pid)
-        ended = time.monotonic() + TIMEOUT_S
-        while process.poll() is None and time.monotonic() < ended:
-            seen |= listening(tree)
+        deadline = time.monotonic() + COMMAND_S
+        while process.poll() is None and time.monotonic() < deadline:
+            seen |= listeners_of(tree)
             time.sleep(0.3)
     finally:
         process.kill()
         process.wait(30)
-    log.seek(0)
-    assert process.returncode == 0, log.read()
-    log.close()
+    assert process.returncode == 0, log.read_text()
     return seen
 
 
-def test_nothing_of_a_scoring_run_listens_for_other_machines(tmp_path):
+def test_score_listens_on_loopback(tmp_path):
     synth(SynthConfig(out=f"{tmp_path}/archive", images=200, shards=2))
     command = f"score --archive {tmp_path}/archive --executor ray"
-    seen = listened_to_while_it_ran(f"{command} --scores {tmp_path}/scores", tmp_path)
+    seen = run_and_watch(f"{command} --scores {tmp_path}/scores", tmp_path)
     for part in ("gcs_server", "raylet", "DashboardAgent", "ray::MapWorker"):
-        assert any(part in one.process for one in seen), part
-    assert [one for one in seen if not is_loopback(one.ip)] == []
+        assert any(part in listener.process for listener in seen), part
+    assert [listener for listener in seen if not is_loopback(listener)] == []
 
 
-def test_of_a_training_only_torchs_rendezvous_does(labelled, tmp_path):
+def test_train_opens_rendezvous_only(labelled, tmp_path):
     """torch's store, where workers find each other, takes no address to listen on."""
     command = f"train --archive {labelled} --digits 1 --out {tmp_path}/model --epochs 1"
-    seen = listened_to_while_it_ran(f"{command} --workers 2 --batch-size 32", tmp_path)
-    open_to_others = {one for one in seen if not is_loopback(one.ip)}
-    assert len({one.port for one in open_to_others}) <= 1
-    assert [
-        one for one in open_to_others if not re.search("ray::.*(Worker|torch)", one.process)
-    ] == []
-    # By which Ray Train looks after its workers, and without which it complains every second.
+    seen = run_and_watch(f"{command} --workers 2 --batch-size 32", tmp_path)
+    open_to_others = [listener for listener in seen if not is_loopback(listener)]
+    assert len({listener.port for listener in open_to_others}) <= 1
+    assert all(re.search("ray::.*(Worker|torch)", one.process) for one in open_to_others)
+    # Ray Train watches its workers by the State API, and logs every second if it is missing.
     assert "State API" not in (tmp_path / "log").read_text()
 
 
-class Held(NamedTuple):
+class PrivateRay(NamedTuple):
     home: Path
-    said: list[str]
+    worker_environment: list[str]
     session: Path
     gcs: str
     process: psutil.Process
@@ -138,78 +135,92 @@ class Held(NamedTuple):
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["score", "train"])
-def held(request, tmp_path_factory) -> Iterator[Held]:
-    """Hold the Ray that a command starts for a user who never used Ray before."""
+def private_ray(request, tmp_path_factory) -> Iterator[PrivateRay]:
+    """Keep the Ray that a command starts for a user who never used Ray before."""
     home = tmp_path_factory.mktemp("home")
-    log = (home / "log").open("w")
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(free_port()), str(request.param)],
-        env=as_of_a_user(home),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=log,
-        text=True,
-    )
+    with (home / "log").open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-c", HOLD, str(free_port()), str(request.param)],
+            env=user_environment(home),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        )
     assert process.stdin is not None
     assert process.stdout is not None
     try:
-        said, session, gcs = (process.stdout.readline().strip() for _ in range(3))
+        worker, session, gcs = (process.stdout.readline().strip() for _ in range(3))
         assert gcs, (home / "log").read_text()
-        yield Held(
-            home, said.split(), Path(session), gcs, psutil.Process(process.pid), request.param
-        )
+        driver = psutil.Process(process.pid)
+        yield PrivateRay(home, worker.split(), Path(session), gcs, driver, request.param)
     finally:
         process.stdin.close()
-        process.wait(60)
-        log.close()
+        process.wait(120)
 
 
-def test_usage_is_reported_to_nobody(held):
-    assert held.said[0] == "0"
-    # Not of workers, whose titles lie over their environment; one of them was asked.
-    of_ray = {member.name(): member for member in held.process.children(recursive=True)}
-    for name in ("gcs_server", "raylet"):
-        assert of_ray[name].environ()["RAY_USAGE_STATS_ENABLED"] == "0"
-    assert (held.session / "logs").is_dir()
-    # Ray leaves here what it sent, or would have sent.
-    assert list(held.session.glob("usage_stats*")) == []
+def ports_of(private_ray: PrivateRay, process_name: str) -> set[int]:
+    seen = listeners_of(private_ray.process)
+    return {listener.port for listener in seen if process_name in listener.process}
 
 
-def test_a_token_is_asked_for_and_no_other_user_can_read_it(held):
-    assert held.said[1] == "token"
-    token = held.home / ".ray" / "auth_token"
-    assert len(token.read_text()) >= 32
-    assert stat.S_IMODE(token.stat().st_mode) == 0o600
-
-
-def test_only_a_training_has_a_dashboard_and_that_refuses_whoever_has_no_token(held):
-    ports = {one.port for one in listening(held.process) if "dashboard.py" in one.process}
-    ports -= {METRICS_PORT}
-    assert len(ports) == held.has_dashboard
-    for port in ports:
-        for path in ("/api/jobs/", "/api/version", "/api/v0/tasks", "/nodes?view=summary"):
-            assert answer(port, path)[0] == 401, path
-        with pytest.raises(OSError, match="refused"):
-            socket.create_connection((own_address(), port), timeout=10)
-
-
-def test_a_job_without_the_token_is_refused(held):
-    """A node's agent takes jobs too, and has other ports, of metrics and of gRPC."""
-    ports = {one.port for one in listening(held.process) if "DashboardAgent" in one.process}
-    answers = {port: answer(port, "/api/job_agent/jobs/") for port in ports}
-    refused = {port for port, (status, _) in answers.items() if status == 401}
-    assert len(refused) == 1
-    for status, said in answers.values():
-        assert status != 200 or said.startswith(b"# HELP")
-    [port] = refused
-    for path in ("/api/job_agent/jobs/", "/api/version", "/logs", "/worker/traceback"):
-        assert answer(port, path)[0] == 401, path
+def check_refuses(port: int, *paths: str) -> None:
+    """Check that a port needs the token on loopback, and is closed on the machine's address."""
+    for path in paths:
+        assert get(port, path)[0] == 401, path
     with pytest.raises(OSError, match="refused"):
         socket.create_connection((own_address(), port), timeout=10)
 
 
-def answer(port: int, path: str) -> tuple[int, bytes]:
-    """Return what a port of this machine says to a GET without a token; 0 where it is no HTTP."""
+def test_usage_is_not_reported(private_ray):
+    assert private_ray.worker_environment[0] == "0"
+    # A worker's title hides its environment, so one of them printed it.
+    of_ray = {member.name(): member for member in private_ray.process.children(recursive=True)}
+    for name in ("gcs_server", "raylet"):
+        assert of_ray[name].environ()["RAY_USAGE_STATS_ENABLED"] == "0"
+    assert (private_ray.session / "logs").is_dir()
+    # Ray leaves here what it sent, or would have sent.
+    assert list(private_ray.session.glob("usage_stats*")) == []
+
+
+def test_token_is_needed_and_private(private_ray):
+    assert private_ray.worker_environment[1] == "token"
+    token = private_ray.home / ".ray" / "auth_token"
+    assert len(token.read_text()) >= 32
+    assert stat.S_IMODE(token.stat().st_mode) == 0o600
+
+
+def test_dashboard_refuses_without_token(private_ray):
+    """Only a training has one."""
+    ports = ports_of(private_ray, "dashboard.py") - {METRICS_PORT}
+    assert len(ports) == private_ray.has_dashboard
+    for port in ports:
+        paths = ("/api/jobs/", "/api/version", "/api/v0/tasks", "/nodes?view=summary")
+        check_refuses(port, *paths)
+
+
+def test_agent_refuses_jobs_without_token(private_ray):
+    """A node's agent takes jobs too; its other ports are of metrics and of gRPC."""
+    ports = ports_of(private_ray, "DashboardAgent")
+    answers = {port: get(port, "/api/job_agent/jobs/") for port in ports}
+    for status, body in answers.values():
+        assert status != 200 or body.startswith(b"# HELP")
+    [port] = [port for port, (status, _) in answers.items() if status == 401]
+    paths = ("/api/job_agent/jobs/", "/api/version", "/logs", "/worker/traceback")
+    check_refuses(port, *paths)
+
+
+def test_driver_without_token_is_refused(private_ray, tmp_path):
+    line = [sys.executable, "-c", STRANGER, private_ray.gcs]
+    environment = user_environment(tmp_path, RAY_AUTH_MODE="disabled")
+    done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=COMMAND_S)
+    assert done.returncode != 0
+    assert "let in" not in done.stdout
+    assert "nauthenticated" in done.stderr + done.stdout
+
+
+def get(port: int, path: str) -> tuple[int, bytes]:
+    """Return status and body of a GET without a token; status 0 if the port does not speak HTTP."""
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=30) as response:
             return response.status, response.read()
@@ -219,23 +230,8 @@ def answer(port: int, path: str) -> tuple[int, bytes]:
         return 0, b""
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def own_address() -> str:
-    """Return an address of this machine that others would use."""
+    """Return the address by which other machines reach this one."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect(("198.51.100.1", 9))  # of a net for documentation; nothing is sent
+        probe.connect(("198.51.100.1", 9))  # a network for documentation; nothing is sent
         return str(probe.getsockname()[0])
-
-
-def test_a_driver_without_the_token_is_refused(held, tmp_path):
-    line = [sys.executable, "-c", STRANGER, held.gcs]
-    environment = as_of_a_user(tmp_path, RAY_AUTH_MODE="disabled")
-    done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=200)
-    assert done.returncode != 0
-    assert "let in" not in done.stdout
-    assert "nauthenticated" in done.stderr + done.stdout

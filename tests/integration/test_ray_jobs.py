@@ -2,11 +2,8 @@
 
 import json
 import os
-import shutil
-import socket
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -15,54 +12,51 @@ from pathlib import Path
 
 import psutil
 import pytest
+from commands import COMMAND_S, ROOT, free_port, short_directory
+from factories import read_scores
 
-ROOT = Path(__file__).parents[2]
+from digitsum.ray_runtime import LOCK_FILE, SESSIONS_KEPT, remove_ended_sessions
+
 BIN = Path(sys.executable).parent
-START_TIMEOUT_S = 120
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+START_TIMEOUT_S = 240
 
 
 @pytest.fixture(scope="module")
 def head() -> Iterator[dict[str, str]]:
-    """Start a head of its own, with token authentication; give the environment that reaches it."""
-    # A short path, for Ray's sockets lie below it and may have 107 characters.
-    directory = Path(tempfile.mkdtemp(prefix="ray-"))
-    token = directory / "token"
-    token.write_text("a" * 64)
-    token.chmod(0o600)
-    port = free_port()
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | {
-        "PATH": f"{BIN}:{os.environ['PATH']}",
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN_PATH": str(token),
-        "RAY_USAGE_STATS_ENABLED": "0",
-    }
-    command = ["ray", "start", "--head", "--block", "--num-cpus=2", f"--port={free_port()}"]
-    command += [f"--dashboard-port={port}", "--dashboard-host=127.0.0.1"]
-    command += [f"--temp-dir={directory}/ray", "--ray-client-server-port", str(free_port())]
-    command += [f"--dashboard-agent-listen-port={free_port()}"]
-    log = (directory / "log").open("w+")
-    process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=directory)
-    try:
-        address = f"http://127.0.0.1:{port}"
-        wait_until_up(f"{address}/api/version", process, directory / "log")
-        yield environment | {"RAY_API_SERVER_ADDRESS": address}
-    finally:
-        for member in [*psutil.Process(process.pid).children(recursive=True), process]:
-            member.kill()
-        process.wait(60)
-        log.close()
-        shutil.rmtree(directory, ignore_errors=True)
+    """Start a head with token authentication; give the environment that reaches it."""
+    with short_directory("ray-") as directory:
+        token = directory / "token"
+        token.write_text("a" * 64)
+        token.chmod(0o600)
+        address = f"http://127.0.0.1:{free_port()}"
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+        environment = inherited | {
+            "PATH": f"{BIN}:{os.environ['PATH']}",
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN_PATH": str(token),
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_API_SERVER_ADDRESS": address,
+        }
+        command = ["ray", "start", "--head", "--block", "--num-cpus=2", f"--port={free_port()}"]
+        command += [f"--dashboard-port={address.rpartition(':')[2]}", "--dashboard-host=127.0.0.1"]
+        command += [f"--temp-dir={directory}/ray", "--ray-client-server-port", str(free_port())]
+        command += [f"--dashboard-agent-listen-port={free_port()}"]
+        with (directory / "log").open("w") as log:
+            process = subprocess.Popen(
+                command, env=environment, stdout=log, stderr=log, cwd=directory
+            )
+        try:
+            wait_until_up(f"{address}/api/version", process, directory / "log")
+            yield environment
+        finally:
+            for member in [*psutil.Process(process.pid).children(recursive=True), process]:
+                member.kill()
+            process.wait(60)
 
 
 def wait_until_up(url: str, process: subprocess.Popen, log: Path) -> None:
-    ended = time.monotonic() + START_TIMEOUT_S
-    while time.monotonic() < ended and process.poll() is None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline and process.poll() is None:
         try:
             urllib.request.urlopen(url, timeout=5)
         except urllib.error.HTTPError:
@@ -74,35 +68,55 @@ def wait_until_up(url: str, process: subprocess.Popen, log: Path) -> None:
     pytest.fail(f"the head did not come up:\n{log.read_text()}")
 
 
-def submit(head: dict[str, str], *command: str) -> str:
-    line = ["ray", "job", "submit", "--working-dir", ".", "--", *command]
-    done = subprocess.run(line, env=head, cwd=ROOT, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+def submit(head: dict[str, str], job: str, *options: str) -> subprocess.CompletedProcess:
+    line = ["ray", "job", "submit", "--working-dir", ".", "--", "python", f"jobs/{job}.py"]
+    return subprocess.run(
+        [*line, *options], env=head, cwd=ROOT, capture_output=True, text=True, timeout=COMMAND_S
+    )
 
 
-def test_training_and_scoring_are_submitted_and_the_sums_read_back(
-    head, labelled, unlabelled, tmp_path, read_scores, read_archive
-):
+def test_jobs_train_score_evaluate(head, labelled, unlabelled, tmp_path, read_archive):
+    def run(job: str, options: str) -> str:
+        done = submit(head, job, *options.split())
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
     model, scores = tmp_path / "model", tmp_path / "scores"
     train = f"--archive {labelled} --digits 1 --out {model} --epochs 1 --name submitted"
-    said = submit(head, "python", "jobs/train.py", *train.split())
-    assert "validation accuracy" in said
-    score = f"--archive {unlabelled} --scores {scores} --model {model} --known-count 1"
-    submit(head, "python", "jobs/score.py", *score.split())
-    rows = read_scores(scores)
+    assert "validation accuracy" in run("train", train)
+    run("score", f"--archive {unlabelled} --scores {scores} --model {model} --known-count 1")
+    rows = read_scores(scores).to_pylist()
     assert [row["image_id"] for row in rows] == list(read_archive(unlabelled))
     assert all(row["digits"] == [row["predicted_sum"]] for row in rows)
-    evaluate = f"--archive {labelled} --model {model} --report {tmp_path}/report"
-    said = submit(head, "python", "jobs/evaluate.py", *evaluate.split())
-    figures = json.loads((tmp_path / "report/evaluation.json").read_text())
-    assert json.dumps(figures) in said.splitlines()
+    report = f"{tmp_path}/report"
+    printed = run("evaluate", f"--archive {labelled} --model {model} --report {report}")
+    evaluation = json.loads((tmp_path / "report/evaluation.json").read_text())
+    assert json.dumps(evaluation) in printed.splitlines()
 
 
-def test_bad_input_fails_the_job_with_its_sentence(head, tmp_path):
-    line = ["ray", "job", "submit", "--working-dir", ".", "--", "python", "jobs/score.py"]
-    line += ["--archive", f"{tmp_path}/none", "--scores", f"{tmp_path}/s", "--model", "none"]
-    done = subprocess.run(line, env=head, cwd=ROOT, capture_output=True, text=True, timeout=240)
+def test_job_with_bad_input_fails(head, tmp_path):
+    options = ["--archive", f"{tmp_path}/none", "--scores", f"{tmp_path}/s", "--model", "none"]
+    done = submit(head, "score", *options)
     assert done.returncode != 0
     assert "not a model" in done.stdout
     assert not (tmp_path / "s").exists()
+
+
+def test_private_ray_removes_old_sessions():
+    connect = "from digitsum.ray_runtime import connect_ray\nwith connect_ray(): pass"
+    with short_directory("ray-") as temporary:
+        directory = temporary / "ray"
+        sessions = [directory / f"session_2000-01-01_00-00-{n:02}_0_1" for n in range(12)]
+        for session in sessions:
+            session.mkdir(parents=True)
+            (session / LOCK_FILE).touch()
+        others = directory / "session_1999-01-01_00-00-00_0_1"
+        others.mkdir()
+        environment = os.environ | {"RAY_TMPDIR": str(temporary)}
+        subprocess.run([sys.executable, "-c", connect], env=environment, check=True)
+        *old, own = sorted(directory.glob("session_[12]*"))
+        assert old == [others, *sessions[-(SESSIONS_KEPT - 1) :]]
+        assert (own / "logs").is_dir()
+        assert (own / LOCK_FILE).exists()
+        remove_ended_sessions(directory, 0)
+        assert list(directory.glob("session_[12]*")) == [others]

@@ -1,3 +1,5 @@
+"""Scoring by the command, most of it on a real Ray."""
+
 import io
 import json
 import os
@@ -14,132 +16,141 @@ import pyarrow.parquet as pq
 import pytest
 import ray
 import torch
+from factories import make_baseline, read_parts, read_scores
 from PIL import Image
 
 from digitsum.archive.chunks import Chunk, plan_chunks
 from digitsum.archive.shards import open_archive
 from digitsum.cli import main
-from digitsum.model.baseline import BaselineConfig, BaselineNetwork
 from digitsum.model.outputs import Posterior
 from digitsum.model.saved_model import load_model
 from digitsum.options import ReadOptions
-from digitsum.scoring.config import ActorOptions
-from digitsum.scoring.executors import ray_data as actors
-from digitsum.scoring.executors.ray_data import map_chunks
+from digitsum.scoring.config import ComputeOptions
+from digitsum.scoring.executors import ray_data
+from digitsum.scoring.executors.executor import MakeWorker
+from digitsum.scoring.executors.ray_data import RayDataExecutor
 
-METRICS_WAIT_S = 60
+METRICS_WAIT_S = 120
+MEETING_S = 120
+THREADS = ("--executor", "threads", "--backend", "torch")
 pytestmark = pytest.mark.usefixtures("one_ray")
 
 
-def score(archive: str, scores: Path, model: Path, *options: str) -> int:
-    command = ["score", "--archive", archive, "--scores", str(scores), "--model", str(model)]
+def score(archive: str | Path, scores: Path, model: Path, *options: str) -> int:
+    command = ["score", "--archive", str(archive), "--scores", str(scores), "--model", str(model)]
     return main([*command, *options])
 
 
-def scored_in_last_run(capsys) -> dict:
+def printed_json(capsys) -> dict:
     return json.loads(capsys.readouterr().out.splitlines()[-1])
 
 
-def parts(scores: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(scores)): p.read_bytes() for p in scores.glob("model=*/**/*.parquet")}
+def directory_of(model: Path) -> str:
+    return f"model={load_model(str(model)).digest[:16]}"
+
+
+@pytest.fixture(scope="session")
+def model(reader) -> Path:
+    return reader / "model"
 
 
 @pytest.fixture(scope="module")
-def scores(reader, unlabelled, tmp_path_factory) -> Path:
+def scores(model, unlabelled, tmp_path_factory) -> Path:
+    """Score the archive on Ray, once for all tests."""
     out = tmp_path_factory.mktemp("scores") / "scores"
-    assert score(unlabelled, out, reader / "model") == 0
+    assert score(unlabelled, out, model) == 0
     return out
 
 
 @pytest.fixture
-def said_of(read_archive) -> Callable[[str, Path], Posterior]:
-    """Give what a model's network says of all images at once, by a plain forward pass."""
+def posterior_of(read_archive) -> Callable[[str, Path], Posterior]:
+    """Give a model's posterior of all images at once, by a plain forward pass."""
 
-    def said(archive: str, path: Path) -> Posterior:
+    def posterior(archive: str, path: Path) -> Posterior:
         model = load_model(str(path))
         pixels = torch.from_numpy(np.stack(list(read_archive(archive).values())))
         with torch.inference_mode():
             logits = model.network(pixels.unsqueeze(1).float() * model.pixel_scale)
             return model.network.posterior(logits / model.temperature, None)
 
-    return said
+    return posterior
 
 
-def check_sums(rows: list[dict], said: Posterior) -> None:
-    most_probable = said.sum_log_probs.exp().max(dim=1)
+def check_sums(rows: list[dict], posterior: Posterior) -> None:
+    most_probable = posterior.sum_log_probs.exp().max(dim=1)
     assert [row["predicted_sum"] for row in rows] == most_probable.indices.tolist()
     confidences = np.array([row["confidence"] for row in rows])
     np.testing.assert_allclose(confidences, most_probable.values.numpy(), atol=1e-4)
     assert all(row["error"] is None for row in rows)
 
 
-def read_digits(digits: torch.Tensor) -> list[list[int]]:
-    return [[digit for digit in row if digit >= 0] for row in digits.tolist()]
+def digit_lists(padded: torch.Tensor) -> list[list[int]]:
+    return [[digit for digit in row if digit >= 0] for row in padded.tolist()]
 
 
-def test_every_image_is_scored_once_in_order_as_the_network_says(
-    scores, reader, unlabelled, read_scores, read_archive, said_of
-):
-    rows = read_scores(scores)
+def test_score_counter(scores, model, unlabelled, read_archive, posterior_of):
+    rows = read_scores(scores).to_pylist()
     assert [row["image_id"] for row in rows] == list(read_archive(unlabelled))
-    said = said_of(unlabelled, reader / "model")
-    check_sums(rows, said)
-    assert [row["digits"] for row in rows] == read_digits(said.digits)
-    assert [row["digit_x"] for row in rows] == read_digits(said.digit_x)
+    posterior = posterior_of(unlabelled, model)
+    check_sums(rows, posterior)
+    assert [row["digits"] for row in rows] == digit_lists(posterior.digits)
+    assert [row["digit_x"] for row in rows] == digit_lists(posterior.digit_x)
     counts = np.array([row["count_probabilities"] for row in rows])
-    np.testing.assert_allclose(counts, said.count_probs.numpy(), atol=1e-4)
+    np.testing.assert_allclose(counts, posterior.count_probs.numpy(), atol=1e-4)
     assert all(sum(row["digits"]) == row["predicted_sum"] for row in rows)
-    assert len({tuple(row["digits"]) for row in rows}) > 9  # else the order would not show
+    assert len({tuple(row["digits"]) for row in rows}) > 9  # else a wrong order would not show
 
 
-def test_a_baseline_scores_sums_and_reads_no_digits(
-    trained_baseline, unlabelled, tmp_path, read_scores, read_archive, said_of
-):
-    assert score(unlabelled, tmp_path, trained_baseline / "model") == 0
-    rows = read_scores(tmp_path)
+def test_score_baseline(trained_baseline, unlabelled, tmp_path, read_archive, posterior_of):
+    assert score(unlabelled, tmp_path, trained_baseline / "model", *THREADS) == 0
+    rows = read_scores(tmp_path).to_pylist()
     assert [row["image_id"] for row in rows] == list(read_archive(unlabelled))
-    check_sums(rows, said_of(unlabelled, trained_baseline / "model"))
+    check_sums(rows, posterior_of(unlabelled, trained_baseline / "model"))
     for column in ("digits", "digit_x", "count_probabilities"):
         assert all(row[column] is None for row in rows)
 
 
-def test_a_model_that_is_told_how_many_digits_there_are_scores_beside_the_one_that_is_not(
-    reader, unlabelled, tmp_path, read_scores
-):
-    model = reader / "model"
-    assert score(unlabelled, tmp_path, model, "--known-count", "2") == 0
-    told = parts(tmp_path)
-    rows = read_scores(tmp_path)
+def test_score_known_count(model, unlabelled, tmp_path):
+    assert score(unlabelled, tmp_path, model, "--known-count", "2", *THREADS) == 0
+    of_known = read_parts(tmp_path)
+    rows = read_scores(tmp_path).to_pylist()
     assert all(len(row["digits"]) == 2 for row in rows)
     assert all(sum(row["digits"]) == row["predicted_sum"] for row in rows)
-    model = f"model={load_model(str(model)).digest[:16]}"
-    assert {path.split("/")[0] for path in told} == {f"{model}-digits2"}
-    assert (tmp_path / "CURRENT").read_text() == f"{model}-digits2\n"
+    directory = directory_of(model)
+    assert {path.split("/")[0] for path in of_known} == {f"{directory}-digits2"}
+    assert (tmp_path / "CURRENT").read_text() == f"{directory}-digits2\n"
 
-    assert score(unlabelled, tmp_path, model) == 0
-    assert {path.split("/")[0] for path in parts(tmp_path).keys() - told.keys()} == {model}
-    assert parts(tmp_path).items() >= told.items()
-    assert (tmp_path / "CURRENT").read_text() == f"{model}\n"
-
-
-def test_a_baseline_cannot_be_told_of_other_digits_than_it_adds_up(
-    trained_baseline, unlabelled, tmp_path, capsys
-):
-    model = trained_baseline / "model"
-    assert score(unlabelled, tmp_path / "scores", model, "--known-count", "2") == 2
-    assert "--known-count 2: the model adds up 1 digits" in capsys.readouterr().err
-    assert not (tmp_path / "scores").exists()
+    assert score(unlabelled, tmp_path, model, *THREADS) == 0
+    parts = read_parts(tmp_path)
+    assert {path.split("/")[0] for path in parts.keys() - of_known.keys()} == {directory}
+    assert parts.items() >= of_known.items()
+    assert (tmp_path / "CURRENT").read_text() == f"{directory}\n"
 
 
-def test_run_leaves_a_manifest_a_sample_and_the_pointer(scores, reader):
-    digest = load_model(f"{reader}/model").digest
+def test_score_another_model(model, unlabelled, tmp_path):
+    out = tmp_path / "scores"
+    assert score(unlabelled, out, model, *THREADS) == 0
+    first = read_parts(out)
+    torch.save(make_baseline(40, 48, 1).state_dict(), tmp_path / "model.pth")
+    other = tmp_path / "other"
+    imported = f"import model {tmp_path}/model.pth --out {other} --width 48 --pixel-scale 0.01"
+    assert main(imported.split()) == 0
+    assert score(unlabelled, out, other, *THREADS) == 0
+    both = read_parts(out)
+    assert len(both) == 2 * len(first)
+    assert both.items() >= first.items()
+    assert (out / "CURRENT").read_text() == f"{directory_of(other)}\n"
+
+
+def test_score_leaves_manifest(scores, model):
+    digest = load_model(str(model)).digest
     [run] = (scores / "_runs").glob("score-*")
     outcome = json.loads((run / "manifest.json").read_text())["outcome"]
     assert (outcome["images"], outcome["rejected"]) == (500, 0)
     assert outcome["complete"] is True
     assert outcome["model_digest"] == digest
     assert sum(outcome["predicted"]["sums"]) == 500
-    assert [(c["shard"], c["num_rows"]) for c in outcome["chunks"]] == [
+    assert [(c["chunk"]["shard"], c["chunk"]["num_rows"]) for c in outcome["chunks"]] == [
         ("shard-00000.parquet", 167),
         ("shard-00001.parquet", 167),
         ("shard-00002.parquet", 166),
@@ -147,30 +158,28 @@ def test_run_leaves_a_manifest_a_sample_and_the_pointer(scores, reader):
     assert all(c["forward_s"] > 0 and c["attempts"] == 1 for c in outcome["chunks"])
     assert json.loads((run / "plan.json").read_text())["new"]["images"] == 500
     assert (run / "report.html").read_bytes().startswith(b"<!doctype html>")
-    assert (scores / "CURRENT").read_text() == f"model={digest[:16]}\n"
+    assert (scores / "CURRENT").read_text() == f"{directory_of(model)}\n"
 
 
-def test_second_run_scores_only_what_is_missing_new_or_changed(
-    scores, reader, unlabelled, tmp_path, capsys, read_scores
-):
+def test_score_second_run(model, unlabelled, tmp_path, capsys):
     archive, second = tmp_path / "archive", tmp_path / "scores"
     shutil.copytree(unlabelled, archive)
-    model = reader / "model"
-    assert score(str(archive), second, model) == 0
-    before = parts(second)
+    options = (*THREADS, "--json")
+    assert score(archive, second, model, *options) == 0
+    before = read_parts(second)
     capsys.readouterr()
 
-    assert score(str(archive), second, model, "--json") == 0
-    assert scored_in_last_run(capsys)["images"] == 0
-    assert parts(second) == before
+    assert score(archive, second, model, *options) == 0
+    assert printed_json(capsys)["images"] == 0
+    assert read_parts(second) == before
 
     lost = sorted(before)[1]
     (second / lost).unlink()
-    assert score(str(archive), second, model, "--plan", "--json") == 0
-    assert scored_in_last_run(capsys)["new"]["chunks"] == 1
-    assert lost not in parts(second)
-    assert score(str(archive), second, model) == 0
-    assert parts(second) == before
+    assert score(archive, second, model, *options, "--plan") == 0
+    assert printed_json(capsys)["new"]["chunks"] == 1
+    assert lost not in read_parts(second)
+    assert score(archive, second, model, *options) == 0
+    assert read_parts(second) == before
     capsys.readouterr()
 
     # A shard with fewer rows, a shard that is gone, and a shard that is new.
@@ -178,31 +187,28 @@ def test_second_run_scores_only_what_is_missing_new_or_changed(
     pq.write_table(table.slice(0, 100), archive / "shard-00000.parquet")
     (archive / "shard-00001.parquet").unlink()
     pq.write_table(table.slice(100), archive / "shard-00003.parquet")
-    assert score(str(archive), second, model, "--json") == 0
-    outcome = scored_in_last_run(capsys)
-    assert outcome["images"] == len(table)
-    ids = [row["image_id"] for row in read_scores(second)]
+    assert score(archive, second, model, *options) == 0
+    assert printed_json(capsys)["images"] == len(table)
     kept = pq.read_table(archive / "shard-00002.parquet")["image_id"].to_pylist()
     expected = table["image_id"].to_pylist()
+    ids = read_scores(second)["image_id"].to_pylist()
     assert ids == expected[:100] + kept + expected[100:]
 
 
-def test_small_chunks_give_the_same_scores(
-    scores, reader, unlabelled, tmp_path, read_scores, read_archive
-):
+def test_score_small_chunks(scores, model, unlabelled, tmp_path, read_archive):
     archive, out = tmp_path / "archive", tmp_path / "scores"
     archive.mkdir()
     images = read_archive(unlabelled)
     table = pa.table({"image_id": list(images), "image": [i.tobytes() for i in images.values()]})
     pq.write_table(table, archive / "one.parquet", row_group_size=60)
     options = ("--chunk-images", "100", "--batch-size", "7", "--max-actors", "1")
-    assert score(str(archive), out, reader / "model", *options) == 0
-    assert len(parts(out)) == 5  # 9 row groups, two a chunk
-    sums = [(row["image_id"], row["predicted_sum"]) for row in read_scores(out)]
-    assert sums == [(row["image_id"], row["predicted_sum"]) for row in read_scores(scores)]
+    assert score(archive, out, model, *options) == 0
+    assert len(read_parts(out)) == 5  # 9 row groups, two a chunk
+    columns = ["image_id", "predicted_sum"]
+    assert read_scores(out).select(columns).equals(read_scores(scores).select(columns))
 
 
-def test_bad_images_cost_their_rows_only(reader, tmp_path, read_scores, capsys):
+def test_score_bad_images(model, tmp_path, capsys):
     buffer = io.BytesIO()
     Image.fromarray(np.full((40, 48), 7, np.uint8)).save(buffer, "PNG")
     good = buffer.getvalue()
@@ -212,77 +218,59 @@ def test_bad_images_cost_their_rows_only(reader, tmp_path, read_scores, capsys):
     pq.write_table(pa.table({"picture": images}), archive / "a.parquet")
     out = tmp_path / "scores"
     options = ("--image-column", "picture", "--json")
-    assert score(str(archive), out, reader / "model", *options) == 3
+    assert score(archive, out, model, *options) == 3
     assert "2 of 4 images were rejected" in capsys.readouterr().err
     assert not (out / "CURRENT").exists()
-    again = (*options, "--max-rejected", "50%", "--retry-rejected")
-    assert score(str(archive), out, reader / "model", *again) == 0
-    outcome = scored_in_last_run(capsys)
+
+    again = (*options, *THREADS, "--max-rejected", "50%", "--retry-rejected")
+    assert score(archive, out, model, *again) == 0
+    outcome = printed_json(capsys)
     assert (outcome["images"], outcome["rejected"]) == (4, 2)
     assert (out / "CURRENT").exists()
-    *_, run = sorted((out / "_runs").glob("score-*"))
-    rejects_written = pq.read_table(run / "rejected").to_pylist()
-    assert [(q["shard"], q["row"], q["image_id"], q["stage"]) for q in rejects_written] == [
-        ("a.parquet", row, f"a.parquet#{row}", "decode") for row in (1, 3)
-    ]
-    rows = read_scores(out)
+    runs = sorted((out / "_runs").glob("score-*"))
+    assert len(runs) == 2
+    for run in runs:
+        rejects = pq.read_table(run / "rejected").to_pylist()
+        assert [(r["shard"], r["row"], r["image_id"], r["stage"]) for r in rejects] == [
+            ("a.parquet", row, f"a.parquet#{row}", "decode") for row in (1, 3)
+        ]
+    rows = read_scores(out).to_pylist()
     assert [row["image_id"] for row in rows] == [f"a.parquet#{row}" for row in range(4)]
-    assert [row["predicted_sum"] is None for row in rows] == [False, True, False, True]
-    for column in ("confidence", "digits", "digit_x", "count_probabilities"):
+    for column in ("predicted_sum", "confidence", "digits", "digit_x", "count_probabilities"):
         assert [row[column] is None for row in rows] == [False, True, False, True]
     assert "decoded" in rows[1]["error"]
     assert "null" in rows[3]["error"]
 
 
-def test_another_model_scores_beside_the_first(reader, unlabelled, tmp_path):
-    out = tmp_path / "scores"
-    assert score(unlabelled, out, reader / "model") == 0
-    first = parts(out)
-    network = BaselineNetwork(BaselineConfig(width=48, num_digits=1))
-    torch.save(network.state_dict(), tmp_path / "model.pth")
-    other = tmp_path / "other"
-    imported = f"import model {tmp_path}/model.pth --out {other} --width 48 --pixel-scale 0.01"
-    assert main(imported.split()) == 0
-    assert score(unlabelled, out, other) == 0
-    both = parts(out)
-    assert len(both) == 2 * len(first)
-    assert {path: both[path] for path in first} == first
-    digest = load_model(str(other)).digest
-    assert (out / "CURRENT").read_text() == f"model={digest[:16]}\n"
-
-
-def test_shard_damaged_in_the_middle_costs_that_shard_until_it_is_mended(
-    reader, scores, unlabelled, copy_damaged, tmp_path, capsys
-):
-    archive, out, model = copy_damaged(unlabelled), tmp_path / "scores", reader / "model"
-    assert score(str(archive), out, model) == 3
+def test_score_damaged_shard(model, scores, unlabelled, copy_damaged, tmp_path, capsys):
+    archive, out = copy_damaged(unlabelled), tmp_path / "scores"
+    assert score(archive, out, model) == 3
     lines = capsys.readouterr().err.splitlines()
-    [said] = [line for line in lines if line.startswith("digitsum: ")]
-    assert "167 of 500 images were rejected" in said
+    [error] = [line for line in lines if line.startswith("digitsum: ")]
+    assert "167 of 500 images were rejected" in error
     assert not (out / "CURRENT").exists()
-    healthy = {path: part for path, part in parts(scores).items() if "shard-00001" not in path}
-    assert parts(out) == healthy
+    whole = read_parts(scores)
+    healthy = {path: part for path, part in whole.items() if "shard-00001" not in path}
+    assert read_parts(out) == healthy
     [run] = (out / "_runs").glob("score-*")
-    [rejects_written] = pq.read_table(run / "rejected").to_pylist()
-    assert (rejects_written["shard"], rejects_written["row"]) == ("shard-00001.parquet", None)
-    assert "cannot be read" in rejects_written["reason"]
+    [reject] = pq.read_table(run / "rejected").to_pylist()
+    assert (reject["shard"], reject["row"]) == ("shard-00001.parquet", None)
+    assert "cannot be read" in reject["reason"]
     assert json.loads((run / "manifest.json").read_text())["outcome"]["complete"] is False
 
     shutil.copy2(Path(unlabelled) / "shard-00001.parquet", archive)
-    assert score(str(archive), out, model, "--json") == 0
-    assert scored_in_last_run(capsys)["images"] == 167
-    assert [p.removesuffix(".parquet") for p in parts(out)] == [
-        p.removesuffix(".parquet") for p in parts(scores)
-    ]
+    assert score(archive, out, model, "--json", *THREADS) == 0
+    assert printed_json(capsys)["images"] == 167
+    assert read_parts(out).keys() == whole.keys()
     assert main(["status", str(out)]) == 0
-    said = capsys.readouterr().out.splitlines()
-    assert "167 images scored" in said[1]
-    assert "incomplete: 167 of 500 images" in said[2]
+    lines = capsys.readouterr().out.splitlines()
+    assert "167 images scored" in lines[1]
+    assert "incomplete: 167 of 500 images" in lines[2]
 
 
-def test_what_is_verified_is_what_was_scored(scores, reader, unlabelled, tmp_path, capsys):
-    def verify(where: Path) -> int:
-        line = f"verify --archive {unlabelled} --scores {where} --model {reader}/model"
+def test_verify_scores_of_ray(scores, model, unlabelled, tmp_path, capsys):
+    def verify(directory: Path) -> int:
+        line = f"verify --archive {unlabelled} --scores {directory} --model {model}"
         return main(line.split())
 
     assert verify(scores) == 0
@@ -291,8 +279,7 @@ def test_what_is_verified_is_what_was_scored(scores, reader, unlabelled, tmp_pat
     shutil.copytree(scores, tampered)
     part = min(tampered.glob("model=*/**/rows-*"))
     table = pq.read_table(part, partitioning=None)
-    sums = table["predicted_sum"].to_pylist()
-    changed = pa.array([(s + 1) % 9 for s in sums], pa.int16())
+    changed = pa.array([(s + 1) % 9 for s in table["predicted_sum"].to_pylist()], pa.int16())
     pq.write_table(table.set_column(1, table.schema.field(1), changed), part)
     assert verify(tampered) == 2
     assert "scored again, it has" in capsys.readouterr().out
@@ -306,50 +293,54 @@ def six_chunks(unlabelled, tmp_path) -> list[Chunk]:
     return [chunk for shard in shards for chunk in plan_chunks(shard, 50_000)]
 
 
-def test_two_chunks_are_scored_by_two_actors(six_chunks, tmp_path):
+@pytest.fixture
+def wait_for_another(tmp_path) -> MakeWorker[bool]:
+    """Give workers that keep a chunk until a second has one too: True, or until time is over."""
+
+    def make_worker(compute: ComputeOptions):  # local, so that it is pickled whole
+        def wait(chunk: Chunk) -> bool:
+            (tmp_path / f"{os.getpid()}.worker").touch()
+            deadline = time.monotonic() + MEETING_S
+            while time.monotonic() < deadline:
+                if len(list(tmp_path.glob("*.worker"))) > 1:
+                    return True
+                time.sleep(0.05)
+            return False
+
+        return wait
+
+    return make_worker
+
+
+def test_two_chunks_two_actors(wait_for_another, six_chunks):
     """A chunk must not wait behind another while an actor is idle."""
-    options = ActorOptions(min_actors=2)
-    results = map_chunks(WaitForAnother, {"meeting": tmp_path}, six_chunks[:2], options)
-    assert [result["met"] for result in results] == [True, True]
+    compute = ComputeOptions(min_actors=2)
+    executor = RayDataExecutor(wait_for_another, compute, keep_going=False)
+    assert list(executor.map(six_chunks[:2])) == [True, True]
 
 
-def test_the_pool_grows_when_the_cluster_has(six_chunks, tmp_path, monkeypatch):
+def test_pool_grows_with_cluster(wait_for_another, six_chunks, monkeypatch):
     # As if the second CPU's node had come only after the pool was made.
-    monkeypatch.setattr(actors, "_room", lambda options: (1, 2))
-    results = map_chunks(WaitForAnother, {"meeting": tmp_path}, six_chunks, ActorOptions())
-    assert all(result["met"] for result in results)
+    monkeypatch.setattr(ray_data, "_room", lambda compute: (1, 2))
+    executor = RayDataExecutor(wait_for_another, ComputeOptions(), keep_going=False)
+    assert list(executor.map(six_chunks)) == [True] * 6
 
 
-class WaitForAnother:
-    """An actor that holds its chunk until a second actor has one too, or a minute is over."""
-
-    def __init__(self, meeting: Path) -> None:
-        self._meeting = meeting
-
-    def __call__(self, row):
-        (self._meeting / f"{os.getpid()}.actor").touch()
-        ended = time.monotonic() + 60
-        while time.monotonic() < ended:
-            if len(list(self._meeting.glob("*.actor"))) > 1:
-                return {"met": True}
-            time.sleep(0.05)
-        return {"met": False}
-
-
-def test_prometheus_is_told_of_the_images_and_of_their_batches(reader, unlabelled, tmp_path):
-    assert score(unlabelled, tmp_path / "scores", reader / "model") == 0
+def test_score_exports_metrics(model, unlabelled, tmp_path):
+    assert score(unlabelled, tmp_path / "scores", model) == 0
     [run] = (tmp_path / "scores/_runs").glob("score-*")
     [node] = [node for node in ray.nodes() if node["Alive"]]
     endpoint = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
     pattern = re.compile(
         rf"^ray_digitsum_(\w+){{.*run=\"{re.escape(run.name)}\".*}} ([\d.e+]+)$", re.M
     )
-    ended = time.monotonic() + METRICS_WAIT_S
-    told: dict[str, float] = {}
-    while told.get("images_scored_total") != 500 and time.monotonic() < ended:
+    deadline = time.monotonic() + METRICS_WAIT_S
+    exported: dict[str, float] = {}
+    while exported.get("images_scored_total") != 500 and time.monotonic() < deadline:
         time.sleep(1)
         body = urllib.request.urlopen(endpoint, timeout=10).read().decode()
-        told = {name: float(value) for name, value in pattern.findall(body)}
-    assert told["images_scored_total"] == 500
-    assert told["chunks_total"] == told["chunk_seconds_count"] == told["batch_seconds_count"] == 3
-    assert "images_rejected_total" not in told
+        exported = {name: float(value) for name, value in pattern.findall(body)}
+    assert exported["images_scored_total"] == 500
+    counts = ("chunks_total", "chunk_seconds_count", "batch_seconds_count")
+    assert [exported[name] for name in counts] == [3, 3, 3]
+    assert "images_rejected_total" not in exported

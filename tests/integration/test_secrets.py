@@ -1,21 +1,20 @@
-"""Credentials that a run is given stand in no file that it leaves, and in nothing that it says."""
+"""A whole night on S3: it is complete, and none of its credentials is in a file or an output."""
 
 import base64
+import json
 import os
-import shutil
-import subprocess
-import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
+from commands import ROOT, run_digitsum, short_directory
 from pyarrow import fs as pafs
 
 from digitsum.cli import main
 
-ROOT = Path(__file__).parents[2]
 SECRETS = {
     "AWS_ACCESS_KEY_ID": "AKIASENTINELKEYID",
     "AWS_SECRET_ACCESS_KEY": "sentinel+secret/access=key",
@@ -25,122 +24,139 @@ SECRETS = {
 }
 PROXY_PASSWORD = "sentinel-proxy-password"
 ALL = [*SECRETS.values(), PROXY_PASSWORD]
+IMAGES = 120
 
 
 def spellings(secret: str) -> Iterator[bytes]:
-    """Yield how a secret may stand in a file: as it is, as UTF-16, and in base64 at any place."""
+    """Yield a secret as it may appear in a file: plain, as UTF-16, and in base64 at any offset."""
     plain = secret.encode()
     yield plain
     yield secret.encode("utf-16-le")
     for before in range(3):
-        # The characters at both ends depend on what stands beside the secret.
+        # The characters at both ends depend on the bytes beside the secret.
         yield base64.b64encode(bytes(before) + plain)[4:-4]
 
 
-def found_in(content: bytes) -> list[str]:
+def secrets_in(content: bytes) -> list[str]:
     return [secret for secret in ALL if any(spelled in content for spelled in spellings(secret))]
 
 
-def test_what_looks_for_secrets_finds_them():
+def test_secrets_in_finds_each_spelling():
     for secret in ALL:
         for before in ("", "a", "ab", "abc"):
             text = f"{before}{secret}z"
-            assert found_in(text.encode()) == [secret]
-            assert found_in(text.encode("utf-16-le")) == [secret]
-            assert found_in(base64.b64encode(text.encode())) == [secret]
-    assert found_in(b"nothing of the kind") == []
+            assert secrets_in(text.encode()) == [secret]
+            assert secrets_in(text.encode("utf-16-le")) == [secret]
+            assert secrets_in(base64.b64encode(text.encode())) == [secret]
+    assert secrets_in(b"no secret") == []
 
 
-def leaks(*places: Path) -> dict[str, list[str]]:
-    """Return the secrets in each file below some places, in Parquet also in what is compressed."""
-    files = [path for place in places for path in place.rglob("*") if path.is_file()]
+def leaks(*directories: Path) -> dict[str, list[str]]:
+    """Return the secrets in each file below directories; Parquet is read decompressed too."""
+    files = [path for root in directories for path in root.rglob("*") if path.is_file()]
     assert files
-    found = {}
+    leaking = {}
     for path in files:
         content = path.read_bytes()
         if path.suffix == ".parquet":
             table = pq.read_table(path, partitioning=None)
             content += repr((table.schema, table.to_pylist())).encode()
-        # With the file's own name, and those of the directories above it.
-        if secrets := found_in(content + str(path).encode()):
-            found[str(path)] = secrets
-    return found
+        # The names of the file and of its directories count too.
+        if secrets := secrets_in(content + str(path).encode()):
+            leaking[str(path)] = secrets
+    return leaking
 
 
 @pytest.fixture(scope="module")
 def environment(s3) -> Iterator[dict[str, str]]:
-    """Give the environment of a user with credentials; Ray's session lies in RAY_TMPDIR."""
-    # A short path, for Ray's sockets lie below it and may have 107 characters.
-    directory = Path(tempfile.mkdtemp(prefix="ray-"))
+    """Give the environment of a user with credentials; Ray's session is below RAY_TMPDIR."""
     proxy = f"http://user:{PROXY_PASSWORD}@127.0.0.1:9"
-    reached = {"AWS_ENDPOINT_URL": s3["AWS_ENDPOINT_URL"], "AWS_REGION": "us-east-1"}
-    of_user = {"HTTPS_PROXY": proxy, "https_proxy": proxy, "NO_PROXY": "127.0.0.1,localhost"}
-    own = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    try:
-        yield (
-            own
-            | reached
-            | SECRETS
-            | of_user
-            | {
-                "PYTHONPATH": str(ROOT),
-                "RAY_TMPDIR": str(directory),
-            }
-        )
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
+    of_user = {
+        "AWS_ENDPOINT_URL": s3["AWS_ENDPOINT_URL"],
+        "AWS_REGION": "us-east-1",
+        "HTTPS_PROXY": proxy,
+        "https_proxy": proxy,
+        "NO_PROXY": "127.0.0.1,localhost",
+        "PYTHONPATH": str(ROOT),
+    }
+    inherited = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    with short_directory("ray-") as directory:
+        yield inherited | SECRETS | of_user | {"RAY_TMPDIR": str(directory)}
 
 
-def run(environment: dict[str, str], command: str, code: int = 0) -> bytes:
-    line = [sys.executable, "-m", "digitsum", *command.split()]
-    done = subprocess.run(line, env=environment, capture_output=True, timeout=300)
-    said = done.stdout + done.stderr
-    assert done.returncode == code, said.decode(errors="replace")
-    return said
+class Night(NamedTuple):
+    copy: Path
+    """All that the commands wrote to S3, copied to disk."""
+    session: Path
+    output: str
+    """What the commands printed."""
+    summaries: list[dict]
+    """The JSON of two runs of scoring, one after the other."""
 
 
 @pytest.fixture(scope="module")
-def copied(s3) -> pafs.S3FileSystem:
-    return pafs.S3FileSystem(
-        access_key="testing",
-        secret_key="testing",
-        endpoint_override=s3["AWS_ENDPOINT_URL"],
-        region="us-east-1",
+def night(environment, s3_files, tmp_path_factory) -> Night:
+    """Train, score, evaluate and inspect on S3, by threads and on Ray."""
+    work = "s3://images/secrets"
+    train = f"--archive {work}/archive --out {work}/models/one --name one --digits 1 --epochs 1"
+    use = f"--archive {work}/archive --model {work}/models/one"
+    outputs = [
+        run_digitsum(command, environment)
+        for command in (
+            f"synth --out {work}/archive --images {IMAGES} --shards 2 --digits 1 --width 48",
+            f"train {train} --batch-size 32",
+            f"score {use} --scores {work}/threads --executor threads --json",
+            f"score {use} --scores {work}/threads --executor threads --json",
+            f"score {use} --scores {work}/ray --executor ray",
+            f"evaluate {use} --report {work}/report --executor threads",
+            f"inspect {work}/ray",
+        )
+    ]
+    copy = tmp_path_factory.mktemp("night")
+    pafs.copy_files(
+        "images/secrets",
+        str(copy),
+        source_filesystem=s3_files,
+        destination_filesystem=pafs.LocalFileSystem(),
     )
+    summaries = [json.loads(_json_line(output)) for output in outputs[2:4]]
+    return Night(copy, Path(environment["RAY_TMPDIR"]), "".join(outputs), summaries)
+
+
+def _json_line(output: str) -> str:
+    [line] = [line for line in output.splitlines() if line.startswith("{")]
+    return line
 
 
 @pytest.mark.timeout(1200)
-def test_a_night_leaves_no_secret_anywhere(environment, copied, tmp_path):
-    """Archive, scores, runs, model, reports, event files, Ray's session, and what is printed."""
-    work = "s3://images/secrets"
-    said = run(environment, f"synth --out {work}/archive --images 120 --shards 2 --digits 1")
-    train = f"train --archive {work}/archive --digits 1 --out {work}/model --name one"
-    said += run(environment, f"{train} --epochs 1 --batch-size 32")
-    use = f"--archive {work}/archive --out {work}/model"
-    said += run(environment, f"score {use} --scores {work}/threads --executor threads")
-    said += run(environment, f"score {use} --scores {work}/ray --executor ray")
-    said += run(environment, f"evaluate {use} --report {work}/report --executor threads")
-    said += run(environment, f"inspect {work}/ray")
-    assert found_in(said) == []
-    pafs.copy_files(
-        "images/secrets",
-        str(tmp_path),
-        source_filesystem=copied,
-        destination_filesystem=pafs.LocalFileSystem(),
-    )
-    for leaf in ("ray/_runs/*/manifest.json", "ray/_runs/*/report.html", "model/MODEL_CARD.md"):
-        assert list(tmp_path.glob(leaf)), leaf
-    assert list(tmp_path.rglob("events.out.tfevents*"))
-    session = Path(environment["RAY_TMPDIR"])
-    assert list(session.rglob("raylet.out"))
-    assert leaks(tmp_path, session) == {}
+def test_night_leaves_no_secret(night):
+    assert secrets_in(night.output.encode()) == []
+    for pattern in ("ray/_runs/*/manifest.json", "ray/_runs/*/report.html", "models/one/*CARD.md"):
+        assert list(night.copy.glob(pattern)), pattern
+    assert list(night.copy.rglob("events.out.tfevents*"))
+    assert list(night.session.rglob("raylet.out"))
+    assert leaks(night.copy, night.session) == {}
 
 
-def test_a_store_that_refuses_is_told_of_without_its_credentials(environment, tmp_path):
-    refused = environment | {"AWS_ENDPOINT_URL": f"http://user:{PROXY_PASSWORD}@127.0.0.1:9"}
-    said = run(refused, "inspect s3://images/none", code=2)
-    assert said.startswith(b"digitsum: ")
-    assert found_in(said) == []
+@pytest.mark.timeout(1200)
+def test_night_on_s3_is_complete(night):
+    names = {path.name for path in (night.copy / "models/_runs/one").rglob("*")}
+    assert {"curves.json", "report.html", "manifest.json", "optimized.safetensors"} <= names
+    assert [summary["images"] for summary in night.summaries] == [IMAGES, 0]
+    ids = ds.dataset(night.copy / "archive").to_table(columns=["image_id"])["image_id"].to_pylist()
+    for executor in ("threads", "ray"):
+        scores = night.copy / executor
+        current = (scores / "CURRENT").read_text().strip()
+        rows = ds.dataset(scores / current).to_table()
+        assert rows["image_id"].to_pylist() == ids
+        assert rows["predicted_sum"].null_count == 0
+
+
+def test_refusing_store_keeps_its_secret(environment):
+    refusing = environment | {"AWS_ENDPOINT_URL": f"http://user:{PROXY_PASSWORD}@127.0.0.1:9"}
+    output = run_digitsum("inspect s3://images/none", refusing, code=2)
+    assert output.startswith("digitsum: ")
+    assert secrets_in(output.encode()) == []
 
 
 @pytest.mark.parametrize(
@@ -167,12 +183,10 @@ def test_a_store_that_refuses_is_told_of_without_its_credentials(environment, tm
         "status {uri}",
     ],
 )
-def test_a_secret_in_a_uri_ends_a_command_before_anything_is_written(
-    command, uri, unlabelled, tmp_path, capfd
-):
+def test_secret_in_uri_is_refused(command, uri, unlabelled, tmp_path, capfd):
     line = command.format(uri=uri, out=tmp_path / "out", archive=unlabelled)
     assert main(line.split()) == 2
     out, err = capfd.readouterr()
     assert err.startswith("digitsum: ")
-    assert found_in((out + err).encode()) == []
+    assert secrets_in((out + err).encode()) == []
     assert not (tmp_path / "out").exists()

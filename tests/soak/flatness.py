@@ -1,10 +1,10 @@
-"""Whether a figure that is taken round after round is flat, grows, or cannot be told: pure.
+"""The verdict whether a figure that is taken round after round is flat or grows.
 
-The slope is that of Theil and Sen, the median of the slopes between all pairs of rounds: a round in
-which something else was at work, or the one in which a process was killed, does not move it. It is
-judged by the lower end of its 99% interval, not by itself, so that noise is not taken for a leak;
-the upper end says how great a leak may have been overlooked. The first rounds are left out: caches
-fill, modules are imported, the allocator takes its arenas.
+The slope is that of Theil and Sen, the median of the slopes between all pairs of rounds: a round
+in which something else was at work, or in which a process was killed, does not move it. The lower
+end of its 99% interval is judged, so that noise is not taken for a leak; the upper end is the
+largest leak that may have been overlooked. The first rounds do not count: caches fill, modules are
+imported, the allocator takes its arenas.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from scipy.stats import theilslopes
 
 CONFIDENCE = 0.99
 FEWEST_ROUNDS = 5
-"""Of fewer, the interval of the slope has no ends to speak of."""
+"""With fewer, the interval of the slope is too wide to judge."""
 WARM_UP_ROUNDS, WARM_UP_FRACTION = 3, 0.25
 
 
@@ -27,14 +27,14 @@ class Verdict(Enum):
 
 @dataclass(frozen=True)
 class Figure:
-    """What is watched, and how much of it a round may add."""
+    """A figure that is watched, and how much of it a round may add."""
 
     name: str
     unit: str
     tolerance: float
     """Units a round."""
     why: str
-    """Why so much is no leak, and why more is one."""
+    """Why this much is not a leak, and more is."""
 
 
 @dataclass(frozen=True)
@@ -52,13 +52,13 @@ class Judged:
 
 
 def judge(values: Sequence[float], tolerance: float) -> Judged:
-    """Judge the values of successive rounds, the first ones of which are left out."""
+    """Judge the values of successive rounds, without the first ones."""
     warm_up = max(WARM_UP_ROUNDS, int(WARM_UP_FRACTION * len(values)))
     counted = list(values)[warm_up:]
     if len(counted) < FEWEST_ROUNDS:
         first, last = (counted[0], counted[-1]) if counted else (0.0, 0.0)
         return Judged(Verdict.UNKNOWN, len(counted), first, last, 0.0, 0.0, 0.0)
-    found = theilslopes(counted, alpha=CONFIDENCE)
-    slope, low, high = (float(end) for end in (found[0], found[2], found[3]))
+    result = theilslopes(counted, alpha=CONFIDENCE)
+    slope, low, high = float(result[0]), float(result[2]), float(result[3])
     verdict = Verdict.GROWS if low > tolerance else Verdict.FLAT
     return Judged(verdict, len(counted), counted[0], counted[-1], slope, low, high)

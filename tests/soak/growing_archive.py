@@ -1,4 +1,4 @@
-"""An archive that changes from round to round, and what its scores must hold after each."""
+"""An archive that changes from round to round, and a check of its scores after each."""
 
 import random
 from collections import Counter
@@ -14,7 +14,7 @@ SHARD_IMAGES, ROWS_OF_GROUP = 200, 50
 
 
 class GrowingArchive:
-    """Shards of a few hundred images; which images they hold does not matter, which ids does."""
+    """Shards of the same few hundred images, whose ids differ."""
 
     def __init__(self, directory: Path) -> None:
         self.path = directory / "archive"
@@ -26,7 +26,7 @@ class GrowingArchive:
         self._elsewhere = directory / "written"
         self._version: Counter[int] = Counter()
         self.damaged: set[str] = set()
-        """Stems of the shards that cannot be read, or not all of them."""
+        """Stems of the shards that cannot be read in full."""
 
     def change(self, change: Change) -> None:
         stem = f"shard-{change.shard:05}"
@@ -46,31 +46,27 @@ class GrowingArchive:
             self._elsewhere.replace(place)
 
     def faults_of(self, scores: Path) -> list[str]:
-        """Return, a sentence each, where the scores do not hold every row of it once, in order.
+        """Return a sentence for each shard whose rows the scores do not hold once each, in order.
 
-        Of a shard that is damaged there may be parts, of what it is now or was before.
+        A damaged shard may have parts of what it is now or was before.
         """
         faults = []
-        found = {}
+        scored = {}
         for directory in scores.glob("model=*/*"):
-            parts = sorted(directory.glob("rows-*.parquet"))
-            if parts:
-                read = [
-                    pq.read_table(part, columns=["image_id"], partitioning=None) for part in parts
-                ]
-                found[directory.name] = pa.concat_tables(read)["image_id"].to_pylist()
+            if parts := sorted(directory.glob("rows-*.parquet")):
+                tables = [pq.read_table(p, columns=["image_id"], partitioning=None) for p in parts]
+                scored[directory.name] = pa.concat_tables(tables)["image_id"].to_pylist()
         for place in sorted(self.path.glob("*.parquet")):
             stem = place.stem
-            ids = found.pop(stem, [])
+            ids = scored.pop(stem, [])
+            expected = self._ids(stem, self._version[int(stem.removeprefix("shard-"))])
             if stem in self.damaged:
                 if len(ids) != len(set(ids)):
                     faults.append(f"{stem}: is damaged, and has rows twice")
-                continue
-            expected = self._ids(stem, self._version[int(stem.removeprefix("shard-"))])
-            if ids != expected:
+            elif ids != expected:
                 lost, more = Counter(expected) - Counter(ids), Counter(ids) - Counter(expected)
                 faults.append(f"{stem}: {lost.total()} rows lost, {more.total()} too many")
-        return [*faults, *(f"{stem}: is gone, and has scores" for stem in found)]
+        return [*faults, *(f"{stem}: is gone, and has scores" for stem in scored)]
 
     @staticmethod
     def _ids(stem: str, version: int) -> list[str]:
@@ -78,7 +74,7 @@ class GrowingArchive:
 
 
 def _damaged(content: bytes, seed: int) -> bytes:
-    """Return a shard that was cut short, or has other bytes somewhere in its images."""
+    """Return a shard cut short, or with random bytes in its images."""
     rng = random.Random(seed)
     if seed % 2:
         return content[: len(content) // 2]

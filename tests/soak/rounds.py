@@ -1,4 +1,4 @@
-"""What a soak does round by round, drawn from a seed: pure."""
+"""The rounds of a soak, drawn from a seed."""
 
 import random
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ FEWEST_SHARDS = 4
 
 
 class Way(Enum):
-    """What scores: a process that scores again and again, or a command that starts and ends."""
+    """The process that scores: one that lives on, or a command that starts and ends."""
 
     LIVING_THREADS = "living, threads"
     LIVING_RAY = "living, Ray"
@@ -28,14 +28,14 @@ class Act(Enum):
     ADD = "add"
     REPLACE = "replace"
     DAMAGE = "damage"
-    """Of a shard that is whole."""
-    MEND = "mend"
+    """Of a whole shard."""
+    REPAIR = "repair"
     REMOVE = "remove"
 
 
 @dataclass(frozen=True)
 class Change:
-    """What happens to a shard before a round."""
+    """A change to a shard before a round."""
 
     act: Act
     shard: int
@@ -47,12 +47,11 @@ class Round:
     way: Way
     kill: Kill | None
     delay: float
-    """How far into what there is to be killed in: 0 to 1."""
+    """When to kill, as a fraction of the time there is for it."""
     changes: tuple[Change, ...]
 
 
-# A round of a command takes many times as long as one of a process that lives, and a leak shows
-# only in the latter.
+# Rounds of commands take many times as long as those of a living process, which alone can leak.
 _BLOCK = (
     *[(Way.LIVING_THREADS, None)] * 8,
     *[(Way.LIVING_RAY, None)] * 7,
@@ -62,7 +61,7 @@ _BLOCK = (
 # Of these, one a block, in turns.
 _ON_RAY = ((Way.COMMAND_RAY, Kill.DRIVER), (Way.COMMAND_RAY, Kill.ACTOR), (Way.COMMAND_RAY, None))
 BLOCK_ROUNDS = len(_BLOCK) + 1
-"""So many successive rounds have every way in them, and every kill but of commands on Ray."""
+"""Rounds in which each way occurs, and each kill except those of commands on Ray."""
 
 
 def rounds(seed: int) -> Iterator[Round]:
@@ -78,19 +77,18 @@ def rounds(seed: int) -> Iterator[Round]:
         block += 1
         for way, kill in ways:
             num_added = rng.randint(1, 2) if number else SHARDS_AT_FIRST
-            # There must be time to kill what scores them.
-            num_added += 4 if kill else 0
+            num_added += 4 if kill else 0  # so that there is time to kill
             added = list(range(next_shard, next_shard + num_added))
             next_shard += num_added
             changes = [Change(Act.ADD, shard) for shard in added]
-            changes += _of_old_shards(rng, whole, damaged)
+            changes += _old_shard_changes(rng, whole, damaged)
             whole.update(added)
             yield Round(number, way, kill, rng.random(), tuple(changes))
             number += 1
 
 
-def _of_old_shards(rng: random.Random, whole: set[int], damaged: set[int]) -> Iterator[Change]:
-    """Yield what happens to the shards that are there, each at most once."""
+def _old_shard_changes(rng: random.Random, whole: set[int], damaged: set[int]) -> Iterator[Change]:
+    """Yield changes to present shards, each at most once."""
     free = sorted(whole)
     rng.shuffle(free)
     if free:
@@ -99,7 +97,7 @@ def _of_old_shards(rng: random.Random, whole: set[int], damaged: set[int]) -> It
         shard = rng.choice(sorted(damaged))
         damaged.remove(shard)
         whole.add(shard)
-        yield Change(Act.MEND, shard)
+        yield Change(Act.REPAIR, shard)
     elif free and len(damaged) < MOST_DAMAGED and rng.random() < 0.3:
         shard = free.pop()
         whole.remove(shard)

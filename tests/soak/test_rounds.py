@@ -1,5 +1,3 @@
-"""The schedule: what it does to an archive can be done, and all of it happens in every block."""
-
 from itertools import islice
 
 import pytest
@@ -9,7 +7,7 @@ SEEDS = range(10)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_every_block_has_every_way_and_kill(seed):
+def test_rounds_block_has_all_ways(seed):
     drawn = list(islice(rounds(seed), 6 * BLOCK_ROUNDS))
     assert [this.number for this in drawn] == list(range(len(drawn)))
     for first in range(0, len(drawn), BLOCK_ROUNDS):
@@ -21,7 +19,7 @@ def test_every_block_has_every_way_and_kill(seed):
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_changes_can_be_made_and_the_archive_grows(seed):
+def test_rounds_changes_are_possible(seed):
     whole, damaged, sizes, acts = set(), set(), [], set()
     for this in islice(rounds(seed), 300):
         touched = [change.shard for change in this.changes]
@@ -31,7 +29,7 @@ def test_changes_can_be_made_and_the_archive_grows(seed):
             if change.act is Act.ADD:
                 assert change.shard not in whole | damaged
                 whole.add(change.shard)
-            elif change.act is Act.MEND:
+            elif change.act is Act.REPAIR:
                 damaged.remove(change.shard)
                 whole.add(change.shard)
             else:
@@ -47,6 +45,6 @@ def test_changes_can_be_made_and_the_archive_grows(seed):
     assert sizes[-1] > sizes[149] > sizes[0]
 
 
-def test_a_seed_is_a_schedule():
+def test_rounds_follow_seed():
     assert list(islice(rounds(3), 100)) == list(islice(rounds(3), 100))
     assert list(islice(rounds(3), 100)) != list(islice(rounds(4), 100))

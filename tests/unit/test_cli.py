@@ -1,27 +1,33 @@
-import dataclasses
 import json
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import is_dataclass, replace
 from pathlib import Path
 from typing import get_type_hints
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
+from factories import (
+    commit_scores,
+    make_baseline,
+    make_images,
+    read_files,
+    write_model,
+    write_parquet,
+)
 
 from digitsum import cli
 from digitsum.archive.import_images import ImportImagesConfig
 from digitsum.archive.import_npy import ImportNpyConfig
 from digitsum.archive.score_parts import known_count_digest, model_directory, part_directory
 from digitsum.archive.synth import SynthConfig
-from digitsum.archive.writer import LabelledImages, write_archive
+from digitsum.archive.writer import write_archive
 from digitsum.cli import main
-from digitsum.model.baseline import PIXEL_SCALE, BaselineConfig, BaselineNetwork
-from digitsum.model.counter import CounterConfig, CounterNetwork
+from digitsum.model.baseline import PIXEL_SCALE
 from digitsum.model.import_model import ImportModelConfig
-from digitsum.model.saved_model import load_model, save_model
+from digitsum.model.saved_model import load_model
 from digitsum.options import ImageShape, InspectConfig, ReportConfig
 from digitsum.scoring.config import (
     CompareConfig,
@@ -30,8 +36,8 @@ from digitsum.scoring.config import (
     StatusConfig,
     VerifyConfig,
 )
-from digitsum.scoring.lock import held
-from digitsum.scoring.plan import NOT_SCORED, SHARD_GONE
+from digitsum.scoring.lock import lock_scores
+from digitsum.scoring.plan import NOT_SCORED, PLAN_VERSION, SHARD_GONE
 from digitsum.storage.location import locate
 from digitsum.training.config import TrainConfig
 
@@ -50,7 +56,7 @@ COMMANDS = {
     "report": ReportConfig,
     "inspect": InspectConfig,
 }
-# Each with a good archive IN/ok and a good model IN/model, and all that is written below OUT.
+# Each has a good archive IN/ok and a good model IN/model, and writes below OUT only.
 WORK = {
     "train": "train --archive IN/ok --out OUT/model --digits 2",
     "score": "score --archive IN/ok --model IN/model --scores OUT/scores",
@@ -64,50 +70,48 @@ TRAIN_COMPOSED = "train --out OUT/model"
 
 @pytest.fixture(autouse=True)
 def _no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make what would start Ray fail at once."""
+    """Let a command that would start Ray fail at once."""
     monkeypatch.setenv("RAY_ADDRESS", "these-tests-start-no-ray://")
 
 
-def write_ok(directory: Path, *sums: int, shape: ImageShape = SHAPE) -> None:
-    pixels = np.zeros((len(sums), shape.height, shape.width), np.uint8)
-    ids = pa.array([f"image-{row}" for row in range(len(sums))], pa.string())
-    batch = LabelledImages(ids, pixels, np.array(sums, np.int16))
-    write_archive(str(directory), [batch], shape, [len(sums)], labelled=True)
+def write_labelled(directory: Path, *sums: int, shape: ImageShape = SHAPE) -> None:
+    images = replace(make_images(len(sums), shape), digit_sums=np.array(sums, np.int16))
+    write_archive(str(directory), [images], shape, [len(sums)], labelled=True)
 
 
 @pytest.fixture(scope="module")
-def inputs(tmp_path_factory, write_parquet) -> Path:
+def inputs(tmp_path_factory) -> Path:
     """Give a directory of good and bad inputs."""
-    found = tmp_path_factory.mktemp("in")
+    directory = tmp_path_factory.mktemp("in")
     images = [bytes(SHAPE.num_pixels)] * 3
-    write_ok(found / "ok", *range(19))
-    write_ok(found / "wide", 1, 2, shape=ImageShape(16, 32))
-    write_ok(found / "narrow", *range(19), shape=ImageShape(16, 15))
-    write_ok(found / "tiny", *range(19), shape=ImageShape(4, 4))
-    write_ok(found / "too_large", 3, 19)
-    write_ok(found / "negative", 3, -1)
-    write_parquet(found / "null_sum" / "a.parquet", {"image": images, "digit_sum": [1, None, 2]})
-    write_parquet(found / "float_sum" / "a.parquet", {"image": images, "digit_sum": [1.0] * 3})
-    write_parquet(found / "unlabelled" / "a.parquet", {"image": images})
-    write_parquet(found / "no_image" / "a.parquet", {"picture": images, "digit_sum": [1, 2, 3]})
-    write_parquet(found / "floats" / "a.parquet", {"image": [[0.5]] * 3, "digit_sum": [1, 2, 3]})
-    (found / "empty").mkdir()
-    (found / "text").mkdir()
-    (found / "text" / "a.parquet").write_text("this is not Parquet")
-    (found / "file").write_text("a file")
-    network = BaselineNetwork(BaselineConfig(16, 24, 2))
+    write_labelled(directory / "ok", *range(19))
+    write_labelled(directory / "wide", 1, 2, shape=ImageShape(16, 32))
+    write_labelled(directory / "narrow", *range(19), shape=ImageShape(16, 15))
+    write_labelled(directory / "tiny", *range(19), shape=ImageShape(4, 4))
+    write_labelled(directory / "too_large", 3, 19)
+    write_labelled(directory / "negative", 3, -1)
+    for name, columns in {
+        "null_sum": {"image": images, "digit_sum": [1, None, 2]},
+        "float_sum": {"image": images, "digit_sum": [1.0] * 3},
+        "unlabelled": {"image": images},
+        "no_image": {"picture": images, "digit_sum": [1, 2, 3]},
+        "floats": {"image": [[0.5]] * 3, "digit_sum": [1, 2, 3]},
+    }.items():
+        write_parquet(directory / name / "a.parquet", columns)
+    (directory / "empty").mkdir()
+    (directory / "text").mkdir()
+    (directory / "text" / "a.parquet").write_text("this is not Parquet")
+    (directory / "file").write_text("a file")
+    network = make_baseline()
+    write_model(directory / "counter")
     for name in ("model", "changed"):
-        save_model(
-            str(found / name), "baseline", network, metrics={}, card="", pixel_scale=PIXEL_SCALE
-        )
-    counter = CounterNetwork(CounterConfig(16, 24, num_digits=2, max_digits=2))
-    save_model(str(found / "counter"), "counter", counter, metrics={}, card="", pixel_scale=1 / 255)
-    (found / "changed" / "config.json").write_text('{"format": 1}')
-    torch.save(network.state_dict(), found / "model.pth")
-    np.save(found / "data.npy", np.zeros((5, 16, 24), np.uint8))
+        write_model(directory / name, network, pixel_scale=PIXEL_SCALE)
+    (directory / "changed" / "config.json").write_text('{"format": 1}')
+    torch.save(network.state_dict(), directory / "model.pth")
+    np.save(directory / "data.npy", np.zeros((5, 16, 24), np.uint8))
     glyphs = np.full((200, 28, 28), 200, np.uint8)
-    np.savez(found / "glyphs.npz", images=glyphs, labels=np.arange(200) % 10)
-    return found
+    np.savez(directory / "glyphs.npz", images=glyphs, labels=np.arange(200) % 10)
+    return directory
 
 
 @pytest.fixture
@@ -127,17 +131,17 @@ def run(inputs, tmp_path, capsys) -> Callable[[str], tuple[int, str, str]]:
 
 
 @pytest.fixture
-def refused(run, inputs, tmp_path, content) -> Callable[[str], str]:
-    """Run what is bad input; see one sentence on stderr and nothing written; return the former."""
+def refused(run, inputs, tmp_path) -> Callable[[str], str]:
+    """Run bad input; check that it only writes one sentence to stderr; return that."""
 
     def refused(line: str) -> str:
-        before = content(inputs)
+        before = read_files(inputs)
         code, out, err = run(line)
         assert (code, out) == (2, "")
         assert re.fullmatch(r"digitsum: [^\n]+\n", err), err
         assert err[:-1].isprintable()
         assert not (tmp_path / "out").exists()
-        assert content(inputs) == before
+        assert read_files(inputs) == before
         return err
 
     return refused
@@ -145,7 +149,7 @@ def refused(run, inputs, tmp_path, content) -> Callable[[str], str]:
 
 @pytest.mark.parametrize("command", WORK)
 @pytest.mark.parametrize(
-    ("archive", "said"),
+    ("archive", "message"),
     [
         ("IN/absent", "absent: no such file or directory"),
         ("IN/empty", "empty: holds no .parquet files"),
@@ -156,18 +160,18 @@ def refused(run, inputs, tmp_path, content) -> Callable[[str], str]:
         ("nosuch://bucket/a", "nosuch://bucket/a"),
     ],
 )
-def test_an_archive_that_cannot_be_read_is_refused(refused, command, archive, said):
-    assert said in refused(WORK[command].replace("IN/ok", archive))
+def test_unreadable_archive_is_refused(refused, command, archive, message):
+    assert message in refused(WORK[command].replace("IN/ok", archive))
 
 
 @pytest.mark.parametrize("command", SCORING)
-def test_images_of_another_shape_than_the_bundles_are_refused(refused, command):
+def test_images_of_another_shape(refused, command):
     said = refused(WORK[command].replace("IN/ok", "IN/wide"))
     assert "shard-00000.parquet: images are 16x32, but the model was trained on 16x24" in said
 
 
 @pytest.mark.parametrize("command", SCORING)
-def test_images_that_a_counter_does_not_read_are_refused(refused, command):
+def test_images_too_narrow_for_counter(refused, command):
     line = WORK[command].replace("IN/model", "IN/counter")
     said = refused(line.replace("IN/ok", "IN/narrow"))
     assert "images are 16x15, but the model reads images 16 pixels high and 16 to 4096" in said
@@ -175,7 +179,7 @@ def test_images_that_a_counter_does_not_read_are_refused(refused, command):
 
 @pytest.mark.parametrize("command", SCORING)
 @pytest.mark.parametrize(
-    ("model", "digits", "said"),
+    ("model", "known_count", "message"),
     [
         ("model", 3, "--known-count 3: the model adds up 2 digits"),
         ("model", 0, "--known-count 0: the model adds up 2 digits"),
@@ -183,17 +187,14 @@ def test_images_that_a_counter_does_not_read_are_refused(refused, command):
         ("counter", 7, "--known-count 7: images of 16x24 hold 1 to 6 digits"),
     ],
 )
-def test_a_number_of_digits_that_the_model_cannot_be_told_is_refused(
-    refused, command, model, digits, said
-):
-    assert said in refused(
-        WORK[command].replace("/model", f"/{model}") + f" --known-count {digits}"
-    )
+def test_known_count_is_refused(refused, command, model, known_count, message):
+    line = WORK[command].replace("/model", f"/{model}") + f" --known-count {known_count}"
+    assert message in refused(line)
 
 
 @pytest.mark.parametrize("command", ["train", "evaluate"])
 @pytest.mark.parametrize(
-    ("archive", "said"),
+    ("archive", "message"),
     [
         ("too_large", "holds 19, outside 0..18"),
         ("negative", "holds -1, outside 0..18"),
@@ -202,20 +203,20 @@ def test_a_number_of_digits_that_the_model_cannot_be_told_is_refused(
         ("unlabelled", "has no column 'digit_sum'"),
     ],
 )
-def test_labels_that_are_no_sums_of_the_digits_are_refused(refused, command, archive, said):
+def test_wrong_labels_are_refused(refused, command, archive, message):
     options = " --height 16 --width 24"
-    assert said in refused(WORK[command].replace("IN/ok", f"IN/{archive}") + options)
+    assert message in refused(WORK[command].replace("IN/ok", f"IN/{archive}") + options)
 
 
 @pytest.mark.parametrize("command", SCORING)
 @pytest.mark.parametrize("model", ["absent", "empty", "file", "changed"])
-def test_a_bundle_that_is_none_is_refused(refused, command, model):
+def test_wrong_model_is_refused(refused, command, model):
     said = refused(WORK[command].replace("IN/model", f"IN/{model}"))
     assert re.search(rf"{model}: (not a model|the model's content does not match)", said)
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         (
             WORK["train"].replace("IN/ok", "IN/tiny") + " --network baseline",
@@ -262,8 +263,8 @@ def test_a_bundle_that_is_none_is_refused(refused, command, model):
         ("import model IN/model.pth --out OUT/b", "correct --height and --width"),
     ],
 )
-def test_a_bad_value_is_refused_in_one_sentence(refused, line, said):
-    assert said in refused(line)
+def test_bad_value_is_refused(refused, line, message):
+    assert message in refused(line)
 
 
 @pytest.mark.parametrize(
@@ -277,7 +278,7 @@ def test_a_bad_value_is_refused_in_one_sentence(refused, line, said):
         "import model IN/model.pth --height 16 --width 24 --out IN/file",
     ],
 )
-def test_an_output_that_is_a_file_is_refused_before_the_work(refused, line):
+def test_output_that_is_a_file(refused, line):
     assert "/file: " in refused(line)
 
 
@@ -288,7 +289,7 @@ def test_an_output_that_is_a_file_is_refused_before_the_work(refused, line):
         *(f"{WORK['train']} {option}" for option in ("--epochs many", "--model no", "--nosuch 1")),
     ],
 )
-def test_what_cannot_be_parsed_ends_with_2_and_writes_nothing(run, tmp_path, line):
+def test_unparsable_command_line(run, tmp_path, line):
     code, out, err = run(line)
     assert (code, out) == (2, "")
     assert err
@@ -298,12 +299,12 @@ def test_what_cannot_be_parsed_ends_with_2_and_writes_nothing(run, tmp_path, lin
 
 def options_of(config: type) -> set[str]:
     hints = get_type_hints(config)
-    nested = {n for n, kind in hints.items() if dataclasses.is_dataclass(kind)}
+    nested = {n for n, kind in hints.items() if is_dataclass(kind)}
     return (set(hints) - nested).union(*(options_of(hints[name]) for name in nested))
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_the_help_of_a_command_mentions_each_of_its_options(run, command):
+def test_help_has_each_option(run, command):
     code, out, err = run(f"{command} --help")
     assert (code, err) == (0, "")
     mentioned = set(re.findall(r"^[│ ] (?:-h, )?--([a-z-]+) ", out, re.MULTILINE))
@@ -312,7 +313,7 @@ def test_the_help_of_a_command_mentions_each_of_its_options(run, command):
     assert mentioned == options | {"help"}
 
 
-def test_the_help_lists_the_commands(run):
+def test_help_has_each_command(run):
     for line, names in (
         ("", "synth import inspect train evaluate score status verify compare report"),
         ("import", "npy images model"),
@@ -322,7 +323,7 @@ def test_the_help_lists_the_commands(run):
         assert re.findall(r"^[│ ] +[•*] (\w+) ", out, re.MULTILINE) == names.split()
 
 
-def test_archives_and_models_are_made_and_planned(run, tmp_path):
+def test_make_import_and_plan(run, tmp_path):
     out = tmp_path / "out"
     code, said, err = run("synth --out OUT/made --images 7 --shards 2 --glyphs IN/glyphs.npz")
     assert (code, err) == (0, "")
@@ -348,30 +349,30 @@ def test_archives_and_models_are_made_and_planned(run, tmp_path):
             "new": new | {"reasons": {NOT_SCORED: new}},
             "changed": nothing,
             "done": nothing,
-            "gone": {"chunks": 0, "reasons": {}},
+            "gone": {"parts": 0, "reasons": {}},
             "rejected": {"shards": 0, "reasons": {}},
+            "model_digest": digest,
+            "version": PLAN_VERSION,
         },
     )
     code, said, err = run(line)
     lines = said.splitlines()
     assert lines[0].split() == ["new", "1", "chunks", "5", "images"]
     assert lines[1].split() == ["1", "chunks", "5", "images", *NOT_SCORED.split()]
-    assert lines[-1] == "5 images to score; no earlier run tells how long that takes"
+    assert lines[-1] == "5 images to score; no earlier run shows how long that takes"
     assert not (out / "scores").exists()
 
 
 @pytest.mark.parametrize(
-    ("model", "digits"), [("model", None), ("counter", None), ("counter", 2)], ids=str
+    ("model", "known_count"), [("model", None), ("counter", None), ("counter", 2)], ids=str
 )
-def test_a_run_over_what_is_done_scores_nothing_and_completes(
-    run, inputs, tmp_path, commit_scores, model, digits
-):
+def test_score_when_all_is_done(run, inputs, tmp_path, model, known_count):
     line = WORK["score"].replace("IN/model", f"IN/{model}") + " --json"
-    line += f" --known-count {digits}" if digits else ""
+    line += f" --known-count {known_count}" if known_count else ""
     model = load_model(str(inputs / model))
     scores = tmp_path / "out" / "scores"
-    commit_scores(inputs / "ok", scores, model, chunk_images=100, num_digits=digits)
-    model = model_directory(known_count_digest(model.digest, digits))
+    commit_scores(inputs / "ok", scores, model, known_count=known_count)
+    model = model_directory(known_count_digest(model.digest, known_count))
     gone = scores / model / "gone" / "rows-0.parquet"
     gone.parent.mkdir()
     gone.write_bytes(b"the part of a shard that is no more")
@@ -380,8 +381,8 @@ def test_a_run_over_what_is_done_scores_nothing_and_completes(
     scored = json.loads(said)
     assert (scored["images"], scored["rejected"], scored["images_per_s"]) == (0, 0, 0)
     done = {"chunks": 1, "images": 19}
-    assert scored["plan"]["done"] == done | {"reasons": {"current": done}}
-    assert scored["plan"]["gone"] == {"chunks": 1, "reasons": {SHARD_GONE: {"chunks": 1}}}
+    assert scored["plan"]["done"] == done | {"reasons": {"unchanged": done}}
+    assert scored["plan"]["gone"] == {"parts": 1, "reasons": {SHARD_GONE: 1}}
     assert scored["totals"] == {
         "images": 19,
         "scored": 19,
@@ -393,48 +394,41 @@ def test_a_run_over_what_is_done_scores_nothing_and_completes(
     assert (scores / "CURRENT").read_text() == f"{model}\n"
     (manifest,) = (scores / "_runs").glob("*/manifest.json")
     outcome = json.loads(manifest.read_text())["outcome"]
-    assert outcome == scored | {
-        "archive": str(inputs / "ok"),
-        "complete": True,
-        "why_incomplete": None,
-        "rejected_shards": {},
-        "reference": None,
-        "chunks": [],
-    }
+    assert outcome == scored | {"chunks": []}
+    assert (outcome["archive"], outcome["complete"]) == (str(inputs / "ok"), True)
+    assert (outcome["why_incomplete"], outcome["rejected_shards"]) == (None, {})
+    assert outcome["reference"] is None
     plan = json.loads((manifest.parent / "plan.json").read_text())
     assert plan == scored["plan"]
     again = json.loads(run(line)[1])
-    assert again["plan"]["gone"] == {"chunks": 0, "reasons": {}}
+    assert again["plan"]["gone"] == {"parts": 0, "reasons": {}}
     assert again["totals"] == scored["totals"]
 
 
 @pytest.fixture
-def done(inputs, tmp_path, commit_scores) -> Path:
-    """Commit the scores of IN/ok below OUT/scores, and return where."""
+def done(inputs, tmp_path) -> Path:
+    """Commit the scores of IN/ok to OUT/scores."""
     scores = tmp_path / "out" / "scores"
-    commit_scores(inputs / "ok", scores, load_model(str(inputs / "model")), chunk_images=100)
+    commit_scores(inputs / "ok", scores, load_model(str(inputs / "model")))
     return scores
 
 
-def test_scores_that_another_run_holds_are_left_with_exit_code_4(run, done, content):
-    before = content(done)
-    with held(locate(str(done)), "score-other"):
+def test_score_held_exit_code_4(run, done):
+    before = read_files(done)
+    with lock_scores(locate(str(done)), "score-other"):
         code, out, err = run(WORK["score"])
     assert (code, out) == (4, "")
     assert re.fullmatch(rf"digitsum: {done}: is held by run score-other[^\n]+\n", err)
-    after = content(done)
-    assert {name: after[name] for name in before} == before
+    assert read_files(done).items() >= before.items()
     assert not (done / "CURRENT").exists()
     assert run(WORK["score"])[0] == 0
 
 
-def test_too_many_rejected_shards_end_with_exit_code_3_and_leave_current_as_it_was(
-    run, inputs, tmp_path, commit_scores
-):
+def test_score_rejected_exit_code_3(run, inputs, tmp_path):
     archive, scores = tmp_path / "archive", tmp_path / "out" / "scores"
     model = load_model(str(inputs / "model"))
     shutil.copytree(inputs / "ok", archive)
-    commit_scores(archive, scores, model, chunk_images=100)
+    commit_scores(archive, scores, model)
     (archive / "bad.parquet").write_text("no Parquet")
     part = scores / part_directory(model.digest, "bad.parquet") / "rows-0.parquet"
     part.parent.mkdir()
@@ -458,7 +452,7 @@ def test_too_many_rejected_shards_end_with_exit_code_3_and_leave_current_as_it_w
     assert part.exists()
 
 
-def test_the_status_of_scores_is_their_current_directory_and_their_runs(run, done):
+def test_status_of_scores(run, done):
     assert run("status OUT/scores")[:1] == (2,)
     assert run(WORK["score"])[0] == 0
     (done / "_runs" / "score-99999999T000000.000000Z").mkdir()
@@ -475,7 +469,7 @@ def test_the_status_of_scores_is_their_current_directory_and_their_runs(run, don
     assert [len(one) > 1 for one in found["runs"]] == [False, True]
 
 
-def test_scores_of_the_archive_are_verified_and_others_are_not(run, done, tmp_path):
+def test_verify_scores(run, done):
     code, said, err = run(WORK["verify"])
     assert (code, err) == (0, "")
     assert (
@@ -496,7 +490,7 @@ def test_scores_of_the_archive_are_verified_and_others_are_not(run, done, tmp_pa
     assert re.fullmatch(r"digitsum: [^\n]+: the scores are not those of [^\n]+\n", err)
 
 
-def test_ctrl_c_ends_a_command_with_a_sentence(run, monkeypatch):
+def test_ctrl_c_exit_code_130(run, monkeypatch):
     def interrupted(config):
         raise KeyboardInterrupt
 

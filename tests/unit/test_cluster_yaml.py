@@ -19,7 +19,7 @@ WORKERS = sorted(NODE_TYPES.keys() - {CONFIG["head_node_type"]})
 SPOT = {"MarketType": "spot"}
 
 
-def checked_as_ray_up_does(config):
+def check_as_ray_up(config):
     filled = prepare_config(copy.deepcopy(config))
     validate_config(filled)
     return filled
@@ -27,14 +27,14 @@ def checked_as_ray_up_does(config):
 
 @pytest.fixture(scope="module")
 def resources():
-    """What each node type offers, by Ray's own account; moto answers for AWS, from its tables."""
+    """Give the resources of each node type, as Ray computes them; moto answers for AWS."""
     machines = sorted({node["node_config"]["InstanceType"] for node in NODE_TYPES.values()})
     with mock_aws(), pytest.MonkeyPatch.context() as patch:
         ec2 = boto3.client("ec2", region_name=CONFIG["provider"]["region"])
         known = ec2.describe_instance_types(InstanceTypes=machines)["InstanceTypes"]
         patch.setattr(node_provider, "list_ec2_instances", lambda *_: known)
         fill = node_provider.AWSNodeProvider.fillout_available_node_types_resources
-        filled = fill(checked_as_ray_up_does(CONFIG))
+        filled = fill(check_as_ray_up(CONFIG))
     validate_config(filled)
     return {name: node["resources"] for name, node in filled["available_node_types"].items()}
 
@@ -48,8 +48,8 @@ def is_spot(node_type):
     return NODE_TYPES[node_type]["node_config"].get("InstanceMarketOptions") == SPOT
 
 
-def test_ray_accepts_the_file():
-    assert checked_as_ray_up_does(CONFIG)["cluster_name"] == "digitsum"
+def test_ray_accepts_file():
+    assert check_as_ray_up(CONFIG)["cluster_name"] == "digitsum"
 
 
 @pytest.mark.parametrize(
@@ -62,62 +62,62 @@ def test_ray_accepts_the_file():
         ({"available_node_types": NODE_TYPES | {"bare": {}}}, "is a required property"),
     ],
 )
-def test_ray_refuses_a_file_with_a_mistake(change, complaint):
+def test_ray_refuses_mistake(change, complaint):
     with pytest.raises(jsonschema.ValidationError, match=complaint):
-        checked_as_ray_up_does(CONFIG | change)
+        check_as_ray_up(CONFIG | change)
 
 
-def test_ray_refuses_a_head_that_is_no_node_type():
+def test_ray_refuses_unknown_head():
     with pytest.raises(ValueError, match="head_node_type"):
-        checked_as_ray_up_does(CONFIG | {"head_node_type": "nobody"})
+        check_as_ray_up(CONFIG | {"head_node_type": "nobody"})
 
 
-def test_every_worker_type_can_grow_and_all_fit_at_once():
+def test_worker_types_can_grow():
     limits = [NODE_TYPES[name]["max_workers"] for name in WORKERS]
     assert min(limits) > 0
     assert sum(limits) <= CONFIG["max_workers"]
 
 
-def test_an_idle_cluster_shrinks_to_its_head():
-    filled = checked_as_ray_up_does(CONFIG)["available_node_types"]
+def test_idle_cluster_shrinks_to_head():
+    filled = check_as_ray_up(CONFIG)["available_node_types"]
     assert {node["min_workers"] for node in filled.values()} == {0}
     assert CONFIG["idle_timeout_minutes"] > 0
 
 
-def test_there_are_gpus_on_demand_and_on_spot_and_cpus_on_spot(resources):
+def test_worker_types(resources):
     kinds = {("GPU" in resources[name], is_spot(name)) for name in WORKERS}
     assert kinds == {(True, False), (True, True), (False, True)}
 
 
-def test_every_worker_has_cpus_beside_its_gpu(resources):
+def test_workers_have_spare_cpus(resources):
     for name in WORKERS:
         assert resources[name]["CPU"] > resources[name].get("GPU", 0)
 
 
-def test_the_head_takes_no_work_and_is_not_spot(resources):
+def test_head_takes_no_work(resources):
     head = CONFIG["head_node_type"]
     assert resources[head] == {"CPU": 0}
     assert NODE_TYPES[head]["max_workers"] == 0
     assert not is_spot(head)
 
 
-def test_spot_gpus_are_tried_before_those_on_demand():
+def test_spot_gpus_come_first():
     assert NODE_TYPES["gpu_spot"]["priority"] > NODE_TYPES["gpu"].get("priority", 0)
 
 
-def test_only_machines_with_a_gpu_use_the_image_with_its_driver(resources):
+def test_driver_image_on_gpus_only(resources):
     for name, node in NODE_TYPES.items():
         assert ("nvidia-driver" in node["node_config"]["ImageId"]) == ("GPU" in resources[name])
 
 
-def test_the_dashboard_listens_on_localhost_only():
+def test_dashboard_on_localhost_only():
     hosts = re.findall(r"--dashboard-host[= ](\S+)", yaml.safe_dump(CONFIG, width=10_000))
     assert hosts == ["127.0.0.1"]
     assert "--dashboard-host=127.0.0.1" in shlex.split(ray_start("head"))
 
 
 @pytest.mark.parametrize("role", ["head", "worker"])
-def test_ray_starts_with_authentication_and_without_usage_reports(role):
+def test_ray_starts_with_token(role):
     before, _ = ray_start(role).split("ray start")
     settings = shlex.split(before.replace(";", " "))
     assert "RAY_AUTH_MODE=token" in settings
@@ -125,31 +125,31 @@ def test_ray_starts_with_authentication_and_without_usage_reports(role):
     assert CONFIG[f"{role}_start_ray_commands"][0].endswith("ray stop")
 
 
-def test_the_head_runs_the_autoscaler():
+def test_head_runs_autoscaler():
     assert "--autoscaling-config=~/ray_bootstrap_config.yaml" in shlex.split(ray_start("head"))
     assert any("boto3" in command for command in CONFIG["head_setup_commands"])
 
 
-def test_the_token_reaches_every_node_and_stays_private():
+def test_token_on_each_node_is_private():
     assert CONFIG["file_mounts"]["~/.ray/auth_token"] == "~/.ray/auth_token"
     assert "chmod 600 ~/.ray/auth_token" in CONFIG["setup_commands"]
 
 
-def test_every_pip_install_of_ours_holds_to_the_pins():
-    filled = checked_as_ray_up_does(CONFIG)
+def test_pip_installs_use_pins():
+    filled = check_as_ray_up(CONFIG)
     for role in ("head", "worker"):
         installs = [c for c in filled[f"{role}_setup_commands"] if "~/venv/bin/pip install" in c]
         assert any("-c constraints.txt -e ." in command for command in installs)
         assert all("constraints.txt" in command for command in installs)
 
 
-def test_what_the_installation_needs_is_mounted():
+def test_installation_files_are_mounted():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     needed = {"pyproject.toml", "constraints.txt", project["readme"], "digitsum", "jobs"}
     mounts = CONFIG["file_mounts"]
     assert {f"~/digitsum/{path}": path for path in needed}.items() <= mounts.items()
 
 
-def test_nothing_belongs_to_one_machine_or_one_account():
+def test_file_names_no_account():
     text = (ROOT / "cluster.yaml").read_text()
     assert not re.search(r"/home/|/root/|/work/|https?://|\b\d{12}\b|\bami-[0-9a-f]{8,}|arn:", text)

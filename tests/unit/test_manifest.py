@@ -1,16 +1,26 @@
 import json
 import platform
-import re
+import sys
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, timezone
 from importlib.metadata import version
 
 import pytest
 
-from digitsum import manifest as runs
-from digitsum.manifest import new_run_id, write_manifest
+from digitsum.errors import InputError
+from digitsum.manifest import (
+    MANIFEST_FILE,
+    Manifest,
+    from_python,
+    new_run_id,
+    parse_json,
+    read_manifest,
+    to_json,
+    to_python,
+    write_manifest,
+)
 from digitsum.options import ReadOptions
-from digitsum.storage.location import locate
+from digitsum.storage.location import Location, locate
 
 NOW = datetime(2026, 1, 31, 23, 59, 58, 7, tzinfo=UTC)
 
@@ -23,34 +33,39 @@ class Config:
     read: ReadOptions = field(default_factory=ReadOptions)
 
 
+@dataclass(frozen=True)
+class Record:
+    rows: tuple[int, ...]
+    reason: str | None = None
+
+
 @pytest.fixture
-def manifest(tmp_path) -> dict:
+def run(tmp_path) -> Location:
     run = locate(str(tmp_path / "_runs" / "score-1"))
     local = NOW.astimezone(timezone(timedelta(hours=-8)))
     write_manifest(run, "score", Config(), local, {"images": 3})
-    assert [path.name for path in (tmp_path / "_runs" / "score-1").iterdir()] == ["manifest.json"]
-    return json.loads((tmp_path / "_runs" / "score-1" / "manifest.json").read_text())
+    return run
 
 
-def test_a_run_id_is_its_kind_and_the_time_in_utc():
+def test_run_id_is_kind_and_utc_time():
     assert new_run_id("score", NOW) == "score-20260131T235958.000007Z"
     for hours in (-8, 5.5, 14):
         local = NOW.astimezone(timezone(timedelta(hours=hours)))
         assert new_run_id("score", local) == new_run_id("score", NOW)
 
 
-def test_run_ids_of_a_kind_sort_by_time():
+def test_run_ids_sort_by_time():
     steps = [timedelta(microseconds=1), timedelta(seconds=1), timedelta(hours=9), timedelta(99)]
     ids = [new_run_id("train", NOW)] + [new_run_id("train", NOW + step) for step in steps]
     assert ids == sorted(ids)
     assert len(set(ids)) == len(ids)
 
 
-def test_a_manifest_says_what_was_asked_and_what_came_of_it(manifest):
-    assert manifest["run"] == "score-1"
-    assert manifest["kind"] == "score"
-    assert manifest["outcome"] == {"images": 3}
-    assert manifest["config"] == {
+def test_manifest_config_and_outcome(run):
+    manifest = read_manifest(run)
+    assert (manifest.run, manifest.kind) == ("score-1", "score")
+    assert manifest.outcome == {"images": 3}
+    assert manifest.config == {
         "archive": "a",
         "digits": 4,
         "validation": None,
@@ -66,40 +81,57 @@ def test_a_manifest_says_what_was_asked_and_what_came_of_it(manifest):
     }
 
 
-def test_a_manifest_says_when_in_utc(manifest):
-    assert manifest["started"] == "2026-01-31T23:59:58.000007+00:00"
-    ended = datetime.fromisoformat(manifest["ended"])
-    assert ended.utcoffset() == timedelta(0)
+def test_manifest_times_in_utc(run):
+    manifest = read_manifest(run)
+    assert manifest.started == "2026-01-31T23:59:58.000007+00:00"
+    assert datetime.fromisoformat(manifest.ended).utcoffset() == timedelta(0)
 
 
-def test_a_manifest_says_by_which_versions(manifest):
-    versions = manifest["versions"]
-    assert versions["python"] == platform.python_version()
-    assert versions["torch"] == version("torch")
-    assert set(versions) - {"openvino"} == {
-        "python",
-        "digitsum",
-        "ray",
-        "torch",
-        "pyarrow",
-        "numpy",
-    }
+def test_manifest_origin(run):
+    origin = read_manifest(run).origin
+    assert origin.command == sys.argv
+    assert origin.versions["python"] == platform.python_version()
+    assert origin.versions["torch"] == version("torch")
+    packages = {"python", "digitsum", "ray", "torch", "pyarrow", "numpy"}
+    assert set(origin.versions) - {"openvino"} == packages
 
 
-def test_a_manifest_is_replaced_whole(tmp_path):
-    run = locate(str(tmp_path / "run"))
-    for images in (1, 2):
-        write_manifest(run, "score", Config(), NOW, {"images": images})
-    assert json.loads((tmp_path / "run" / "manifest.json").read_text())["outcome"] == {"images": 2}
-    assert len(list((tmp_path / "run").iterdir())) == 1
+def test_manifest_is_replaced_whole(run, tmp_path):
+    write_manifest(run, "score", Config(), NOW, {"images": 2})
+    assert read_manifest(run).outcome == {"images": 2}
+    assert [path.name for path in (tmp_path / "_runs/score-1").iterdir()] == [MANIFEST_FILE]
 
 
-def test_a_manifest_says_by_which_commit_where_it_runs_from_a_working_tree(manifest, monkeypatch):
-    commit = manifest["git_commit"]
-    assert commit is None or re.fullmatch("[0-9a-f]{40}(-dirty)?", commit)
-    monkeypatch.setattr(runs.subprocess, "run", no_git)
-    assert runs._git_commit() is None
+def test_manifest_of_no_run_is_refused(tmp_path):
+    with pytest.raises(InputError, match="holds no manifest"):
+        read_manifest(locate(str(tmp_path)))
 
 
-def no_git(*_arguments, **_named):
-    raise FileNotFoundError("git")
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"version": 2}, "is of version 2, but this digitsum reads version 1"),
+        ({"kind": 3}, "kind: Input should be a valid string"),
+        ({"origin": {}}, "origin.command: Field required"),
+    ],
+)
+def test_manifest_of_another_form(run, changes, message):
+    file = run.join(MANIFEST_FILE)
+    changed = json.loads(file.read_bytes()) | changes
+    with file.filesystem.open_output_stream(file.path) as stream:
+        stream.write(json.dumps(changed).encode())
+    with pytest.raises(InputError, match=message):
+        read_manifest(run)
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b"\xff", b"[" * 100_000])
+def test_parse_json_refuses_in_a_line(content):
+    with pytest.raises(InputError, match="there: not a manifest") as refused:
+        parse_json(Manifest, content, "there")
+    assert "\n" not in str(refused.value)
+
+
+def test_record_round_trip():
+    record = Record((1, 2), "why")
+    assert parse_json(Record, to_json(record), "there") == record
+    assert from_python(Record, to_python(record), "there") == record

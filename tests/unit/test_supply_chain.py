@@ -1,4 +1,4 @@
-"""What digitsum is built on: all of it pinned, and the checks of it not to be taken in."""
+"""Pins of all that digitsum needs, and the audit's verdict."""
 
 import importlib.util
 import json
@@ -17,24 +17,24 @@ PINS = {
         line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines()
     )
 }
-# Of torch's CUDA build alone, which its own exact pins hold.
+# Packages of torch's CUDA build alone, which torch pins exactly.
 OF_CUDA = ("nvidia-", "cuda-", "triton")
 OF_VENV = {"setuptools"}  # comes with a new environment, and `pip freeze` leaves it out
 
 
 def needed(name: str, extras: frozenset[str]) -> set[tuple[str, frozenset[str]]]:
-    """Return what an installed package needs here, each with the extras that it needs of it."""
-    found = set()
+    """Return the packages that an installed one needs here, each with its extras."""
+    packages = set()
     for line in requires(name) or []:
         requirement = Requirement(line)
         marker = requirement.marker
         if marker is None or any(marker.evaluate({"extra": e}) for e in extras | {""}):
-            found.add((canonicalize_name(requirement.name), frozenset(requirement.extras)))
-    return found
+            packages.add((canonicalize_name(requirement.name), frozenset(requirement.extras)))
+    return packages
 
 
 def everything_needed() -> set[str]:
-    """Return all packages that digitsum and its tests need, however far down."""
+    """Return all packages that digitsum and its tests need, directly or not."""
     pending, seen = [("digitsum", frozenset({"dev"}))], set()
     while pending:
         one = pending.pop()
@@ -48,7 +48,7 @@ def is_of_cuda(name: str) -> bool:
     return name.startswith(OF_CUDA)
 
 
-def test_whatever_is_needed_is_pinned_as_it_is_installed():
+def test_pins_of_all_that_is_needed():
     names = {name for name in everything_needed() if not is_of_cuda(name)}
     assert len(names) > 100
     assert names - PINS.keys() == set()
@@ -56,7 +56,7 @@ def test_whatever_is_needed_is_pinned_as_it_is_installed():
     assert {name: PINS[name] for name in names} == installed
 
 
-def test_nothing_is_pinned_that_nothing_needs():
+def test_pins_of_nothing_else():
     def is_installed(name: str) -> bool:
         try:
             return bool(version(name))
@@ -68,7 +68,7 @@ def test_nothing_is_pinned_that_nothing_needs():
 
 
 @pytest.mark.parametrize("file", [".ci/supply-chain.txt", "benchmarks/peers.txt"])
-def test_tools_in_environments_of_their_own_are_pinned_too(file):
+def test_pins_of_other_environments(file):
     lines = [line for line in (ROOT / file).read_text().splitlines() if not line.startswith("#")]
     assert lines
     for line in lines:
@@ -89,28 +89,28 @@ def answer(*packages: dict) -> str:
     return json.dumps({"dependencies": list(packages), "fixes": []})
 
 
-WELL = {"name": "a", "version": "1", "vulns": []}
-ILL = {"name": "b", "version": "1", "vulns": [{"id": "CVE-1", "fix_versions": ["2"]}]}
+GOOD = {"name": "a", "version": "1", "vulns": []}
+BAD = {"name": "b", "version": "1", "vulns": [{"id": "CVE-1", "fix_versions": ["2"]}]}
 UNKNOWN = {"name": "c", "skip_reason": "Dependency not found on PyPI and could not be audited"}
 
 
 @pytest.mark.parametrize(
     ("said", "pinned", "code", "words"),
     [
-        (answer(WELL), 1, 0, "1 of 1"),
-        (answer(WELL, ILL), 2, 1, "b 1: CVE-1, mended in 2"),
-        # What pip-audit itself ends with 0 for:
+        (answer(GOOD), 1, 0, "1 of 1"),
+        (answer(GOOD, BAD), 2, 1, "b 1: CVE-1, mended in 2"),
+        # pip-audit itself ends with 0 for these:
         (answer(UNKNOWN), 1, 2, "not audited in full"),
-        (answer(WELL, UNKNOWN), 2, 2, "1 of 2"),
-        (answer(ILL, UNKNOWN), 2, 1, "not audited in full"),
-        (answer(WELL), 2, 2, "1 of 2"),
+        (answer(GOOD, UNKNOWN), 2, 2, "1 of 2"),
+        (answer(BAD, UNKNOWN), 2, 1, "not audited in full"),
+        (answer(GOOD), 2, 2, "1 of 2"),
         (answer(), 1, 2, "0 of 1"),
         ("", 1, 2, "cannot be reached"),
         ("[]", 1, 2, "cannot be reached"),
         ("no JSON", 1, 2, "cannot be reached"),
     ],
 )
-def test_an_audit_that_looked_nothing_up_does_not_pass(said, pinned, code, words):
+def test_audit_verdict(said, pinned, code, words):
     ended, sentence = module("audit").verdict(said, pinned)
     assert ended == code
     assert words in sentence

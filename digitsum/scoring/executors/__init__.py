@@ -33,10 +33,10 @@ def open_executor(
         yield ThreadsExecutor(make_worker, compute, keep_going=keep_going)
         return
     # Importing Ray takes a second.
-    from digitsum.ray_runtime import connected
+    from digitsum.ray_runtime import connect_ray
     from digitsum.scoring.executors.ray_data import RayDataExecutor
 
-    with connected():
+    with connect_ray():
         yield RayDataExecutor(make_worker, compute, keep_going=keep_going)
 
 

@@ -22,7 +22,7 @@ from ray.util.annotations import RayDeprecationWarning
 
 from digitsum.archive.chunks import Chunk
 from digitsum.errors import DigitsumError, InputError
-from digitsum.ray_runtime import node_resources, num_cluster
+from digitsum.ray_runtime import cluster_capacity, node_resources
 from digitsum.scoring.config import ComputeOptions
 from digitsum.scoring.executors.executor import (
     Executor,
@@ -111,7 +111,7 @@ def _room(compute: ComputeOptions) -> tuple[int, int]:
     room = limit = sum(
         _num_fitting(compute, node.get("CPU", 0), node.get("GPU", 0)) for node in nodes
     )
-    num_cpus, num_gpus = num_cluster("CPU"), num_cluster("GPU")
+    num_cpus, num_gpus = cluster_capacity("CPU"), cluster_capacity("GPU")
     if num_cpus > sum(node.get("CPU", 0) for node in nodes):  # the cluster can grow
         limit = max(room, _num_fitting(compute, num_cpus, num_gpus))
     if limit < compute.min_actors:

@@ -1,4 +1,4 @@
-"""What a soak measures of processes and directories."""
+"""Measures that a soak takes of processes and directories."""
 
 import contextlib
 from pathlib import Path
@@ -11,22 +11,22 @@ _BLOCK_BYTES = 512
 _PARTS = "rows-*.parquet"
 
 
-def of_process(process: psutil.Process, *, tree: bool) -> dict[str, float]:
+def measure_process(process: psutil.Process, *, tree: bool) -> dict[str, float]:
     """Measure a process at rest, and with `tree` all below it.
 
-    Memory is what each has for itself alone (USS): what it shares, such as torch's code, is more or
-    less its own as other programs of the machine start and end. Shared objects are Ray's to count.
+    Memory is what each process alone has (USS): shared memory, such as torch's code, counts or not
+    as other programs of the machine start and end. Ray counts its shared objects itself.
     """
-    found: dict[str, float] = {
+    measured: dict[str, float] = {
         "driver MB": _own_bytes(process) / MEGABYTE,
         "files": process.num_fds(),
         "threads": process.num_threads(),
     }
     if tree:
         family = [process, *process.children(recursive=True)]
-        found["tree MB"] = sum(map(_own_bytes, family)) / MEGABYTE
-        found["processes"] = len(family)
-    return found
+        measured["tree MB"] = sum(map(_own_bytes, family)) / MEGABYTE
+        measured["processes"] = len(family)
+    return measured
 
 
 def _own_bytes(process: psutil.Process) -> float:
@@ -37,7 +37,7 @@ def _own_bytes(process: psutil.Process) -> float:
 
 
 def disk_mb(directory: Path) -> float:
-    """Return the disk that a directory takes, its own and that of those below included."""
+    """Return the disk space that a directory and all below it take."""
     total = 0
     for path in [directory, *directory.rglob("*")]:
         with contextlib.suppress(FileNotFoundError):
@@ -45,11 +45,11 @@ def disk_mb(directory: Path) -> float:
     return total / MEGABYTE
 
 
-def of_scores(scores: Path) -> dict[str, float]:
-    """Measure a scores directory: what runs left in `_runs`, and what is neither that nor a part.
+def measure_scores(scores: Path) -> dict[str, float]:
+    """Measure what runs left in `_runs`, and count what is neither that nor a part.
 
-    Parts grow with the archive. `strays` are all else: files but CURRENT, those that are half
-    written anywhere, and directories below a model that hold no part.
+    Such `strays` are files other than CURRENT, half-written files anywhere, and directories below
+    a model that hold no part.
     """
     runs = scores / "_runs"
     strays = list(scores.rglob(".tmp-*"))
@@ -71,7 +71,7 @@ def of_scores(scores: Path) -> dict[str, float]:
 
 
 class SharedMemory:
-    """Files in /dev/shm that are new since the start, and that no process has mapped any more."""
+    """Files in /dev/shm that are new since the start, and that no process maps any more."""
 
     def __init__(self) -> None:
         self._before = self._names()

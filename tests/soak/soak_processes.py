@@ -1,4 +1,4 @@
-"""The processes of a soak: the commands, those that live long, and what kills them."""
+"""Processes of a soak: commands, processes that live long, and what kills them."""
 
 import contextlib
 import json
@@ -17,11 +17,11 @@ from rounds import Kill
 WAIT_S = 900  # on a machine that has other work to do, too
 POLL_S = 0.05
 ACTOR = "ray::MapWorker"
-# From the plan to the end; a kill after it comes too late, and is counted as such.
+# From the plan to the end; a kill after that comes too late, and is counted so.
 LASTS_S = {"threads": 1.5, "ray": 10.0}
 
 
-def started(arguments: list[str], log: Path, ray_tmp: Path, **pipes: int) -> psutil.Popen:
+def start(arguments: list[str], log: Path, ray_tmp: Path, **pipes: int) -> psutil.Popen:
     """Start Python with these arguments, its Ray's files in a directory of its own."""
     environment = os.environ | {"RAY_TMPDIR": str(ray_tmp), "PYTHONUNBUFFERED": "1"}
     with log.open("a") as output:
@@ -30,7 +30,7 @@ def started(arguments: list[str], log: Path, ray_tmp: Path, **pipes: int) -> psu
 
 
 def end(process: psutil.Popen) -> list[psutil.Process]:
-    """Kill a process and all below it; return those that would not go."""
+    """Kill a process and all below it; return those that did not end."""
     family = [process, *below(process)]
     for member in family:
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -57,30 +57,30 @@ def actors_of(process: psutil.Process) -> list[psutil.Process]:
 class Living:
     """A process that runs commands in itself: see `living.py`."""
 
-    def __init__(self, engine: str, log: Path, ray_tmp: Path) -> None:
+    def __init__(self, executor: str, log: Path, ray_tmp: Path) -> None:
         self._log = log
-        arguments = [str(Path(__file__).parent / "living.py"), engine]
+        arguments = [str(Path(__file__).parent / "living.py"), executor]
         pipe = subprocess.PIPE
-        self.process = started(arguments, log, ray_tmp, stdin=pipe, stdout=pipe)
+        self.process = start(arguments, log, ray_tmp, stdin=pipe, stdout=pipe)
 
     def ask(self, command: list[str], meanwhile: Callable[[], object] = bool) -> dict[str, Any]:
         """Run a command in it; return its answer."""
         self.process.stdin.write(json.dumps(command).encode() + b"\n")
         self.process.stdin.flush()
-        ended = time.monotonic() + WAIT_S
+        deadline = time.monotonic() + WAIT_S
         while not select.select([self.process.stdout], [], [], POLL_S)[0]:
             meanwhile()
-            assert time.monotonic() < ended, f"it hangs: see {self._log}\n{tail(self._log)}"
+            assert time.monotonic() < deadline, f"it hangs: see {self._log}\n{tail(self._log)}"
         line = self.process.stdout.readline()
         assert line, f"it died: see {self._log}\n{tail(self._log)}"
         answer: dict[str, Any] = json.loads(line)
         return answer
 
     def at_rest(self) -> None:
-        """Wait until its actors have ended: Ray ends them behind the driver's back."""
-        ended = time.monotonic() + WAIT_S
+        """Wait until its actors have ended, which Ray does after the driver goes on."""
+        deadline = time.monotonic() + WAIT_S
         while actors_of(self.process):
-            assert time.monotonic() < ended, "its actors do not end"
+            assert time.monotonic() < deadline, "its actors do not end"
             time.sleep(POLL_S)
 
     def end(self) -> None:
@@ -115,19 +115,19 @@ class ActorKiller:
 def run_command(
     command: list[str], log: Path, ray_tmp: Path, runs: Path, kill: Kill | None, delay: float
 ) -> tuple[int, int, int]:
-    """Run `digitsum` as a process of its own, and again where it was killed.
+    """Run `digitsum` as a process of its own, and again if it was killed.
 
     Return its exit code, how many processes were killed, and how many outlived a killed driver.
     """
-    engine = command[command.index("--executor") + 1]
+    executor = command[command.index("--executor") + 1]
     arguments = ["-m", "digitsum", *command]
     plans = set(runs.glob("*/plan.json"))
-    process = started(arguments, log, ray_tmp)
+    process = start(arguments, log, ray_tmp)
     try:
         if kill is Kill.DRIVER:
             while process.poll() is None and set(runs.glob("*/plan.json")) == plans:
                 time.sleep(POLL_S)
-            time.sleep(delay * LASTS_S[engine])
+            time.sleep(delay * LASTS_S[executor])
             family = below(process)
             process.kill()
             if process.wait(WAIT_S) >= 0:  # it had ended before
@@ -136,11 +136,11 @@ def run_command(
             code, _, _ = run_command(command, log, ray_tmp, runs, None, delay)
             return code, 1, orphans
         killer = ActorKiller(process, 2 * delay)
-        ended = time.monotonic() + WAIT_S
+        deadline = time.monotonic() + WAIT_S
         while process.poll() is None:
             if kill is Kill.ACTOR:
                 killer()
-            assert time.monotonic() < ended, f"it hangs: see {log}\n{tail(log)}"
+            assert time.monotonic() < deadline, f"it hangs: see {log}\n{tail(log)}"
             time.sleep(POLL_S)
         return process.returncode, killer.num_killed, 0
     finally:

@@ -1,0 +1,45 @@
+"""digitsum's commands as processes of their own, and what such processes need."""
+
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+COMMAND_S = 400
+"""Seconds after which a command counts as hanging; on a loaded machine it takes a minute."""
+
+
+def run_digitsum(command: str, environment: Mapping[str, str], code: int = 0) -> str:
+    """Run a command to its end, check its exit code, and return stdout and stderr."""
+    done = subprocess.run(
+        [sys.executable, "-m", "digitsum", *command.split()],
+        env=dict(environment),
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=COMMAND_S,
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def free_port() -> int:
+    """Return a port of the loopback address that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def short_directory(prefix: str) -> Iterator[Path]:
+    """Give a directory whose path is short enough for Ray's sockets: 107 characters at most."""
+    directory = Path(tempfile.mkdtemp(prefix=prefix))
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)

@@ -1,0 +1,182 @@
+"""Small models, images, shards and chunks, and helpers that read what a command left.
+
+`make_*` returns an object, `write_*` a path.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from digitsum.archive.chunks import Chunk, ChunkId, plan_chunks
+from digitsum.archive.reader import read_chunk
+from digitsum.archive.score_parts import Part, known_count_digest
+from digitsum.archive.shards import Fingerprint, ListedFile, Shard, open_archive
+from digitsum.archive.writer import LabelledImages
+from digitsum.model.baseline import BaselineConfig, BaselineNetwork
+from digitsum.model.counter import CounterConfig, CounterNetwork
+from digitsum.model.network import SumNetwork
+from digitsum.model.saved_model import SavedModel, load_model, save_model
+from digitsum.model.torch_backend import TorchPredictor
+from digitsum.options import ImageShape, ReadOptions
+from digitsum.scoring.commit import commit_part
+from digitsum.scoring.worker import score_table
+from digitsum.storage.location import locate
+
+SHAPE = ImageShape(16, 24)
+"""The shape of small networks."""
+TINY = ImageShape(2, 3)
+"""The shape of images that no network reads."""
+
+
+def make_counter(
+    height: int = 16, width: int = 24, num_digits: int = 2, max_digits: int = 2, **sizes: int
+) -> CounterNetwork:
+    """Return a counter with the weights of seed 0."""
+    torch.manual_seed(0)
+    return CounterNetwork(CounterConfig(height, width, num_digits, max_digits, **sizes)).eval()
+
+
+def make_baseline(height: int = 16, width: int = 24, num_digits: int = 2) -> BaselineNetwork:
+    """Return a baseline with the weights of seed 0."""
+    torch.manual_seed(0)
+    return BaselineNetwork(BaselineConfig(height, width, num_digits)).eval()
+
+
+def network_name(network: SumNetwork) -> str:
+    return "counter" if isinstance(network, CounterNetwork) else "baseline"
+
+
+def make_model(
+    network: SumNetwork | None = None,
+    *,
+    pixel_scale: float = 1 / 255,
+    temperature: float = 1.0,
+    uri: str = "models/model",
+    digest: str = "a" * 64,
+    **options: Any,
+) -> SavedModel:
+    """Return a model that lies on no disk; of a small counter by default."""
+    network = network or make_counter()
+    name = network_name(network)
+    return SavedModel(name, network.eval(), pixel_scale, temperature, uri, digest, **options)
+
+
+def write_model(
+    path: Path, network: SumNetwork | None = None, *, pixel_scale: float = 1 / 255, **options: Any
+) -> SavedModel:
+    """Write a model, of a small counter by default, and return it as loaded."""
+    network = network or make_counter()
+    options = {"metrics": {}, "card": ""} | options
+    save_model(str(path), network_name(network), network, pixel_scale=pixel_scale, **options)
+    return load_model(str(path))
+
+
+def make_shard(
+    path: str = "a.parquet",
+    *row_group_rows: int,
+    shape: ImageShape = TINY,
+    size_bytes: int = 100,
+    mtime_ns: int = 1,
+    id_column: str | None = None,
+) -> Shard:
+    """Return a shard as its footer would describe it."""
+    return Shard(ListedFile(path, size_bytes, mtime_ns), row_group_rows, shape, id_column)
+
+
+def make_fingerprint(
+    num_rows: int = 9, *, shape: ImageShape = TINY, id_column: str | None = None
+) -> Fingerprint:
+    """Return the fingerprint of a shard of so many images."""
+    return Fingerprint(100, 1, num_rows, "image", id_column, shape.height, shape.width)
+
+
+def make_chunk(
+    num_rows: int = 1,
+    *,
+    shard: str = "a.parquet",
+    first_row: int = 0,
+    fingerprint: Fingerprint | None = None,
+    row_groups: tuple[int, ...] = (0,),
+) -> Chunk:
+    """Return a chunk of tiny images without ids."""
+    fingerprint = fingerprint or make_fingerprint(first_row + num_rows)
+    return Chunk(ChunkId(shard, fingerprint, first_row, num_rows), row_groups)
+
+
+def make_images(
+    num_images: int, shape: ImageShape, *, first: int = 0, labelled: bool = True
+) -> LabelledImages:
+    """Return images that differ from row to row, labelled with row % 37; `first` is row 0."""
+    rows = np.arange(first, first + num_images)
+    pixels = (rows[:, None] * 31 + np.arange(shape.num_pixels) * 7) % 251
+    return LabelledImages(
+        pa.array([f"image-{row}" for row in rows], pa.string()),
+        pixels.astype(np.uint8).reshape(num_images, shape.height, shape.width),
+        (rows % 37).astype(np.int16) if labelled else None,
+    )
+
+
+def write_parquet(path: Path, columns: dict, *, metadata: dict | None = None, **options) -> Path:
+    """Write columns as a Parquet file, as another tool would."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table(columns).replace_schema_metadata(metadata), path, **options)
+    return path
+
+
+def write_shard(
+    path: Path, num_images: int = 3, shape: ImageShape = SHAPE, *, byte: int = 0, **options
+) -> Path:
+    """Write a shard of images of one byte, whose metadata gives their shape."""
+    images = pa.array([bytes([byte]) * shape.num_pixels] * num_images, pa.binary(shape.num_pixels))
+    metadata = {"digitsum.height": str(shape.height), "digitsum.width": str(shape.width)}
+    return write_parquet(path, {"image": images}, metadata=metadata, **options)
+
+
+def commit_scores(
+    archive: Path,
+    scores: Path,
+    model: SavedModel,
+    *,
+    chunk_images: int = 100,
+    known_count: int | None = None,
+) -> list[Part]:
+    """Score and commit every chunk of an archive, as a run does but without Ray."""
+    predictor = TorchPredictor(model, batch_size=16, num_digits=known_count)
+    digest = known_count_digest(model.digest, known_count)
+    opened = open_archive(str(archive), ReadOptions(), model.shape)
+    parts = []
+    for shard in opened.shards:
+        for chunk in plan_chunks(shard, chunk_images):
+            batches = read_chunk(opened.root, chunk, ReadOptions())
+            tables = [score_table(rows, predictor.predict(rows.pixels)) for rows in batches]
+            table = pa.concat_tables(tables)
+            parts.append(commit_part(locate(str(scores)), table, digest, chunk.id))
+    return parts
+
+
+def read_files(directory: Path) -> dict[str, bytes]:
+    """Read every file below a directory, hidden ones too; {} if the directory is absent."""
+    return {
+        path.relative_to(directory).as_posix(): path.read_bytes()
+        for path in sorted(directory.rglob("*"))
+        if path.is_file()
+    }
+
+
+def read_parts(scores: Path) -> dict[str, bytes]:
+    """Read the parts below a scores directory, by path."""
+    return {path: part for path, part in read_files(scores).items() if _is_part(path)}
+
+
+def read_scores(scores: Path) -> pa.Table:
+    """Read all scores below a directory, in the order of their parts' paths."""
+    parts = sorted(scores.glob("model=*/**/*.parquet"))
+    return pa.concat_tables([pq.read_table(part, partitioning=None) for part in parts])
+
+
+def _is_part(path: str) -> bool:
+    return path.startswith("model=") and path.endswith(".parquet")
