@@ -42,7 +42,7 @@ PHRASES = {
     r"ends? well": "succeed",
     r"of before": "earlier",
     r"(lie|lies|lay|lying) (apart|in|below|under|beside|there|on|within|where|as|at)": "be in",
-    r"(?<!there\s)(is|are|was|were) no (?!longer|more|less|better|worse|other|such|one|way|reason|need)[a-z-]+":
+    r"(?<!there\s)(is|are|was|were) no (?!longer|more|less|better|worse|other|such|one|way)[a-z-]+":
         "is not a ...",
     r"(what|where|that|which) (it )?(is|are) (none|not there)": "if there is none",
     r"mend(s|ed|ing)?": "fix",

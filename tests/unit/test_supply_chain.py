@@ -98,7 +98,7 @@ UNKNOWN = {"name": "c", "skip_reason": "Dependency not found on PyPI and could n
     ("said", "pinned", "code", "words"),
     [
         (answer(WELL), 1, 0, "1 of 1"),
-        (answer(WELL, ILL), 2, 1, "b 1: CVE-1, mended in 2"),
+        (answer(WELL, ILL), 2, 1, "b 1: CVE-1, fixed in 2"),
         # What pip-audit itself ends with 0 for:
         (answer(UNKNOWN), 1, 2, "not audited in full"),
         (answer(WELL, UNKNOWN), 2, 2, "1 of 2"),
