@@ -1,7 +1,7 @@
 """`make audit`: known vulnerabilities of what constraints.txt pins, by pip-audit.
 
-Ends with 0 where every package was looked up and none is known to be vulnerable, 1 where some is,
-and 2 where some could not be looked up: pip-audit alone takes what is not found for well.
+Exit code 0 if every package was looked up and none is known to be vulnerable, 1 if one is, and 2 if
+one could not be looked up, which pip-audit alone would not report.
 """
 
 import json
@@ -15,25 +15,25 @@ _OPTIONS = ["--disable-pip", "--no-deps", "--progress-spinner", "off", "--format
 
 
 def main() -> int:
-    """Ask the service, say what it answered, and return the exit code."""
+    """Ask the service, print its answer, and return the exit code."""
     command = [sys.executable, "-m", "pip_audit", *_OPTIONS, "--requirement", str(PINS)]
     done = subprocess.run([*command, *sys.argv[1:]], capture_output=True, text=True)
     num_pinned = sum(bool(line.strip()) for line in PINS.read_text().splitlines())
-    code, said = verdict(done.stdout, num_pinned)
-    print(said)
+    code, message = verdict(done.stdout, num_pinned)
+    print(message)
     if not done.stdout:
         sys.stderr.write(done.stderr[-2000:])
     return code
 
 
 def verdict(answer: str, num_pinned: int) -> tuple[int, str]:
-    """Return the exit code, and what there is to say, of what pip-audit printed as JSON."""
+    """Return the exit code and the message for the JSON that pip-audit printed."""
     try:
         packages: list[dict[str, Any]] = json.loads(answer)["dependencies"]
     except (ValueError, LookupError, TypeError):
         return 2, "not audited: the vulnerability service cannot be reached from here"
     vulnerable = [
-        f"{package['name']} {package['version']}: {found['id']}, mended in "
+        f"{package['name']} {package['version']}: {found['id']}, fixed in "
         f"{', '.join(found['fix_versions']) or 'no version yet'}"
         for package in packages
         for found in package.get("vulns", [])

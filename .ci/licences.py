@@ -1,7 +1,7 @@
-"""`make licences`: the licences of what is installed, by pip-licenses; fails on one not allowed.
+"""`make licences`: the licences of the installed packages; fails if one is not allowed.
 
-A package may be used under any one of the licences that it offers (`OR`), and must be allowed under
-all of those that hold together (`AND`).
+Of the licences that a package offers (`OR`), one must be allowed; of those that apply together
+(`AND`), all must be.
 """
 
 import json
@@ -9,7 +9,7 @@ import sys
 
 from license_expression import ExpressionError, LicenseExpression, get_spdx_licensing
 
-# Permissive, or copyleft for the file alone; nothing that binds what imports it.
+# Permissive, or copyleft for the file alone: nothing that binds the importing program.
 ALLOWED = frozenset(
     {
         "0BSD",
@@ -32,15 +32,15 @@ ALLOWED = frozenset(
         "Zlib",
     }
 )
-# As packages wrote them before there was SPDX; several of these hold together.
-_MEANT = {
+# As packages wrote them before SPDX; if a package has several of these, all apply.
+_SPDX = {
     "3-Clause BSD License": "BSD-3-Clause",
     "Apache": "Apache-2.0",
     "Apache 2.0": "Apache-2.0",
     "Apache Software License": "Apache-2.0",
     "BSD": "BSD-3-Clause",
     "BSD License": "BSD-3-Clause",
-    "DFSG approved": "",  # says nothing of which
+    "DFSG approved": "",  # names no licence
     "MIT License": "MIT",
     "Mozilla Public License 2.0 (MPL 2.0)": "MPL-2.0",
     "Python Software Foundation License": "PSF-2.0",
@@ -48,28 +48,29 @@ _MEANT = {
 
 
 def main(listed: str) -> int:
-    """Print a line for each package of a pip-licenses' JSON; return 1 where one is not allowed."""
+    """Print a line for each package in pip-licenses' JSON; return 1 if one is not allowed."""
     refused = []
     for package in json.loads(listed):
-        line = f"{package['Name']} {package['Version']}: {meant(package['License'])}"
+        expression = to_spdx(package["License"])
+        line = f"{package['Name']} {package['Version']}: {expression}"
         print(line)
-        if not is_allowed(meant(package["License"])) and not is_nvidias(package["Name"]):
+        if not is_allowed(expression) and not is_nvidias(package["Name"]):
             refused.append(line)
     for line in refused:
         sys.stderr.write(f"not allowed: {line}\n")
     return bool(refused)
 
 
-def meant(said: str) -> str:
-    """Return what a package says of its licence as an SPDX expression, where it is understood."""
-    words = [_MEANT.get(word, word) for word in said.split("; ")]
+def to_spdx(licence: str) -> str:
+    """Return a package's licence field as an SPDX expression, or unchanged if it is unknown."""
+    words = [_SPDX.get(word, word) for word in licence.split("; ")]
     return " AND ".join(word for word in words if word)
 
 
-def is_allowed(said: str) -> bool:
-    """Return whether what is said is an SPDX expression that the allowed licences fulfil."""
+def is_allowed(text: str) -> bool:
+    """Return whether a text is an SPDX expression that the allowed licences fulfil."""
     try:
-        expression = get_spdx_licensing().parse(said, validate=True)
+        expression = get_spdx_licensing().parse(text, validate=True)
     except ExpressionError:
         return False
     return expression is not None and _fulfilled(expression)
@@ -86,7 +87,7 @@ def _fulfilled(expression: LicenseExpression) -> bool:
 
 
 def is_nvidias(name: str) -> bool:
-    """Return whether it is of CUDA, which torch brings for GPUs, under NVIDIA's own terms."""
+    """Return whether a package is part of CUDA, which torch needs on GPUs (NVIDIA's own terms)."""
     return name.startswith(("nvidia-", "cuda-"))
 
 

@@ -1,9 +1,9 @@
-"""How near the torch back-end comes to its device's limits: `python benchmarks/gpu.py`.
+"""Speed of the torch back-end, compared with its device's limits: `python benchmarks/gpu.py`.
 
-Images/s of the whole predictor, of the network alone with the images on the device already, and of
-copying the images there; and the arithmetic that the network's rate is, beside that of a product of
-large matrices in the same precision. The predictor can be no faster than the slower of network and
-copying. Runs on a GPU where there is one; `--device cpu` runs it anywhere.
+Images/s of the whole predictor, of the network alone with the images already on the device, and of
+copying images there; and TFLOP/s of the network, compared with a product of large matrices in the
+same precision. The predictor cannot be faster than the slower of network and copying. Runs on a GPU
+if there is one; `--device cpu` runs it anywhere.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ MATRIX = 4096
 
 def gpu(model_uri: str, device: str, batch_size: int, num_batches: int) -> None:
     """Measure, and print medians."""
-    # Of noise it would look at most images twice.
+    # The images are noise, and most would get a second pass.
     model = replace(load_model(model_uri), cascade_below=0.0)
     rng = np.random.default_rng(0)
     shape = model.shape
@@ -48,7 +48,7 @@ def gpu(model_uri: str, device: str, batch_size: int, num_batches: int) -> None:
             network.posterior(network(to_input(batch, model.pixel_scale)).float(), None)
 
     one = torch.ones(MATRIX, MATRIX, device=device)
-    # As scoring gives them.
+    # As many rows at a time as scoring gives.
     blocks = [pixels[i : i + BATCH_ROWS] for i in range(0, len(pixels), BATCH_ROWS)]
     whole = len(pixels) / _seconds(lambda: [predictor.predict(b) for b in blocks], device)
     alone = len(pixels) / _seconds(forward, device)
@@ -59,7 +59,7 @@ def gpu(model_uri: str, device: str, batch_size: int, num_batches: int) -> None:
     roof = 2 * MATRIX**3 / _seconds(lambda: one @ one, device)
     name = "CPU" if device == "cpu" else torch.cuda.get_device_name(device)
     print(
-        f"{name}, batches of {batch_size:,}: {whole:,.0f} images/s in all, {alone:,.0f} by the "
+        f"{name}, batches of {batch_size:,}: {whole:,.0f} images/s in total, {alone:,.0f} by the "
         f"network alone, {copying:,.0f} copied; {whole / min(alone, copying):.2f} of the slower. "
         f"{flop / 1e6:.1f} MFLOP an image: {alone * flop / 1e12:.2f} TFLOP/s of the "
         f"{roof / 1e12:.2f} of a product of matrices"

@@ -1,8 +1,7 @@
-"""What scheduling adds on several nodes: `python benchmarks/nodes.py`.
+"""Cost of scheduling on several nodes: `python benchmarks/nodes.py`.
 
-Simulated nodes on this machine, with 64 actors between them that sleep instead of scoring: what an
-actor waits between two chunks is Ray's. The ends, when actors start or have no chunk left, do not
-count.
+Simulated nodes on this machine share 64 actors that sleep instead of scoring: the time that an
+actor waits between two chunks is Ray's. Start and end, when actors have no chunk, do not count.
 """
 
 from __future__ import annotations
@@ -12,14 +11,15 @@ import os
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Mapping
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
 import ray
 from ray.cluster_utils import Cluster
 
-from digitsum.archive.chunks import Chunk
+from digitsum.archive.chunks import Chunk, ChunkId
+from digitsum.archive.shards import Fingerprint
 from digitsum.scoring.config import ComputeOptions
 
 ACTORS = 64
@@ -27,12 +27,12 @@ CHUNKS_EACH = 6
 
 
 class Sleeper:
-    """Takes so long for a chunk, and says who it was and when."""
+    """Worker that takes a fixed time for a chunk; its results say who it was and when."""
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, compute: ComputeOptions) -> None:
         self._seconds = seconds
 
-    def __call__(self, row: Mapping[str, Any]) -> dict[str, Any]:
+    def __call__(self, chunk: Chunk) -> dict[str, Any]:
         """Sleep."""
         started = time.time()
         time.sleep(self._seconds)
@@ -41,9 +41,9 @@ class Sleeper:
 
 
 def nodes(counts: list[int], seconds: float) -> None:
-    """Print, for each number of nodes, what an actor waits between two chunks."""
+    """Print, for each number of nodes, how long an actor waits between two chunks."""
     for count in counts:
-        # All of Ray's tables are of the cluster that was started first: a process for each.
+        # In one process, Ray would keep the tables of the first cluster: start one for each.
         child = os.fork()
         if child == 0:
             _measure(count, seconds)
@@ -55,7 +55,7 @@ def nodes(counts: list[int], seconds: float) -> None:
 
 def _measure(num_nodes: int, seconds: float) -> None:
     from digitsum.ray_runtime import connect_ray
-    from digitsum.scoring.executors.ray_data import map_chunks
+    from digitsum.scoring.executors.ray_data import RayDataExecutor
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
     try:
@@ -63,13 +63,15 @@ def _measure(num_nodes: int, seconds: float) -> None:
             cluster.add_node(num_cpus=ACTORS // num_nodes)
         cluster.wait_for_nodes()
         os.environ["RAY_ADDRESS"] = cluster.address
+        fingerprint = Fingerprint(0, 0, 50_000, "image", None, 40, 168)
         chunks = [
-            Chunk(f"{i}.parquet", "", 40, 168, None, (0,), 0, 50_000)
+            Chunk(ChunkId(f"{i}.parquet", fingerprint, 0, 50_000), (0,))
             for i in range(ACTORS * CHUNKS_EACH)
         ]
         options = ComputeOptions(max_actors=ACTORS, executor="ray")
         with connect_ray():
-            found = list(map_chunks(Sleeper, {"seconds": seconds}, chunks, options))
+            executor = RayDataExecutor(partial(Sleeper, seconds), options, keep_going=False)
+            found = list(executor.map(chunks))
     finally:
         cluster.shutdown()
     by_actor = defaultdict(list)

@@ -1,8 +1,8 @@
-"""What planning a great archive costs: `python benchmarks/planning_scale.py [SHARDS]`.
+"""Cost of planning a large archive: `python benchmarks/planning_scale.py [SHARDS]`.
 
-A million shards by default, listed and not read: what the footer cache knows of them is made
-here, as if all of them had been scored the night before but every hundredth. Time and memory of
-comparing, without that of the listing itself, which is the file system's.
+A million shards by default. They do not exist: the script makes up what a listing and the footer
+cache would give, as if all except every hundredth had been scored the night before. Measures time
+and memory of the plan, without the listing, which depends on the file system.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ import sys
 import time
 
 from digitsum.archive.chunks import plan_chunks
-from digitsum.archive.score_parts import Part, part_path, part_source
+from digitsum.archive.score_parts import Part, part_path
 from digitsum.archive.shards import Archive, ListedFile, Shard
 from digitsum.model.saved_model import load_model, packaged_model
-from digitsum.scoring.plan import Survey, plan_scores
+from digitsum.scoring.plan import plan_scores
+from digitsum.scoring.survey import Survey
 from digitsum.storage.location import locate
 
 CHUNK_IMAGES = 50_000
@@ -24,7 +25,7 @@ _NEW_EVERY = 100
 
 
 def planning_scale(num_shards: int) -> None:
-    """Print the seconds and the memory of it."""
+    """Print the seconds and the memory of a plan."""
     model = load_model(packaged_model())
     before_mb = _peak_mb()
     shards = tuple(
@@ -40,8 +41,7 @@ def planning_scale(num_shards: int) -> None:
     for number, shard in enumerate(shards):
         if number % _NEW_EVERY:
             for chunk in plan_chunks(shard, CHUNK_IMAGES):
-                source = part_source(chunk, model.digest)
-                committed[part_path(source)] = Part(source, 0)
+                committed[part_path(model.digest, chunk.id)] = Part(model.digest, chunk.id, 0)
     survey = Survey(Archive(locate("/archive"), shards), ())
     listed_mb = _peak_mb()
     started = time.perf_counter()
@@ -50,8 +50,8 @@ def planning_scale(num_shards: int) -> None:
     seconds = time.perf_counter() - started
     print(
         f"{num_shards:,} shards: {num_images:,} images to score; planned in {seconds:.1f} s, "
-        f"{_peak_mb() - before_mb:,.0f} MB, {listed_mb - before_mb:,.0f} of them for what is known "
-        "of shards and parts"
+        f"{_peak_mb() - before_mb:,.0f} MB, {listed_mb - before_mb:,.0f} of them for shards and "
+        "parts"
     )
 
 

@@ -1,8 +1,8 @@
-"""Whether cost grows as archives do: `python benchmarks/scale.py`.
+"""Speed and memory as archives grow: `python benchmarks/scale.py`.
 
-Archives of 10,000 to 1,000,000 images (one shard, copied), scored by the packaged model, by threads
-and on Ray. Images/s are those between the first part and the last; memory is the peak of the
-proportional set size of the whole tree of processes.
+Archives of 10,000 to 1,000,000 images (copies of one shard), scored with the packaged model, by
+threads and on Ray. Images/s are those between the first part and the last; memory is the peak of
+the proportional set size of the whole tree of processes.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ OUT = Path("build/bench-scale")
 SHARD_IMAGES = 2_500
 
 
-def scale(sizes: list[int], engines: list[str]) -> None:
-    """Score every archive by every engine, and print what it took."""
+def scale(sizes: list[int], executors: list[str]) -> None:
+    """Score every archive with every executor, and print speed and memory."""
     OUT.mkdir(parents=True, exist_ok=True)
     model = packaged_model()
-    for engine in engines:
+    for executor in executors:
         for num_images in sizes:
             archive = _archive(num_images)
-            rate, seconds, peak_mb = _score(archive, model, engine)
+            rate, seconds, peak_mb = _score(archive, model, executor)
             print(
-                f"{engine}: {num_images:,} images: {rate:,.0f} images/s between the first part and "
-                f"the last, {seconds:.1f} s in all, peak {peak_mb:,.0f} MB",
+                f"{executor}: {num_images:,} images: {rate:,.0f} images/s between the first part "
+                f"and the last, {seconds:.1f} s in total, peak {peak_mb:,.0f} MB",
                 flush=True,
             )
 
@@ -53,11 +53,11 @@ def _archive(num_images: int) -> Path:
     return archive
 
 
-def _score(archive: Path, model: str, engine: str) -> tuple[float, float, float]:
+def _score(archive: Path, model: str, executor: str) -> tuple[float, float, float]:
     scores = OUT / "scores"
     shutil.rmtree(scores, ignore_errors=True)
     command = [sys.executable, "-m", "digitsum", "score", "--archive", archive]
-    command += ["--scores", scores, "--model", model, "--executor", engine]
+    command += ["--scores", scores, "--model", model, "--executor", executor]
     started, peak = time.perf_counter(), 0
     with (OUT / "log").open("w") as log:
         environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}
@@ -80,4 +80,4 @@ if __name__ == "__main__":
     parser.add_argument("--images", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--executors", nargs="+", default=["threads", "ray"])
     options = parser.parse_args()
-    scale(options.images, options.engines)
+    scale(options.images, options.executors)

@@ -1,11 +1,11 @@
-"""`make bench`: digitsum against what else would score the same archive by the same weights.
+"""`make bench`: digitsum and other tools score the same archive with the same weights.
 
 All run on the same two cores, one after the other, in interleaved rounds. A run counts only if
-every id was scored once, and as digitsum did: 1 sum of 10,000 may be another, for back-ends round
-differently. Steady images/s is that of the middle 80% of the images, by when each was done, so
-that no worker is still starting or has ended; start-up is from the command to the first image.
-Peak memory is the proportional set size (PSS) of the whole tree of processes. Everything lies
-under build/bench-scoring/: a Markdown table, JSON, a bar chart.
+every id was scored once, with digitsum's sum: 1 sum in 10,000 may differ, because back-ends round
+differently. Steady images/s are those of the middle 80% of the images, by the time when each was
+done, so that no worker is still starting or has ended; start-up is from the command to the first
+image. Peak memory is the proportional set size (PSS) of the whole tree of processes. Writes a
+Markdown table, JSON and a bar chart to build/bench-scoring/.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ import pyarrow.parquet as pq
 OUT = Path("build/bench-scoring")
 PEERS_PYTHON = "build/bench/bin/python"
 ROOT = Path(__file__).parent.parent
-# Real shards are greater, and but for their last batch of whole batches; these are of whole ones.
+# Real shards are larger, and only their last batch is not full; the batches here are all full.
 SHARDS = 6
 SAMPLE_S = 0.5
 MIDDLE = 0.1, 0.9
@@ -56,7 +56,7 @@ DIGITSUM = {"threads": "digitsum", "ray": "digitsum, on Ray"}
 
 @dataclass(frozen=True)
 class Measured:
-    """One run."""
+    """Figures of one run."""
 
     steady_images_per_s: float
     start_s: float
@@ -76,7 +76,7 @@ def bench(models: dict[str, str], images: dict[str, int], rounds: int) -> None:
             runs += [(name, title, peer, "own") for peer, title in PEERS.items()]
             if name == "baseline":
                 runs += [(name, title, peer, "eager") for peer, title in PEERS.items()]
-            # digitsum first, by whose sums the others are judged; the others in turns.
+            # digitsum first: the others are checked against its sums. They take turns.
             first, others = runs[: len(DIGITSUM)], runs[len(DIGITSUM) :]
             for _, title, what, backend in first + others[number:] + others[:number]:
                 row = f"{title} ({backend} back-end)"
@@ -128,7 +128,7 @@ def _run(what: str, archive: Path, model: str, backend: str) -> Measured:
 
 
 def pss(process: psutil.Process) -> int:
-    """Return the bytes of memory, shared ones in proportion, of a process and all below it."""
+    """Return the bytes of memory of a tree of processes, shared pages in proportion."""
     total = 0
     try:
         for member in [process, *process.children(recursive=True)]:
@@ -146,7 +146,7 @@ def _pss_of(process: psutil.Process) -> int:
 
 
 def _last_line(log: Path) -> str:
-    lines = log.read_text(errors="replace").strip().splitlines() or ["it said nothing"]
+    lines = log.read_text(errors="replace").strip().splitlines() or ["no output"]
     return lines[-1][:300]
 
 
@@ -155,7 +155,7 @@ Scores = tuple[dict[str, int], npt.NDArray[np.float64]]
 
 
 def _scores(out: Path) -> Scores:
-    """Return what a peer wrote."""
+    """Return the scores that a peer wrote."""
     tables = [pq.read_table(file) for file in sorted(out.rglob("*.parquet"))]
     columns = ["image_id", "predicted_sum", "finished_at"]
     table = pa.concat_tables([t.select(columns) for t in tables], promote_options="permissive")
@@ -163,11 +163,12 @@ def _scores(out: Path) -> Scores:
 
 
 def _scores_of_digitsum(out: Path) -> Scores:
-    """Return what digitsum wrote; the images of a chunk are taken to be done at an even pace."""
+    """Return digitsum's scores; assumes an even pace for the images of a chunk."""
     [manifest] = out.glob("_runs/score-*/manifest.json")
     spent = {
-        (chunk["shard"], chunk["first_row"]): chunk["read_s"] + chunk["forward_s"]
-        for chunk in json.loads(manifest.read_text())["outcome"]["chunks"]
+        (result["chunk"]["shard"], result["chunk"]["first_row"]): result["read_s"]
+        + result["forward_s"]
+        for result in json.loads(manifest.read_text())["outcome"]["chunks"]
     }
     tables, done_at = [], []
     for part in sorted(out.glob("model=*/*/*.parquet")):
@@ -193,7 +194,7 @@ _EXPECTED: dict[str, dict[str, int]] = {}
 
 
 def _check(scores: dict[str, int], archive: Path, model: str, *, is_digitsum: bool) -> None:
-    """Raise RuntimeError unless every image was scored, and as digitsum did."""
+    """Raise RuntimeError unless every image was scored, with digitsum's sum."""
     ids = set(pq.read_table(archive, columns=["image_id"])["image_id"].to_pylist())
     if scores.keys() != ids:
         raise RuntimeError(f"{len(ids - scores.keys())} images were not scored")
@@ -204,14 +205,14 @@ def _check(scores: dict[str, int], archive: Path, model: str, *, is_digitsum: bo
     expected = _EXPECTED[model]
     differ = sum(scores[image_id] != digit_sum for image_id, digit_sum in expected.items())
     if differ > max(1, len(ids) // 10_000):
-        raise RuntimeError(f"{differ} of {len(ids)} sums are others than digitsum's")
+        raise RuntimeError(f"{differ} of {len(ids)} sums differ from digitsum's")
 
 
 def _publish(
     measured: dict[tuple[str, str], dict[int, Measured]], images: dict[str, int], rounds: int
 ) -> None:
     lines = [
-        "| network | run by | images/s, steady | digitsum is faster by | start-up | in all "
+        "| network | run by | images/s, steady | digitsum is faster by | start-up | in total "
         "| peak memory |",
         "|---|---|---|---|---|---|---|",
     ]
@@ -258,8 +259,8 @@ if __name__ == "__main__":
     parser.add_argument("--baseline-images", type=int, default=96 * 64)
     parser.add_argument("--counter-images", type=int, default=384 * 64)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--baseline", default="results/tuned-baseline", help="model of it")
-    parser.add_argument("--counter", default="digitsum/model/packaged", help="model of it")
+    parser.add_argument("--baseline", default="results/tuned-baseline", help="its model")
+    parser.add_argument("--counter", default="digitsum/model/packaged", help="its model")
     given = parser.parse_args()
     bench(
         {"baseline": given.baseline, "counter": given.counter},

@@ -1,88 +1,80 @@
-"""`make architecture`: draws docs/architecture.png from what the modules import of each other."""
+"""`make architecture`: writes the diagram in docs/architecture.md from what modules import.
+
+Nodes are the packages and modules of import-linter's layers (pyproject.toml), layer by layer. An
+arrow is an import; arrows that follow from others (A -> B -> C gives A -> C) are left out.
+"""
 
 from __future__ import annotations
 
 import tomllib
-from collections import Counter
 from pathlib import Path
 
 import grimp
-import matplotlib.pyplot as plt
-from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
-ROOT = Path(__file__).parent.parent
-OUT = ROOT / "docs/architecture.png"
-WIDTH, HEIGHT = 1.9, 0.56
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs/architecture.md"
+BEGIN, END = "<!-- written by make architecture -->\n", "<!-- end -->\n"
 
 
 def layers() -> list[list[str]]:
-    """Return the layers that import-linter holds the modules to, the highest first."""
+    """Return the names in each layer that import-linter enforces, the highest layer first."""
     config = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    [contract] = [
-        found for found in config["tool"]["importlinter"]["contracts"] if found["type"] == "layers"
-    ]
-    return [layer.split(" | ") for layer in contract["layers"]]
+    [contract] = [c for c in config["tool"]["importlinter"]["contracts"] if c["type"] == "layers"]
+    return [layer.replace(":", "|").split(" | ") for layer in contract["layers"]]
 
 
-def imports(names: list[str]) -> Counter[tuple[str, str]]:
-    """Return, for each pair of parts, how many modules of the one import one of the other."""
+def imports(names: list[str]) -> set[tuple[str, str]]:
+    """Return the pairs of names of which the first imports the second."""
     graph = grimp.build_graph("digitsum")
-
-    def part_of(module: str) -> str | None:
-        fitting = [name for name in names if module == name or module.startswith(f"{name}.")]
-        return max(fitting, key=len) if fitting else None
-
-    found: Counter[tuple[str, str]] = Counter()
-    for module in graph.modules:
-        for imported in graph.find_modules_directly_imported_by(module):
-            pair = part_of(module), part_of(imported)
-            if pair[0] and pair[1] and pair[0] != pair[1]:
-                found[pair[0], pair[1]] += 1
-    return found
-
-
-def draw() -> None:
-    """Draw a box for each part, layer below layer, and an arrow for what imports what."""
-    rows = layers()
-    places = {
-        name: ((number - (len(row) - 1) / 2) * (WIDTH + 0.5), -depth * 1.15)
-        for depth, row in enumerate(rows)
-        for number, name in enumerate(row)
+    owners = {
+        module: max((n for n in names if f"{module}.".startswith(f"{n}.")), key=len, default="")
+        for module in graph.modules
     }
-    figure, axes = plt.subplots(figsize=(9, 7.5), layout="constrained")
-    for (one, other), number in imports(list(places)).items():
-        (x0, y0), (x1, y1) = places[one], places[other]
-        style = f"arc3,rad={0.0 if x0 == x1 and abs(y0 - y1) < 1.2 else 0.18}"
-        axes.add_patch(
-            FancyArrowPatch(
-                (x0, y0 - HEIGHT / 2),
-                (x1, y1 + HEIGHT / 2),
-                connectionstyle=style,
-                arrowstyle="-|>",
-                mutation_scale=9,
-                linewidth=0.5 + 0.12 * number,
-                color="#7a8794",
-                alpha=0.55,
-            )
-        )
-    for name, (x, y) in places.items():
-        box = (x - WIDTH / 2, y - HEIGHT / 2)
-        axes.add_patch(
-            FancyBboxPatch(
-                box,
-                WIDTH,
-                HEIGHT,
-                boxstyle="round,pad=0.03",
-                facecolor="#e9f0f8",
-                edgecolor="#1f4e79",
-            )
-        )
-        axes.text(x, y, name.removeprefix("digitsum."), ha="center", va="center", fontsize=11)
-    axes.set_xlim(-5.2, 5.2)
-    axes.set_ylim(min(y for _, y in places.values()) - 0.6, 0.6)
-    axes.axis("off")
-    figure.savefig(OUT, dpi=110)
+    pairs = {
+        (owners[module], owners[imported])
+        for module in graph.modules
+        for imported in graph.find_modules_directly_imported_by(module)
+    }
+    return {(one, other) for one, other in pairs if one and other and one != other}
+
+
+def direct(pairs: set[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Return the pairs that do not follow from others; there must be no loop."""
+    reached: dict[str, set[str]] = {}
+
+    def reach(name: str) -> set[str]:
+        if name not in reached:
+            below = [other for one, other in pairs if one == name]
+            reached[name] = set(below).union(*map(reach, below))
+        return reached[name]
+
+    return {
+        (one, other)
+        for one, other in pairs
+        if not any(other in reach(between) for first, between in pairs if first == one)
+    }
+
+
+def diagram() -> str:
+    """Return the diagram, Mermaid in a Markdown block."""
+    rows = layers()
+    lines = ["```mermaid", "flowchart TB"]
+    for number, row in enumerate(rows, 1):
+        nodes = "; ".join(name.removeprefix("digitsum.") for name in row)
+        lines.append(f'  subgraph layer{number}[" "]; {nodes}; end')
+    pairs = direct(imports([name for row in rows for name in row]))
+    lines += [
+        f"  {one.removeprefix('digitsum.')} --> {other.removeprefix('digitsum.')}"
+        for one, other in sorted(pairs)
+    ]
+    return "\n".join([*lines, "```", ""])
+
+
+def page() -> str:
+    """Return the page with its diagram made again."""
+    head, rest = PAGE.read_text().split(BEGIN)
+    return head + BEGIN + diagram() + END + rest.split(END)[1]
 
 
 if __name__ == "__main__":
-    draw()
+    PAGE.write_text(page())

@@ -1,4 +1,4 @@
-"""`make demo`: compose, train, evaluate and score, all on this machine, and say what came of it."""
+"""`make demo`: composes images, trains, evaluates and scores, all on this machine."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ STEPS = (
 def demo() -> int:
     """Run the steps one after the other; return the first exit code that is not 0.
 
-    One Ray serves them all, for its start takes as long as some of the steps.
+    They share one Ray, because starting it takes as long as some of the steps.
     """
     started = time.monotonic()
     shutil.rmtree(OUT, ignore_errors=True)
@@ -34,11 +34,11 @@ def demo() -> int:
             code = main(step.split())
             if code:
                 return code
-    _say_outcome(time.monotonic() - started)
+    _print_results(time.monotonic() - started)
     return 0
 
 
-def _say_outcome(seconds: float) -> None:
+def _print_results(seconds: float) -> None:
     evaluation = json.loads((OUT / "evaluation/evaluation.json").read_text())
     manifest = next((OUT / "scores/_runs").glob("*/manifest.json"))
     scored = json.loads(manifest.read_text())["outcome"]
@@ -52,11 +52,11 @@ Done in {seconds:.0f} s.
   confidence {evaluation["accuracy_at_80"]:.1%} of the most confident 80% right
   scored     {scored["images"]:,} images, {scored["images_per_s"]:,.0f} images/s with the actors' \
 start, {scored["rejected"]} rejected
-It learned from sums alone, in minutes; README.md has what the full recipe reaches.
+It learned from sums alone, in minutes; README.md has the results of the full recipe.
 
   demo/model                       the model
-  demo/_runs/demo/report.html       how it was learned
-  demo/evaluation/report.html       what it is worth, what it saw and what it confuses
+  demo/_runs/demo/report.html       how it was trained
+  demo/evaluation/report.html       how often it is right, and what it confuses
   demo/scores                       the predicted sums, Parquet
   {manifest.parent}/report.html     how the scoring went, and some of the images"""
     )

@@ -1,4 +1,4 @@
-"""Score a labelled archive and compare; `python jobs/evaluate.py --help` lists the options."""
+"""Evaluate a model on a labelled archive; `python jobs/evaluate.py --help` lists the options."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Daft: read, a class that is called batch by batch, write."""
+"""Daft: read, a class that Daft calls batch by batch, write."""
 
 import sys
 

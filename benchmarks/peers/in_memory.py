@@ -1,6 +1,6 @@
-"""No peer: what the back-end does with images in memory, on two cores, that nobody reads or writes.
+"""Upper bound: the back-end alone, on two cores, with images in memory; nothing is written.
 
-The bound of all others that run this back-end.
+No other tool that runs this back-end can be faster.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""The model that all peers run: eager torch, as they would, or digitsum's own back-end."""
+"""The model that all peers run: in eager torch, as their users would, or in digitsum's back-end."""
 
 from __future__ import annotations
 
@@ -22,8 +22,7 @@ Predict = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.int16]]
 def batch_size(backend: str) -> int:
     """Return how many images a peer gives to the model at once.
 
-    As many as one pass of eager torch; digitsum's back-end makes passes of 64 of what it is given,
-    on all its threads at once.
+    Eager torch makes one pass of them; digitsum's back-end makes passes of 64, one on each thread.
     """
     return BATCH_SIZE if backend == "eager" else 4 * BATCH_SIZE
 
@@ -51,7 +50,7 @@ def to_pixels(images: list[bytes]) -> npt.NDArray[np.uint8]:
 
 
 def scored(image_ids: list[str], sums: npt.NDArray[np.int16]) -> dict[str, object]:
-    """Return the columns of a scored batch, with when it was."""
+    """Return the columns of a scored batch, with the time."""
     return {
         "image_id": image_ids,
         "predicted_sum": sums,

@@ -1,4 +1,4 @@
-"""What anybody writes first: pyarrow, a batch, the network, pyarrow, in one process."""
+"""A plain loop, the first thing to write: pyarrow, a batch, the network, pyarrow."""
 
 import sys
 from pathlib import Path

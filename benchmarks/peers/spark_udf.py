@@ -12,7 +12,7 @@ archive, model, out, backend = sys.argv[1:]
 
 
 def make_predict():
-    """Return what scores a batch, made once in each Python worker."""
+    """Return the function that scores a batch; called once in each Python worker."""
     from model import load_model, scored, to_pixels
 
     predictor = load_model(model, backend, num_threads=1)

@@ -1,4 +1,4 @@
-"""The blocks of README and docs are run, or where they need what is not here, parsed."""
+"""Tests of README and docs: their code is run, or parsed if it needs what is not here."""
 
 import re
 import shlex
@@ -65,7 +65,7 @@ ALL = list(blocks())
 COMMANDS = [(str(block), command) for block in ALL for command in commands(block.text)]
 
 
-def test_there_is_something_to_test():
+def test_blocks_found():
     assert len(ALL) > 10
     assert len(COMMANDS) > 10
 
@@ -73,7 +73,7 @@ def test_there_is_something_to_test():
 @pytest.mark.parametrize(
     ("place", "arguments"), COMMANDS, ids=lambda x: x if isinstance(x, str) else " ".join(x)[:60]
 )
-def test_commands_are_understood(place, arguments, monkeypatch):
+def test_commands_parse(place, arguments, monkeypatch):
     given = []
     for config in cli._COMMANDS:
         monkeypatch.setitem(cli._COMMANDS, config, given.append)
@@ -96,7 +96,7 @@ def test_python_runs(block, scored, monkeypatch, capsys):
     exec(compile(block.text, str(block), "exec"), {})
 
 
-def test_the_csv_that_the_docs_write_holds_no_formula(tmp_path, monkeypatch):
+def test_csv_without_formulas(tmp_path, monkeypatch):
     [block] = [b for b in ALL if b.language == "python" and "to_csv" in b.text]
     formulas = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", " =1", "\n=1"]
     safe = ["a=1", "shard-0.parquet#1", "1-2", ""]
@@ -117,25 +117,25 @@ def test_the_csv_that_the_docs_write_holds_no_formula(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("block", [b for b in ALL if b.language.startswith("python t")], ids=str)
-def test_python_that_needs_more_than_is_here_is_python(block):
+def test_python_compiles(block):
     compile(block.text, str(block), "exec")
 
 
 @pytest.mark.parametrize("block", [b for b in ALL if b.language == "yaml"], ids=str)
-def test_kubernetes_would_take_it(block):
+def test_yaml_fits_kubernetes(block):
     found = yaml.safe_load(block.text)
     if found["kind"] != "RayJob":
         kubernetes_validate.validate(found, KUBERNETES, strict=True)
         return
-    # KubeRay's own schema is in no registry; what of it is Kubernetes' is checked.
+    # No registry has KubeRay's schema: check the pods in it, which are Kubernetes'.
     cluster = found["spec"]["rayClusterSpec"]
     for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
         pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pod"}}
         kubernetes_validate.validate({**pod, "spec": group["template"]["spec"]}, KUBERNETES)
 
 
-def test_readme_leads_from_own_files_to_scores(tmp_path, monkeypatch, capsys):
-    """All of "Use it on your own images", but for the training, whose model is put there."""
+def test_readme_walk_through(tmp_path, monkeypatch, capsys):
+    """Run the commands of "Use it on your own images", with a copied model for the trained one."""
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
     for number in range(2):
@@ -152,7 +152,7 @@ def test_readme_leads_from_own_files_to_scores(tmp_path, monkeypatch, capsys):
     shutil.make_archive("scans", "tar", folder)
     shutil.copytree(packaged_model(), "models/first")
     used = ROOT.joinpath("README.md").read_text()
-    used = used[used.index("## Use it") : used.index("- The network")]
+    used = used[used.index("## Use it") : used.index("- **The network**")]
     own = [
         command
         for text in re.findall(r"```sh\n(.*?)```", used, re.DOTALL)

@@ -98,7 +98,7 @@ UNKNOWN = {"name": "c", "skip_reason": "Dependency not found on PyPI and could n
     ("said", "pinned", "code", "words"),
     [
         (answer(GOOD), 1, 0, "1 of 1"),
-        (answer(GOOD, BAD), 2, 1, "b 1: CVE-1, mended in 2"),
+        (answer(GOOD, BAD), 2, 1, "b 1: CVE-1, fixed in 2"),
         # pip-audit itself ends with 0 for these:
         (answer(UNKNOWN), 1, 2, "not audited in full"),
         (answer(GOOD, UNKNOWN), 2, 2, "1 of 2"),
