@@ -1,7 +1,7 @@
 """Manifests: what every run leaves in `_runs/<run_id>/manifest.json`, typed and versioned.
 
-A record is a dataclass with a field `version`; `to_json` writes it and `parse_json` reads it back
-as the same type, or says what is wrong with it.
+A record is a dataclass with a field `version`, a Literal. `to_json` writes it, and `parse_json`
+reads it back as the same type, or says what is wrong with it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as version_of
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 RUNS_DIRECTORY = "_runs"
 MANIFEST_FILE = "manifest.json"
-MANIFEST_VERSION = 1
 _PACKAGES = ("digitsum", "ray", "torch", "openvino", "pyarrow", "numpy")
 
 T = TypeVar("T")
@@ -60,7 +59,7 @@ class Manifest:
     """The run's options, resolved."""
     outcome: dict[str, Any]
     """The record of what came of it, by the type that the kind of run defines."""
-    version: int = MANIFEST_VERSION
+    version: Literal[1] = 1
 
 
 def new_run_id(kind: str, now: datetime) -> str:
@@ -98,9 +97,7 @@ def read_manifest(run: Location) -> Manifest:
         raise InputError(
             f"{run.uri}: holds no {MANIFEST_FILE}; give the directory of a run that has ended."
         )
-    manifest = parse_json(Manifest, file.read_bytes(), file.uri)
-    check_version(manifest.version, MANIFEST_VERSION, file.uri)
-    return manifest
+    return parse_json(Manifest, file.read_bytes(), file.uri)
 
 
 def find_origin() -> Origin:
@@ -118,7 +115,10 @@ def to_json(record: DataclassInstance, indent: int | None = None) -> bytes:
 
 
 def parse_json(kind: type[T], content: bytes | str, where: str) -> T:
-    """Return the record of a type that JSON holds; raises InputError, naming `where`, if none."""
+    """Return the record of a type that JSON holds.
+
+    Raises InputError, naming `where`, if it holds none, or one of another version.
+    """
     try:
         record: T = _adapter(kind).validate_json(content, strict=True)
     except ValidationError as error:
@@ -141,22 +141,21 @@ def to_python(record: DataclassInstance) -> dict[str, Any]:
     return values
 
 
-def check_version(found: int, known: int, where: str) -> None:
-    """Raise InputError if a record is of a version that this digitsum does not read."""
-    if found != known:
-        raise InputError(
-            f"{where}: is of version {found}, but this digitsum reads version {known}; use the "
-            "digitsum that wrote it, or run again."
-        )
-
-
 def _invalid(kind: type, error: ValidationError, where: str) -> InputError:
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    field = ".".join(map(str, first["loc"]))
-    problem = f"{field}: {first['msg']}" if field else first["msg"]
+    errors = error.errors(include_url=False)
+    remedy = "use the digitsum that wrote it, or run again."
+    for of_field in errors:
+        if of_field["loc"][-1:] == ("version",) and of_field["type"] == "literal_error":
+            found, known = of_field["input"], of_field["ctx"]["expected"]
+            return InputError(
+                f"{where}: is of version {found!r}, but this digitsum reads version {known}; "
+                f"{remedy}"
+            )
+    field = ".".join(map(str, errors[0]["loc"]))
+    problem = " ".join(errors[0]["msg"].split())
     return InputError(
-        f"{where}: not a {kind.__name__.lower()} that this digitsum reads ({problem}); use the "
-        "digitsum that wrote it, or run again."
+        f"{where}: not a {kind.__name__.lower()} that this digitsum reads "
+        f"({f'{field}: {problem}' if field else problem}); {remedy}"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -15,7 +16,6 @@ from digitsum.manifest import parse_json, to_json
 from digitsum.storage.atomic_write import published
 from digitsum.storage.location import Location, storage_error
 
-SCORES_FORMAT = 4
 DIGEST_CHARACTERS = 16
 CURRENT_FILE = "CURRENT"
 MODEL_KEY = "model"
@@ -46,7 +46,7 @@ class Part:
     chunk: ChunkId
     num_rejected: int
     """Rows that have an error in place of a sum."""
-    version: int = SCORES_FORMAT
+    version: Literal[4] = 4
 
     @staticmethod
     def from_metadata(metadata: dict[bytes, bytes] | None) -> Part | None:
@@ -57,13 +57,13 @@ class Part:
             return None
         fingerprint = part.chunk.fingerprint
         numbers = (
-            *(part.num_rejected, part.chunk.first_row, part.chunk.num_rows),
+            *(part.chunk.first_row, part.chunk.num_rows),
             *(fingerprint.size_bytes, fingerprint.mtime_ns, fingerprint.num_rows),
             *(fingerprint.height, fingerprint.width),
         )
         # The footer cache holds them as int64.
-        is_valid = part.version == SCORES_FORMAT and max(map(abs, numbers)) <= _MAX_INT64
-        return part if is_valid else None
+        is_valid = max(map(abs, numbers)) <= _MAX_INT64
+        return part if is_valid and 0 <= part.num_rejected <= part.chunk.num_rows else None
 
 
 def known_count_digest(model_digest: str, known_count: int | None) -> str:

@@ -113,11 +113,16 @@ def write_footer_cache(
     files: FooterCacheFiles,
     shards: Iterable[Shard],
     parts: Mapping[ListedFile, Part],
+    written: Mapping[ListedFile, Part],
     *,
-    shards_ns: int,
-    parts_ns: int,
+    listed_ns: int,
+    written_ns: int,
 ) -> None:
-    """Replace the cache; the last two are when shards and parts were listed, in ns since 1970."""
+    """Replace the cache by these shards and parts.
+
+    `listed_ns` is when `shards` and `parts` were listed, `written_ns` when `written` was, in ns
+    since 1970.
+    """
     _write(
         files.shards,
         _SHARDS,
@@ -129,7 +134,7 @@ def write_footer_cache(
                 *(shard.id_column, shard.image_column),
             )
             for shard in shards
-            if shard.file.mtime_ns < shards_ns - _SETTLED_NS
+            if _is_settled(shard.file, listed_ns)
         ],
     )
     _write(
@@ -137,10 +142,15 @@ def write_footer_cache(
         _PARTS,
         [
             (*_file(file), part.model_digest, part.num_rejected, *_chunk(part.chunk))
-            for file, part in parts.items()
-            if file.mtime_ns < parts_ns - _SETTLED_NS
+            for of, of_ns in ((parts, listed_ns), (written, written_ns))
+            for file, part in of.items()
+            if _is_settled(file, of_ns)
         ],
     )
+
+
+def _is_settled(file: ListedFile, listed_ns: int) -> bool:
+    return file.mtime_ns < listed_ns - _SETTLED_NS
 
 
 def _file(file: ListedFile) -> tuple[str, int, int]:

@@ -31,12 +31,16 @@ ARCHIVE_FILE = "ARCHIVE"
 
 @contextmanager
 def lock_scores(scores: Location, run_name: str) -> Iterator[None]:
-    """Hold the scores within the block; raises ScoresHeldError if another run does."""
+    """Hold the scores within the block; raises ScoresHeldError if another run does.
+
+    A new directory into which the block writes nothing, as in a run that is refused, is removed.
+    """
     if not scores.is_local:
         yield
         return
     runs = scores.join(RUNS_DIRECTORY)
     holder = runs.join(HOLDER_FILE)
+    is_new = not Path(scores.path).exists()
     try:
         Path(runs.path).mkdir(parents=True, exist_ok=True)
         lock = FileLock(runs.join(LOCK_FILE).path)
@@ -54,7 +58,19 @@ def lock_scores(scores: Location, run_name: str) -> Iterator[None]:
     finally:
         with suppress(OSError):  # it only names who holds the lock
             Path(holder.path).unlink(missing_ok=True)
+        if is_new:
+            _remove_unused(Path(scores.path))
         lock.release()
+
+
+def _remove_unused(scores: Path) -> None:
+    """Remove a scores directory that holds nothing except the lock."""
+    runs = scores / RUNS_DIRECTORY
+    with suppress(OSError):
+        if [*scores.iterdir()] == [runs] and [*runs.iterdir()] == [runs / LOCK_FILE]:
+            (runs / LOCK_FILE).unlink()
+            runs.rmdir()
+            scores.rmdir()
 
 
 def check_same_archive(scores: Location, archive: Location) -> None:

@@ -11,8 +11,6 @@ from digitsum.archive.chunks import Chunk, plan_chunks
 from digitsum.archive.score_parts import Part, part_directory, part_path
 from digitsum.scoring.survey import RejectedShard, Survey
 
-PLAN_VERSION = 1
-
 Decided = Literal["new", "changed", "done"]
 
 NOT_SCORED = "not scored yet"
@@ -140,7 +138,7 @@ class PlanSummary:
     done: PlannedChunks
     gone: PlannedParts
     rejected: PlannedShards
-    version: int = PLAN_VERSION
+    version: Literal[1] = 1
 
     def lines(self) -> list[str]:
         """Return a line for each decision, and one for each of its reasons."""

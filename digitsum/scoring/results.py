@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from digitsum.archive.chunks import ChunkId
 from digitsum.errors import TooManyRejectedError
@@ -13,7 +13,6 @@ from digitsum.model.prediction_stats import Distributions
 from digitsum.scoring.drift import Shift
 from digitsum.scoring.plan import PlanSummary, ScorePlan
 
-OUTCOME_VERSION = 1
 # 29% of 100 images is a little less than 29 in binary fractions.
 _ROUNDING = 1e-6
 _REMEDIES = {
@@ -208,7 +207,7 @@ class ScoreOutcome:
     rejected_shards: Mapping[str, str]
     """Shards that cannot be scored, and why."""
     chunks: tuple[ChunkResult, ...]
-    version: int = OUTCOME_VERSION
+    version: Literal[1] = 1
 
     @staticmethod
     def of(

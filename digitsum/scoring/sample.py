@@ -90,7 +90,9 @@ def sample_rows(chunk: ChunkId, rows: Rows, scores: pa.Table, num_images: int) -
 
 
 def write_sample(run: Location, chunk: ChunkId, sample: pa.Table) -> None:
-    """Write what was sampled of a chunk below a run."""
+    """Write what was sampled of a chunk, if anything, below a run."""
+    if not sample.num_rows:
+        return
     content = io.BytesIO()
     pq.write_table(sample, content, compression="zstd")
     publish_bytes(content.getvalue(), run.join(f"{SAMPLE_DIRECTORY}/{chunk_name(chunk)}.parquet"))

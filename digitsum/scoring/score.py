@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from digitsum.archive.chunks import ChunkId
-from digitsum.archive.score_parts import Part, part_directory, part_path
+from digitsum.archive.score_parts import Part, part_directory, part_path, read_part
 from digitsum.archive.shards import SHARD_SUFFIX, ListedFile, list_file
 from digitsum.errors import DriftError, InputError, TooManyRejectedError
 from digitsum.fault_injection import fault_point
@@ -120,16 +120,16 @@ def score(config: ScoreConfig, announce: Callable[[ScorePlan], None] | None = No
         retried(
             lambda: write_manifest(run.directory, "score", config, run.started, to_python(outcome))
         )
-        listed = {file: part for file, part in planned.parts.items() if part is not None}
         replaced = {file.path for file in written} | removed
-        kept = {file: part for file, part in listed.items() if file.path not in replaced}
+        kept = {f: part for f, part in planned.parts.items() if part and f.path not in replaced}
         with suppress(InputError):  # it is only a cache
             write_footer_cache(
                 run.cache_files,
                 planned.survey.archive.shards,
-                kept | written,
-                shards_ns=planned.shards_ns,
-                parts_ns=written_ns,
+                kept,
+                written,
+                listed_ns=planned.listed_ns,
+                written_ns=written_ns,
             )
     return ScoreResult(run.directory, outcome)
 
@@ -235,7 +235,11 @@ def _find_removable(run: ScoreRun, planned: PlannedRun, counts: ScoreCounts) -> 
         # The part is of bytes that the shard no longer has.
         is_outdated = decision.decided == "changed" and not decision.has_scores
         if is_outdated and decision.chunk.id in failed:
-            yield part_path(run.model_digest, decision.chunk.id)
+            path = part_path(run.model_digest, decision.chunk.id)
+            part = retried(partial(read_part, run.scores.join(path)))
+            # Unless a worker that counts as lost, or another run, has replaced it by now.
+            if part is None or part.chunk != decision.chunk.id:
+                yield path
 
 
 def _find_shifts(run: ScoreRun, counts: ScoreCounts) -> tuple[Shift, ...]:

@@ -44,8 +44,8 @@ class PlannedRun:
     """What lay there when a run was planned, and the plan."""
 
     survey: Survey
-    shards_ns: int
-    """Time before the archive was listed, in ns since 1970."""
+    listed_ns: int
+    """Time before the archive and the scores were listed, in ns since 1970."""
     parts: ListedParts
     plan: ScorePlan
 
@@ -81,7 +81,7 @@ def plan_run(run: ScoreRun) -> PlannedRun:
     Raises InputError if the archive cannot be listed, or if none of its shards can be scored.
     """
     config, cache = run.config, read_footer_cache(run.cache_files)
-    shards_ns = time.time_ns()
+    listed_ns = time.time_ns()
     survey = survey_archive(
         config.archive, config.read, run.model, config.known_count, cache.shards
     )
@@ -94,7 +94,7 @@ def plan_run(run: ScoreRun) -> PlannedRun:
         list_others=lambda: list_parts_of_others(run.scores, run.model_digest),
         retry_rejected=config.retry_rejected,
     )
-    return PlannedRun(survey, shards_ns, parts, plan)
+    return PlannedRun(survey, listed_ns, parts, plan)
 
 
 def check_apart(archive: Location, scores: Location) -> None:

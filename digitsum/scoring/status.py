@@ -9,15 +9,9 @@ from typing import Any
 from digitsum.archive.chunks import ChunkId
 from digitsum.archive.score_parts import CURRENT_FILE
 from digitsum.errors import InputError
-from digitsum.manifest import (
-    MANIFEST_FILE,
-    RUNS_DIRECTORY,
-    check_version,
-    from_python,
-    read_manifest,
-)
+from digitsum.manifest import MANIFEST_FILE, RUNS_DIRECTORY, from_python, read_manifest
 from digitsum.scoring.config import StatusConfig
-from digitsum.scoring.results import OUTCOME_VERSION, ScoreOutcome
+from digitsum.scoring.results import ScoreOutcome
 from digitsum.storage.location import Location, locate
 
 _RUN_PREFIX = "score-"
@@ -151,6 +145,4 @@ def score_outcome(run: Location) -> ScoreOutcome:
     where = run.join(MANIFEST_FILE).uri
     if manifest.kind != "score":
         raise InputError(f"{run.uri}: not a scoring run; give one of a scores directory's _runs/.")
-    outcome = from_python(ScoreOutcome, manifest.outcome, where)
-    check_version(outcome.version, OUTCOME_VERSION, where)
-    return outcome
+    return from_python(ScoreOutcome, manifest.outcome, where)

@@ -1,8 +1,8 @@
 """The executor: what carries chunks to workers, each of which holds the model.
 
-A worker is a function from a chunk to a result, made once for each actor or for all threads by a
-`MakeWorker`, which must be picklable. `Executor.map` is the only way through; Ray's rows and
-threads' futures stay behind it.
+A worker is a function from a chunk to a result, made by a `MakeWorker`, which must be picklable:
+one for each actor, or one that all threads call at the same time. `Executor.map` is the only way
+through; Ray's rows and threads' futures stay behind it.
 """
 
 from __future__ import annotations

@@ -7,9 +7,7 @@ Ray's care: if the process dies, the run does, and has to be run again.
 
 from __future__ import annotations
 
-import copy
 import logging
-import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -26,21 +24,17 @@ _log = logging.getLogger(__name__)
 
 
 class ThreadsExecutor(Executor[Result]):
-    """Maps chunks in threads; each has a copy of one worker, and all of them its predictor."""
+    """Maps chunks in threads, which share one worker."""
 
     def map(self, chunks: Sequence[Chunk]) -> Iterator[Result | LostChunk]:
         """Yield one result for each chunk, in the order in which they are finished."""
         # As many cores as the process may use, by its affinity and its container's quota.
         num_threads, num_cores = thread_counts(self._compute, joblib.cpu_count(), len(chunks))
         worker = self._make_worker(replace(self._compute, cpus_per_actor=num_cores))
-        own = threading.local()
 
         def work(chunk: Chunk) -> Result | LostChunk:
-            if not hasattr(own, "worker"):
-                own.worker = copy.copy(worker)
             try:
-                result: Result = own.worker(chunk)
-                return result
+                return worker(chunk)
             except DigitsumError:
                 raise
             except Exception:

@@ -11,32 +11,33 @@ from pyarrow import fs as pafs
 
 from digitsum.errors import InputError, ScoresHeldError
 from digitsum.manifest import RUNS_DIRECTORY
-from digitsum.scoring.lock import HOLDER_FILE, LOCK_FILE, held
+from digitsum.scoring.lock import (
+    ARCHIVE_FILE,
+    HOLDER_FILE,
+    LOCK_FILE,
+    check_same_archive,
+    lock_scores,
+)
 from digitsum.storage.location import Location, locate
 
 HOLDING = """
 import sys
 from digitsum.storage.location import locate
-from digitsum.scoring.lock import held
-with held(locate(sys.argv[1]), "score-other"):
-    print("holds", flush=True)
+from digitsum.scoring.lock import lock_scores
+with lock_scores(locate(sys.argv[1]), "score-other"):
+    print("locked", flush=True)
     sys.stdin.read()
 """
 
 
-@pytest.fixture
-def scores(tmp_path) -> Location:
-    return locate(str(tmp_path / "scores"))
-
-
 @contextmanager
 def another_process(scores):
-    """Hold the scores in another process within the block; its input's end ends it."""
+    """Lock the scores in another process within the block; it ends when its input does."""
     command = [sys.executable, "-c", HOLDING, scores.uri]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, **pipes) as process:
         try:
-            assert process.stdout.readline() == "holds\n"
+            assert process.stdout.readline() == "locked\n"
             yield process
         finally:
             process.kill()
@@ -46,106 +47,117 @@ def holder(scores) -> Path:
     return Path(scores.path) / RUNS_DIRECTORY / HOLDER_FILE
 
 
-def hold(scores) -> None:
-    with held(scores, "score-1"):
+def lock(scores) -> None:
+    with lock_scores(scores, "score-1"):
         assert holder(scores).exists()
+    assert not holder(scores).exists()
 
 
-def test_a_second_holder_is_told_which_run_holds_in_which_process_on_which_host(scores, content):
+def test_lock_names_its_holder(scores, content):
     with another_process(scores) as process:
         before = content(Path(scores.path))
         who = f"run score-other, process {process.pid} on {socket.gethostname()}"
         with pytest.raises(ScoresHeldError, match=rf"^{scores.uri}: is held by {who}; wait"):
-            hold(scores)
+            lock(scores)
         assert content(Path(scores.path)) == before
+        for damaged in (None, b"", b"{", b"[]", b"{}", b'{"run": "a"}', b"\xff"):
+            holder(scores).unlink(missing_ok=True)
+            if damaged is not None:
+                holder(scores).write_bytes(damaged)
+            with pytest.raises(ScoresHeldError, match="another run, which has just begun or ended"):
+                lock(scores)
         process.communicate("")
         assert process.returncode == 0
-    hold(scores)
+    lock(scores)
 
 
-def test_a_second_holder_in_the_same_process_is_refused_too(scores):
-    with held(scores, "score-1"), pytest.raises(ScoresHeldError, match="run score-1, process"):
-        hold(scores)
-    hold(scores)
+def test_lock_twice_in_one_process(scores):
+    with (
+        lock_scores(scores, "score-1"),
+        pytest.raises(ScoresHeldError, match="run score-1, process"),
+    ):
+        lock(scores)
+    lock(scores)
 
 
-def test_after_a_holder_was_killed_the_next_has_the_scores_at_once(scores):
+def test_lock_after_holder_was_killed(scores):
     with another_process(scores) as process:
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
         assert f'"process": {process.pid}' in holder(scores).read_text()
-        with held(scores, "score-next"):
+        with lock_scores(scores, "score-next"):
             assert f'"process": {os.getpid()}' in holder(scores).read_text()
             assert '"run": "score-next"' in holder(scores).read_text()
         assert not holder(scores).exists()
 
 
-def test_scores_are_free_after_the_block(scores):
-    hold(scores)
-    assert not holder(scores).exists()
-    with another_process(scores):
-        pass
-
-
 @pytest.mark.parametrize("kind", [RuntimeError, InputError, KeyboardInterrupt, SystemExit])
-def test_scores_are_free_after_an_exception_which_is_not_changed(scores, kind):
-    error = kind("said")
+def test_lock_is_released_by_exceptions(scores, kind):
+    error = kind("message")
 
     def interrupted() -> None:
-        with held(scores, "score-1"):
+        with lock_scores(scores, "score-1"):
             raise error
 
     with pytest.raises(kind) as raised:
         interrupted()
     assert raised.value is error
-    assert not holder(scores).exists()
+    assert not Path(scores.path).exists()  # as before: nothing was written
     with another_process(scores):
         pass
 
 
-@pytest.mark.parametrize("said", [None, b"", b"{", b"[]", b"{}", b'{"run": "a"}', b"\xff"])
-def test_where_a_holder_says_nothing_of_use_it_is_just_another_run(scores, said):
-    with another_process(scores):
-        holder(scores).unlink()
-        if said is not None:
-            holder(scores).write_bytes(said)
-        with pytest.raises(ScoresHeldError, match="another run, which has just begun or ended"):
-            hold(scores)
-
-
-def test_the_directory_is_made_and_nothing_but_the_lock_stays(scores, content):
-    hold(scores)
+def test_lock_keeps_what_was_there(scores, content):
+    Path(scores.path).mkdir()
+    lock(scores)
     assert list(content(Path(scores.path))) in ([], [f"{RUNS_DIRECTORY}/{LOCK_FILE}"])
+    assert Path(scores.path).is_dir()
 
 
-def test_scores_whose_place_is_no_directory_are_refused(tmp_path, content):
+def test_lock_keeps_what_was_written(tmp_path, content):
+    for name in ("part", f"{RUNS_DIRECTORY}/plan.json"):
+        scores = locate(str(tmp_path / Path(name).name))
+        with lock_scores(scores, "score-1"):
+            (Path(scores.path) / name).write_text("written")
+        assert content(Path(scores.path))[name] == b"written"
+
+
+def test_lock_place_not_a_directory(tmp_path, content):
     (tmp_path / "file").write_text("in the way")
     (tmp_path / "scores").mkdir()
     (tmp_path / "scores" / RUNS_DIRECTORY).write_text("in the way")
     before = content(tmp_path)
     for name in ("file", "scores", "file/below"):
         with pytest.raises(InputError, match=f"{tmp_path}/{name}: cannot be written: ") as refusal:
-            hold(locate(str(tmp_path / name)))
+            lock(locate(str(tmp_path / name)))
         assert not isinstance(refusal.value, ScoresHeldError)
     assert content(tmp_path) == before
 
 
-def test_a_directory_in_the_place_of_the_lock_is_refused(scores):
-    (holder(scores).parent / LOCK_FILE).mkdir(parents=True)
-    with pytest.raises(InputError, match=f"^{scores.uri}: cannot be written: "):
-        hold(scores)
+@pytest.mark.parametrize("name", [LOCK_FILE, HOLDER_FILE])
+def test_lock_file_is_a_directory(scores, name):
+    directory = holder(scores).parent / name
+    directory.mkdir(parents=True)
+    with pytest.raises(InputError, match=f"^{scores.uri}.*: cannot be written: "):
+        lock(scores)
+    directory.rmdir()
+    lock(scores)
 
 
-def test_a_directory_in_the_place_of_the_holders_file_is_refused_and_the_lock_is_let_go(scores):
-    holder(scores).mkdir(parents=True)
-    with pytest.raises(InputError, match="cannot be written"):
-        hold(scores)
-    holder(scores).rmdir()
-    hold(scores)
-
-
-def test_an_object_store_is_held_by_anyone_and_nothing_is_written_to_it(tmp_path, content):
+def test_lock_on_object_store(tmp_path, content):
     store = pafs.SubTreeFileSystem(str(tmp_path), pafs.LocalFileSystem())
     scores = Location("store://bucket/scores", store, "scores")
-    with held(scores, "score-1"), held(scores, "score-2"):
+    with lock_scores(scores, "score-1"), lock_scores(scores, "score-2"):
         assert content(tmp_path) == {}
+
+
+def test_check_same_archive(scores, tmp_path):
+    archive, other = locate(str(tmp_path / "archive")), locate(str(tmp_path / "other"))
+    for _ in range(2):
+        check_same_archive(scores, archive)
+    message = f"{scores.uri}: holds scores of {archive.uri}, not of {other.uri}; give other --scor"
+    with pytest.raises(InputError, match=message):
+        check_same_archive(scores, other)
+    place = tmp_path / "scores" / RUNS_DIRECTORY / ARCHIVE_FILE
+    place.write_text(f"{other.uri}\n")  # as the message says
+    check_same_archive(scores, other)
