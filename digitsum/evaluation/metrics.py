@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -16,13 +16,12 @@ from digitsum.archive.reader import Rows
 from digitsum.errors import TooManyRejectedError
 from digitsum.evaluation.calibration import NUM_LEVELS, ConfidenceCounts
 from digitsum.evaluation.examples import Examples, read_examples, write_examples
-from digitsum.manifest import Origin, check_version, parse_json, to_python
+from digitsum.manifest import Origin, parse_json, to_python
 from digitsum.model.outputs import Predictions
 from digitsum.storage.atomic_write import publish_bytes
 from digitsum.storage.location import Location
 
 EVALUATION_FILE = "evaluation.json"
-EVALUATION_VERSION = 1
 COVERAGES = (0.5, 0.8, 0.9, 0.95, 0.99)
 
 Int64Array = npt.NDArray[np.int64]
@@ -276,7 +275,7 @@ class EvaluationRecord:
     unread_chunks: dict[str, str]
     origin: Origin
     counts: MetricCounts
-    version: int = EVALUATION_VERSION
+    version: Literal[1] = 1
 
 
 def write_evaluation(evaluation: Evaluation, directory: Location) -> None:
@@ -305,7 +304,6 @@ def read_evaluation(directory: Location) -> Evaluation:
     """
     file = directory.join(EVALUATION_FILE)
     record = parse_json(EvaluationRecord, file.read_bytes(), file.uri)
-    check_version(record.version, EVALUATION_VERSION, file.uri)
     return Evaluation(
         record.archive,
         record.model,

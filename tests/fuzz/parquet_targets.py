@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from digitsum.scoring.review import review_scoring
 from rejection import refused_in_a_line
 from run_seeds import CHUNK, part, run_manifest
 from seeds import SHARD
@@ -24,7 +25,6 @@ from digitsum.scoring.commit import commit_part, list_parts
 from digitsum.scoring.config import CompareConfig
 from digitsum.scoring.footer_cache import FooterCacheFiles, read_footer_cache
 from digitsum.scoring.plan import plan_scores
-from digitsum.scoring.review import review_scoring
 from digitsum.scoring.survey import Survey
 from digitsum.scoring.worker import score_table
 from digitsum.storage.location import Location, locate

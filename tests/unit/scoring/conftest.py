@@ -125,7 +125,9 @@ def model_uri(tmp_path_factory) -> str:
 def write_images(write_parquet) -> Callable[..., Path]:
     """Write a shard of images that differ from row to row; a row's image may be None."""
 
-    def write(path: Path, num_images: int = 3, *bad: int, height: int = 16, width: int = 24) -> Path:
+    def write(
+        path: Path, num_images: int = 3, *bad: int, height: int = 16, width: int = 24
+    ) -> Path:
         images = [
             None if row in bad else bytes([row % 251]) * (height * width)
             for row in range(num_images)

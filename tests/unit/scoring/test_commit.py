@@ -19,7 +19,6 @@ from digitsum.scoring.commit import (
     remove_leftovers_beside,
     remove_parts,
 )
-from digitsum.storage.location import locate
 
 MODEL, OTHER_MODEL = "a" * 64, "b" * 64
 

@@ -37,7 +37,7 @@ def test_compute_options_impossible(options):
 
 
 def test_compute_options_threads_with_gpus():
-    with pytest.raises(InputError, match="--executor threads: .* leave --gpus-per-actor out"):
+    with pytest.raises(InputError, match=r"--executor threads: .* leave --gpus-per-actor out"):
         ComputeOptions(executor="threads", gpus_per_actor=1)
 
 
