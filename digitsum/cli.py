@@ -1,4 +1,4 @@
-"""The command line: arguments in, one call, exit code out. `digitsum --help` lists it."""
+"""The command line, one function a command: options, one call, and what is printed."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import tyro
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, PositionalMetavarFromFieldName
 
+from digitsum import api
 from digitsum.archive.import_images import ImportImagesConfig, import_images
 from digitsum.archive.import_npy import ImportNpyConfig, import_npy
 from digitsum.archive.synth import SynthConfig, synth
@@ -28,8 +29,6 @@ from digitsum.scoring.config import (
     VerifyConfig,
 )
 from digitsum.scoring.plan import ScorePlan
-from digitsum.storage.atomic_write import publish_bytes
-from digitsum.storage.location import locate
 from digitsum.training.config import TrainConfig
 
 _DESCRIPTION = """Adds up the handwritten digits in images: trains networks, scores archives.
@@ -40,11 +39,11 @@ First steps, with the model that comes with it:
   digitsum inspect scores
 
 Then open scores/_runs/*/report.html. Every place may be a URI such as s3://bucket/archive.
-`digitsum --version` says which this is.
+`digitsum --version` prints the version.
 
 Exit codes: 0 done, 2 bad input, 3 too many rejected, 4 scores held by another run, 5 drift,
 130 interrupted."""
-# What a shell says of a command that SIGINT, 2, ended: 128 and the signal's number.
+# Exit code of a command that SIGINT, 2, ended, as shells have it: 128 and the signal's number.
 INTERRUPTED = 130
 
 _subcommand = tyro.conf.subcommand
@@ -72,9 +71,8 @@ Command = (
 def main(arguments: Sequence[str] | None = None, prog: str = "digitsum") -> int:
     """Run a command line, by default the process's own; return its exit code.
 
-    0 done, 2 bad input, 3 too many rejected, 4 scores held by another run, 5 drift, 130 interrupted
-    by Ctrl-C; for all but 0 one sentence goes to stderr. What cannot be parsed ends the process
-    with 2 itself.
+    The codes are those of `digitsum --help`; for all but 0 one sentence goes to stderr. Arguments
+    that cannot be parsed end the process with 2.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given == ["--version"]:
@@ -95,7 +93,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "digitsum") -> int:
 def parse(arguments: Sequence[str], prog: str = "digitsum") -> Any:
     """Return the configuration of the command that arguments name; nothing is read or written.
 
-    Raises InputError where a value cannot be; ends the process with 2 where they are no command.
+    Raises InputError if a value is not possible; ends the process with 2 if they are not a command.
     """
     config: Any = tyro.cli(
         Command,
@@ -108,15 +106,15 @@ def parse(arguments: Sequence[str], prog: str = "digitsum") -> Any:
 
 
 def _say_written(written: WrittenArchive) -> None:
-    """Say what an archive that was written holds, and warn where its ink seems to be dark."""
+    """Print what a new archive holds, and warn if its ink seems to be dark."""
     say(
         f"{written.uri}: {written.num_images:,} images of {written.shape} pixels in "
         f"{written.num_shards} shards"
     )
     if written.is_inverted:
         warn(
-            f"{written.uri}: most images are bright, as paper with dark ink is; models read bright "
-            "ink on dark: look at them with `digitsum inspect`, and import again with --invert"
+            f"{written.uri}: most images are bright, like paper with dark ink, but models read "
+            "bright ink on dark: look at them with `digitsum inspect`, and import again with --invert"
         )
 
 
@@ -159,12 +157,12 @@ def _train(config: TrainConfig) -> None:
 
 
 def _score(config: ScoreConfig) -> None:
-    from digitsum import api
     from digitsum.scoring.drift import drift_sentence
+    from digitsum.scoring.score import expected_time
 
     def announce(plan: ScorePlan) -> None:
         if not config.json:
-            say(*plan.summary().lines(), api.expected_time(config, plan))
+            say(*plan.summary().lines(), expected_time(config, plan))
 
     if config.plan:
         plan = api.plan(config)
@@ -172,7 +170,7 @@ def _score(config: ScoreConfig) -> None:
         if config.json:
             print(json.dumps(to_python(plan.summary())))
         return
-    result, files = api.score(config, announce)
+    result = api.score(config, announce)
     outcome = result.outcome
     if config.json:
         print(json.dumps(outcome.to_json()))
@@ -181,7 +179,7 @@ def _score(config: ScoreConfig) -> None:
             f"{outcome.scores}: {outcome.images - outcome.rejected:,} images scored and "
             f"{outcome.rejected:,} rejected in {outcome.elapsed_s:.1f} s, "
             f"{outcome.images_per_s:,.0f} images/s with the start",
-            f"{result.run.uri}: run, with {' and '.join(files)}",
+            f"{result.run.uri}: run, with {' and '.join(result.run.files())}",
             outcome.bottleneck,
             drift_sentence(outcome.shifts),
         )
@@ -191,107 +189,82 @@ def _score(config: ScoreConfig) -> None:
 
 
 def _status(config: StatusConfig) -> None:
-    from digitsum.scoring.status import status
-
-    found = status(config)
+    status = api.status(config)
     if config.json:
-        print(json.dumps(found.to_json()))
+        print(json.dumps(status.to_json()))
         return
-    say(f"{found.scores_uri}: current scores in {found.current or 'no directory yet'}")
-    for run in found.runs:
-        say(f"  {run.name}: {run.sentence()}")
+    say(f"{status.scores_uri}: current scores in {status.current or 'no directory yet'}")
+    say(*(f"  {run.name}: {run.sentence()}" for run in status.runs))
 
 
 def _verify(config: VerifyConfig) -> None:
-    from digitsum.scoring.verify import REMEDY, verify
+    from digitsum.scoring.verify import REMEDY
 
-    found = verify(config)
+    verification = api.verify(config)
     if config.json:
-        print(json.dumps(found.to_json()))
+        print(json.dumps(verification.to_json()))
     else:
-        say(*found.faults)
-    if found.faults:
+        say(*verification.faults)
+    if verification.faults:
         raise InputError(
             f"{config.scores}: the scores are not those of {config.archive}; {REMEDY}."
         )
     if not config.json:
         say(
-            f"{config.scores}: {found.num_images:,} images in {found.num_chunks:,} chunks are "
-            f"scored once each, in order, {found.num_rejected:,} of them rejected; "
-            f"{found.num_recomputed:,} were scored again, with the same sums"
+            f"{config.scores}: {verification.num_images:,} images in {verification.num_chunks:,} "
+            f"chunks are scored once each, in order, {verification.num_rejected:,} of them "
+            f"rejected; {verification.num_recomputed:,} were scored again, with the same sums"
         )
 
 
 def _report(config: ReportConfig) -> None:
-    from digitsum.report.build import make_report
-
-    say(make_report(locate(config.run)).uri)
+    say(api.report(config).uri)
 
 
 def _compare(config: CompareConfig) -> None:
-    from digitsum.evaluation.compare import compare
-    from digitsum.report.comparison import comparison_page
-    from digitsum.report.page import REPORT_FILE, publish_page
+    from digitsum.report.page import REPORT_FILE
 
-    directory = locate(config.report)
-    directory.check_directory()
-    found = compare(config)
-    publish_page(comparison_page(found, config.archive), directory.join(REPORT_FILE))
+    comparison = api.compare(config)
     if config.json:
-        print(json.dumps(found.to_json()))
+        print(json.dumps(comparison.to_json()))
         return
+    num_other = comparison.num_images - comparison.num_same
     say(
-        f"{found.num_images:,} images scored by {' and '.join(found.models)}: the same sum of "
-        f"{found.agreement:.2%}, another of {found.num_images - found.num_same:,}"
+        f"{comparison.num_images:,} images scored by {' and '.join(comparison.models)}: the same "
+        f"sum for {comparison.agreement:.2%}, another for {num_other:,}"
     )
-    if found.num_labelled:
-        first, second = (right / found.num_labelled for right in found.num_right)
-        say(f"{found.num_labelled:,} have a true sum: right of {first:.2%} and {second:.2%}")
+    if comparison.num_labelled:
+        first, second = (right / comparison.num_labelled for right in comparison.num_right)
+        say(f"{comparison.num_labelled:,} have a true sum: {first:.2%} and {second:.2%} are right")
     say(f"{config.report}: {REPORT_FILE}")
 
 
 def _inspect(config: InspectConfig) -> None:
-    from digitsum.report.figures import NUM_IMAGES, draw_contact_sheet, to_png
-    from digitsum.report.inspect import inspect
-
-    found = inspect(config.path, config.read)
+    inspected = api.inspect(config)
     if config.json:
-        print(json.dumps(found.to_json()))
+        print(json.dumps(inspected.to_json()))
     else:
-        say(*found.lines())
-    if not found.images:
-        if config.sheet is not None:
-            raise InputError(f"{config.path}: a {found.kind} has no images; leave --sheet out.")
-        return
-    if config.sheet is not None:
-        png = to_png(draw_contact_sheet(found.images[:NUM_IMAGES]))
-        publish_bytes(png, locate(config.sheet))
+        say(*inspected.lines())
 
 
 def _evaluate(config: EvaluateConfig) -> None:
-    from digitsum.evaluation.evaluate import evaluate
-    from digitsum.evaluation.metrics import EVALUATION_FILE, write_evaluation
-    from digitsum.report.build import make_report
+    from digitsum.evaluation.metrics import EVALUATION_FILE
+    from digitsum.report.page import REPORT_FILE
 
-    evaluation = evaluate(config)
-    directory, metrics = locate(config.report), evaluation.metrics
-    write_evaluation(evaluation, directory)
-    report = make_report(directory)
+    evaluation = api.evaluate(config)
+    metrics, confidences = evaluation.metrics, evaluation.metrics.confidences
     say(
         f"{metrics.num_images:,} images: {metrics.accuracy:.2%} right, "
         f"{metrics.accuracy_within_1:.2%} within 1, mean absolute error "
-        f"{metrics.mean_absolute_error:.3f}, {metrics.num_rejected:,} rejected"
-    )
-    confidences = metrics.confidences
-    say(
+        f"{metrics.mean_absolute_error:.3f}, {metrics.num_rejected:,} rejected",
         f"the most confident 80%: {confidences.accuracy_at(0.8):.2%} right; calibration error "
-        f"{confidences.calibration_error:.2%}"
+        f"{confidences.calibration_error:.2%}",
     )
     if metrics.num_with_digits:
         say(f"all digits right, in order: {metrics.digits_accuracy:.2%}")
-    say(f"{config.report}: {report.name} and {EVALUATION_FILE}")
+    say(f"{config.report}: {REPORT_FILE} and {EVALUATION_FILE}")
     print(json.dumps(evaluation.to_json()))
-    evaluation.check_rejected(parse_fraction("--max-rejected", config.max_rejected))
+    evaluation.check_rejected(config.max_rejected_fraction)
     if evaluation.unread:
         warn(evaluation.unread_sentence())
 

@@ -92,45 +92,67 @@ class ComputeOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScoreConfig:
-    """Score an archive: predicted sums as Parquet, one part a chunk."""
+class ArchiveConfig:
+    """Options of every command that goes through an archive chunk by chunk."""
 
     archive: str
-    """Archive to score: a directory or URI such as s3://bucket/archive."""
-    scores: str
-    """Scores to write: a directory or URI."""
-    model: str | None = None
-    """Model: a directory or URI; by default the packaged one."""
-    known_count: int | None = None
-    """Digits in each image, if all hold as many; by default the model counts them."""
-    plan: bool = False
-    """Print what would be scored, and score nothing."""
-    json: bool = False
-    """Print one JSON object."""
-    max_rejected: str = "1%"
-    """Images, or shards, that may be rejected; above it the run is incomplete and ends with exit
-    code 3. A percentage such as 0.1%, or a fraction such as 0.001."""
-    fail_on_drift: bool = False
-    """End with exit code 5 if predictions have drifted: if sums, confidences or numbers of digits
-    are distributed otherwise than on the images that the model was validated on."""
-    retry_rejected: bool = False
-    """Score chunks with rejected images again. Shards and chunks that could not be read are tried
-    again by every run."""
+    """Archive: a directory or URI such as s3://bucket/archive."""
     chunk_images: int = CHUNK_IMAGES
-    """Images in a chunk, rounded up to whole row groups."""
-    compute: ComputeOptions = field(default_factory=ComputeOptions)
-    """Actors that hold the model."""
+    """Images in a chunk, rounded up to whole row groups; as when the archive was scored."""
     read: ReadOptions = field(default_factory=ReadOptions)
     """How to read the archive."""
 
     def __post_init__(self) -> None:
-        _check_chunk_images(self.chunk_images)
+        if self.chunk_images < 1:
+            raise InputError(f"--chunk-images {self.chunk_images}: give at least 1.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig(ArchiveConfig):
+    """Options of every command that runs a model on an archive."""
+
+    model: str | None = None
+    """Model: a directory or URI; by default the packaged one."""
+    known_count: int | None = None
+    """Digits in each image, if all hold as many; by default the model counts them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictConfig(ModelConfig):
+    """Options of every command that runs a model on all of an archive."""
+
+    max_rejected: str = "1%"
+    """Images, or shards, that may be rejected; above it the exit code is 3, and scores are
+    incomplete. A percentage such as 0.1%, or a fraction such as 0.001."""
+    compute: ComputeOptions = field(default_factory=ComputeOptions)
+    """Actors that hold the model."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         parse_fraction("--max-rejected", self.max_rejected)
 
     @property
     def max_rejected_fraction(self) -> float:
         """Fraction of images, or of shards, that may be rejected."""
         return parse_fraction("--max-rejected", self.max_rejected)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreConfig(PredictConfig):
+    """Score an archive: predicted sums as Parquet, one part a chunk."""
+
+    scores: str
+    """Scores to write: a directory or URI."""
+    plan: bool = False
+    """Print what would be scored, and score nothing."""
+    json: bool = False
+    """Print one JSON object."""
+    fail_on_drift: bool = False
+    """End with exit code 5 if predictions have drifted: if sums, confidences or numbers of digits
+    are distributed otherwise than on the images that the model was validated on."""
+    retry_rejected: bool = False
+    """Score chunks with rejected images again. Shards and chunks that could not be read are tried
+    again by every run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,82 +166,39 @@ class StatusConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class VerifyConfig:
+class VerifyConfig(ModelConfig):
     """Check scores against their archive: every image scored once, in order, by the model."""
 
-    archive: str
-    """Archive that was scored: a directory or URI."""
     scores: str
-    """Its scores: a directory or URI."""
-    model: str | None = None
-    """Model that scored; by default the packaged one."""
-    known_count: int | None = None
-    """Known count with which the images were scored."""
+    """Scores of the archive: a directory or URI."""
     sample: int = 1000
     """Images to score again and compare, spread over the archive; 0 for none."""
     json: bool = False
     """Print one JSON object."""
-    chunk_images: int = CHUNK_IMAGES
-    """Images in a chunk, as when it was scored."""
-    read: ReadOptions = field(default_factory=ReadOptions)
-    """How to read the archive, as when it was scored."""
 
     def __post_init__(self) -> None:
-        _check_chunk_images(self.chunk_images)
+        super().__post_init__()
         if self.sample < 0:
             raise InputError(f"--sample {self.sample}: give at least 0.")
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompareConfig:
+class CompareConfig(ArchiveConfig):
     """Compare two models on one archive, by scores that hold both."""
 
-    archive: str
-    """Archive that was scored: a directory or URI."""
     scores: str
-    """Its scores by both models: a directory or URI."""
+    """Scores of the archive by both models: a directory or URI."""
     models: tuple[str, str] | None = None
     """The two model=... directories, or how their digests begin; needed if there are more."""
     report: str = "comparison"
     """Report to write: a directory or URI."""
     json: bool = False
     """Print the figures as one JSON object."""
-    chunk_images: int = CHUNK_IMAGES
-    """Images in a chunk, as when it was scored."""
-    read: ReadOptions = field(default_factory=ReadOptions)
-    """How to read the archive, as when it was scored."""
-
-    def __post_init__(self) -> None:
-        _check_chunk_images(self.chunk_images)
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateConfig:
+class EvaluateConfig(PredictConfig):
     """Score a labelled archive and compare the predicted sums with the true ones."""
 
-    archive: str
-    """Labelled archive: a directory or URI such as s3://bucket/archive."""
-    model: str | None = None
-    """Model: a directory or URI; by default the packaged one."""
-    known_count: int | None = None
-    """Digits in each image, if all hold as many; by default the model counts them."""
     report: str = "evaluation"
     """Report to write: a directory or URI."""
-    max_rejected: str = "1%"
-    """Images, or shards, that may be rejected; above it the command ends with exit code 3. A
-    percentage such as 0.1%, or a fraction such as 0.001. The figures leave them out."""
-    chunk_images: int = CHUNK_IMAGES
-    """Images in a chunk, rounded up to whole row groups."""
-    compute: ComputeOptions = field(default_factory=ComputeOptions)
-    """Actors that hold the model."""
-    read: ReadOptions = field(default_factory=ReadOptions)
-    """How to read the archive."""
-
-    def __post_init__(self) -> None:
-        _check_chunk_images(self.chunk_images)
-        parse_fraction("--max-rejected", self.max_rejected)
-
-
-def _check_chunk_images(chunk_images: int) -> None:
-    if chunk_images < 1:
-        raise InputError(f"--chunk-images {chunk_images}: give at least 1.")

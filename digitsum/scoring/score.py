@@ -74,14 +74,6 @@ class ScoreResult:
             )
 
 
-def plan(config: ScoreConfig) -> ScorePlan:
-    """Return what `score` would do; reads footers, and writes and starts nothing.
-
-    Raises InputError if the model or the archive cannot be used.
-    """
-    return plan_run(open_score_run(config)).plan
-
-
 def score(config: ScoreConfig, announce: Callable[[ScorePlan], None] | None = None) -> ScoreResult:
     """Score every chunk of an archive that is not done, and commit each when it is finished.
 
