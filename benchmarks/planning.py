@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from digitsum.api import plan
 from digitsum.archive.score_parts import SCORES_SCHEMA
 from digitsum.archive.synth import SynthConfig, synth
 from digitsum.scoring.commit import commit_part
 from digitsum.scoring.config import ScoreConfig
 from digitsum.scoring.footer_cache import write_footer_cache
-from digitsum.api import plan
 from digitsum.scoring.score_run import open_score_run, plan_run
 
 SHARDS = 2000

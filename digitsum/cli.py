@@ -114,7 +114,7 @@ def _say_written(written: WrittenArchive) -> None:
     if written.is_inverted:
         warn(
             f"{written.uri}: most images are bright, like paper with dark ink, but models read "
-            "bright ink on dark: look at them with `digitsum inspect`, and import again with --invert"
+            "bright ink on dark: look with `digitsum inspect`, and import again with --invert"
         )
 
 
