@@ -131,7 +131,7 @@ def _import_images(config: ImportImagesConfig) -> None:
     _say_written(written)
     written.check_rejected(parse_fraction("--max-rejected", config.max_rejected))
     if written.rejected:
-        warn(written.said_of_rejected())
+        warn(written.rejected_message())
 
 
 def _import_model(config: ImportModelConfig) -> None:

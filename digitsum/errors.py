@@ -1,14 +1,15 @@
-"""The errors digitsum raises on purpose, each with the exit code of a command that meets it.
+"""Errors that digitsum raises on purpose, with the exit code of a command and the remedy.
 
-DigitsumError (1)
-├── InputError (2)             what the caller gave cannot be used; the message says where and what
-│   │                          to do
-│   └── StorageError (2)       a file system refused, and may not when it is asked again
-├── TooManyRejectedError (3)   more images or shards were rejected than the caller allows
-├── ScoresHeldError (4)        another run is writing to the same scores
-└── DriftError (5)             all was scored, but what was predicted has drifted; only where asked
+DigitsumError (1)                an error whose message is written for the user
+├── InputError (2)               an input or an option cannot be used: do what the message says
+│   └── StorageError (2)         a file system failed for now: run the command again
+├── TooManyRejectedError (3)     more images or shards were rejected than allowed: see the rejects,
+│                                repair their source or raise --max-rejected
+├── ScoresHeldError (4)          another run writes to the same scores: wait until it ends
+└── DriftError (5)               all is scored, but predictions differ from the reference: look at
+                                 the images in the report (raised only if asked for)
 
-Anything else that reaches a user is a bug and keeps its traceback.
+Any other error that reaches a user is a bug and keeps its traceback.
 """
 
 
@@ -19,17 +20,17 @@ class DigitsumError(Exception):
 
 
 class InputError(DigitsumError):
-    """The input cannot be used: a file, a column, a value or an option is wrong."""
+    """A file, a column, a value or an option cannot be used."""
 
     exit_code = 2
 
 
 class StorageError(InputError):
-    """A file system refused for a reason that may pass: a time-out, a server in trouble."""
+    """A file system failed for a reason that may pass, such as a time-out."""
 
 
 class TooManyRejectedError(DigitsumError):
-    """Everything else was scored, but more was rejected than the caller allows."""
+    """More was rejected than the caller allows; everything else is done."""
 
     exit_code = 3
 
@@ -41,23 +42,23 @@ class ScoresHeldError(DigitsumError):
 
 
 class DriftError(DigitsumError):
-    """Everything was scored, but the predictions are distributed otherwise than they were."""
+    """The predictions of a finished run differ from the model's reference."""
 
     exit_code = 5
 
 
 def one_line(error: BaseException) -> str:
-    """Return an error's message with every run of white space, newlines too, as one blank."""
+    """Return an error's message with each run of white space replaced by one space."""
     return " ".join(str(error).split())
 
 
 def find_digitsum_error(error: BaseException) -> DigitsumError | None:
-    """Return the DigitsumError that `error` is, or that it was raised for, or None.
+    """Return `error`, or the error that caused it, if that is a DigitsumError; else None.
 
-    Ray wraps what a task raised, sometimes several times and by different attributes: `cause` on
-    a RayTaskError (which is an instance of its cause's class too, but whose message is a
-    traceback), `worker_failures` on a failed training, `__cause__` on the rest. What was merely
-    being handled meanwhile (`__context__`) is not the reason.
+    Ray wraps what a task raised, sometimes several times: in `cause` of a RayTaskError (which is
+    also an instance of its cause's class, but with a traceback as its message), in
+    `worker_failures` of a failed training, elsewhere in `__cause__`. `__context__` is not searched:
+    an error that was being handled meanwhile is not the reason.
     """
     pending: list[BaseException] = [error]
     seen: set[int] = set()

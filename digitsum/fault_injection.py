@@ -1,7 +1,7 @@
-"""Where a test may have this process killed, to see what it leaves behind.
+"""Fault points: named places in the code at which a test can kill this process.
 
-DIGITSUM_FAULT_POINT=NAME:N kills the process, as SIGKILL does, when it comes to the point NAME for
-the N-th time. Without the variable, which no user sets, the points do nothing.
+DIGITSUM_FAULT_POINT=NAME:N kills the process, with SIGKILL, when it reaches the point NAME for the
+N-th time. Without that variable, which only tests set, the points do nothing.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _passed: Counter[str] = Counter()
 
 
 def fault_point(name: str) -> None:
-    """Kill this process where it was asked to die at the point of that name."""
+    """Kill this process if a test asked for it at this point."""
     wanted = os.environ.get(VARIABLE)
     if wanted is None:
         return

@@ -1,4 +1,9 @@
-"""Fractions as users write them: a percentage such as 0.1%, or a fraction such as 0.001."""
+"""Option types that several commands share, and the checks of option values.
+
+Each field of a dataclass here is an option of every command whose configuration holds it. The
+configurations of `report` and `inspect` are here too: the command line is parsed without importing
+what draws reports.
+"""
 
 from __future__ import annotations
 
@@ -13,70 +18,24 @@ IMAGE = "image"
 DIGIT_SUM = "digit_sum"
 
 
-@dataclass(frozen=True)
-class ImageShape:
-    """Height and width of every image of a shard, in pixels."""
-
-    height: int = 40
-    width: int = 168
-
-    def __post_init__(self) -> None:
-        if self.height < 1 or self.width < 1:
-            raise InputError(f"an image of {self} pixels cannot be; give positive sizes.")
-
-    @property
-    def num_pixels(self) -> int:
-        """Pixels, and so bytes, of an image."""
-        return self.height * self.width
-
-    def __str__(self) -> str:
-        return f"{self.height}x{self.width}"
+def flag(field_name: str) -> str:
+    """Return the command-line flag of an option's field: `max_read_mb` -> `--max-read-mb`."""
+    return f"--{field_name.replace('_', '-')}"
 
 
-DEFAULT_SHAPE = ImageShape()
-
-
-@dataclass(frozen=True)
-class ReadOptions:
-    """How to read shards that digitsum did not write; the defaults fit those that it did."""
-
-    image_column: str = IMAGE
-    """Column that holds the images."""
-    id_column: str = IMAGE_ID
-    """Column that holds the image ids; where the default is absent or null, they are SHARD#ROW."""
-    label_column: str = DIGIT_SUM
-    """Column that holds the true sums."""
-    height: int | None = None
-    """Image height in pixels, where the shards do not say it themselves."""
-    width: int | None = None
-    """Image width in pixels, where the shards do not say it themselves."""
-    max_read_mb: int = 1024
-    """Memory, in MB, that a batch of rows may take while it is read; what would take more is
-    rejected. Each actor reads by itself; threads do, one more than there would be actors."""
-    follow_links: bool = False
-    """Read shards too that symbolic links out of the archive lead to."""
-
-    def __post_init__(self) -> None:
-        if self.max_read_mb < 1:
-            raise InputError(f"--max-read-mb {self.max_read_mb}: give at least 1.")
-        if (self.height is None) != (self.width is None):
-            raise InputError("--height and --width belong together: give both or neither.")
-
-    @property
-    def max_read_bytes(self) -> int:
-        """Bytes that a batch of rows may take while it is read."""
-        return self.max_read_mb * 2**20
-
-    @property
-    def shape(self) -> ImageShape | None:
-        """The shape the caller gave, or None."""
-        if self.height is None or self.width is None:
-            return None
-        return ImageShape(self.height, self.width)
+def check_at_least(config: object, least: float, *field_names: str) -> None:
+    """Raise InputError if one of these options of `config` is below `least`; None passes."""
+    for name in field_names:
+        value = getattr(config, name)
+        if value is not None and value < least:
+            raise InputError(f"{flag(name)} {value}: give at least {least}.")
 
 
 def parse_fraction(option: str, text: str) -> float:
-    """Return the fraction, 0..1, that an option was given; raises InputError, naming it."""
+    """Return the fraction, 0..1, that a user wrote as 0.1% or as 0.001.
+
+    Raises InputError, naming the flag `option`, if the text is neither.
+    """
     number = text.strip()
     try:
         value = float(number.removesuffix("%"))
@@ -90,23 +49,84 @@ def parse_fraction(option: str, text: str) -> float:
     return value
 
 
+@dataclass(frozen=True)
+class ImageShape:
+    """Height and width of every image of a shard, in pixels."""
+
+    height: int = 40
+    width: int = 168
+
+    def __post_init__(self) -> None:
+        if self.height < 1 or self.width < 1:
+            raise InputError(f"images cannot be {self} pixels; give positive sizes.")
+
+    @property
+    def num_pixels(self) -> int:
+        """Number of pixels, and so of bytes, of an image."""
+        return self.height * self.width
+
+    def __str__(self) -> str:
+        return f"{self.height}x{self.width}"
+
+
+DEFAULT_SHAPE = ImageShape()
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """How to read shards that digitsum did not write; the defaults fit those that it wrote."""
+
+    image_column: str = IMAGE
+    """Column that holds the images."""
+    id_column: str = IMAGE_ID
+    """Column that holds the image ids; if the default is absent or null, they are SHARD#ROW."""
+    label_column: str = DIGIT_SUM
+    """Column that holds the true sums."""
+    height: int | None = None
+    """Image height in pixels, if the shards do not declare it."""
+    width: int | None = None
+    """Image width in pixels, if the shards do not declare it."""
+    max_read_mb: int = 1024
+    """Memory in MB that each reader (an actor or a thread) may use for a batch of rows; rows that
+    need more are rejected."""
+    follow_links: bool = False
+    """Also read shards behind symbolic links that lead out of the archive."""
+
+    def __post_init__(self) -> None:
+        check_at_least(self, 1, "max_read_mb")
+        if (self.height is None) != (self.width is None):
+            raise InputError("--height and --width belong together: give both or neither.")
+
+    @property
+    def max_read_bytes(self) -> int:
+        """Bytes that a batch of rows may use while it is read."""
+        return self.max_read_mb * 2**20
+
+    @property
+    def shape(self) -> ImageShape | None:
+        """Shape that the user gave, or None."""
+        if self.height is None or self.width is None:
+            return None
+        return ImageShape(self.height, self.width)
+
+
 @dataclass(frozen=True, kw_only=True)
 class ReportConfig:
-    """Make the report of a run, of training or scoring, again: report.html, one file."""
+    """Make the report of a scoring or training run again: report.html, one file."""
 
     run: Positional[str]
-    """The run: a directory or URI, below the _runs/ of scores or beside a model."""
+    """Run: a directory or URI, below _runs/ of the scores or beside a model."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class InspectConfig:
-    """Say what a place holds: an archive, scores, a model or a run."""
+    """Show what a directory or file holds: an archive, scores, a model or a run."""
 
     path: Positional[str]
     """Directory, file or URI."""
     json: bool = False
-    """Say it as one JSON object."""
+    """Print one JSON object."""
     sheet: str | None = None
-    """Where to write a contact sheet, PNG: some of its images with their sums."""
+    """Write a contact sheet, PNG, of some images with their sums to this file."""
     read: ReadOptions = field(default_factory=ReadOptions)
     """How to read an archive."""

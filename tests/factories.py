@@ -14,8 +14,8 @@ import torch
 from digitsum.archive.chunks import Chunk, ChunkId, plan_chunks
 from digitsum.archive.reader import read_chunk
 from digitsum.archive.score_parts import Part, known_count_digest
-from digitsum.archive.shards import Fingerprint, ListedFile, Shard, open_archive
-from digitsum.archive.writer import LabelledImages
+from digitsum.archive.shards import Fingerprint, Shard, open_archive
+from digitsum.archive.writer import ImageBatch
 from digitsum.model.baseline import BaselineConfig, BaselineNetwork
 from digitsum.model.counter import CounterConfig, CounterNetwork
 from digitsum.model.network import SumNetwork
@@ -24,6 +24,7 @@ from digitsum.model.torch_backend import TorchPredictor
 from digitsum.options import ImageShape, ReadOptions
 from digitsum.scoring.commit import commit_part
 from digitsum.scoring.worker import score_table
+from digitsum.storage.listing import ListedFile
 from digitsum.storage.location import locate
 
 SHAPE = ImageShape(16, 24)
@@ -109,11 +110,11 @@ def make_chunk(
 
 def make_images(
     num_images: int, shape: ImageShape, *, first: int = 0, labelled: bool = True
-) -> LabelledImages:
+) -> ImageBatch:
     """Return images that differ from row to row, labelled with row % 37; `first` is row 0."""
     rows = np.arange(first, first + num_images)
     pixels = (rows[:, None] * 31 + np.arange(shape.num_pixels) * 7) % 251
-    return LabelledImages(
+    return ImageBatch(
         pa.array([f"image-{row}" for row in rows], pa.string()),
         pixels.astype(np.uint8).reshape(num_images, shape.height, shape.width),
         (rows % 37).astype(np.int16) if labelled else None,

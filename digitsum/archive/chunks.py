@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
 
-from digitsum.archive.shards import Fingerprint, Shard, list_file
+from digitsum.archive.shards import Fingerprint, Shard
 from digitsum.errors import InputError
 from digitsum.options import ImageShape
+from digitsum.storage.listing import list_file
 from digitsum.storage.location import Location
 
 

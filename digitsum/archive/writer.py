@@ -1,4 +1,4 @@
-"""Writing an archive: shards of fixed row groups, each published whole."""
+"""Writer of archives: shards of fixed row groups, each published whole."""
 
 from __future__ import annotations
 
@@ -15,50 +15,49 @@ from pyarrow import fs as pafs
 from digitsum.archive.images import Uint8Array
 from digitsum.archive.preprocessing import count_bright
 from digitsum.archive.schema import DIGITS, shard_schema
-from digitsum.archive.shards import SHARD_SUFFIX
 from digitsum.errors import InputError, TooManyRejectedError
 from digitsum.options import DIGIT_SUM, IMAGE, IMAGE_ID, ImageShape
 from digitsum.storage.atomic_write import published
+from digitsum.storage.listing import PARQUET_SUFFIX
 from digitsum.storage.location import Location, locate, storage_error
 
 ROW_GROUP_IMAGES = 8192
 SHARD_IMAGES = 50_000
 REJECTED_FILE = "_rejected.jsonl"
-"""What an import rejected, beside the shards: a JSON object a line, `image_id` and `reason`."""
+"""File beside the shards: images that an import rejected, as JSON lines of image_id and reason."""
 _ROW_GROUP_BYTES = 2**28
-# Readers look at each page's header before they read, which takes an object store a request.
+# Readers walk the pages' headers first, and each costs a request to an object store.
 _PAGE_BYTES = 2**23
 
 
 @dataclass(frozen=True)
 class WrittenArchive:
-    """What a command that wrote an archive did."""
+    """An archive that a command has written."""
 
     uri: str
     num_images: int
     num_shards: int
     shape: ImageShape
     num_bright: int = 0
-    """Images that are bright, as paper is, where ink should be brighter than what is around it."""
+    """Images that are bright, as paper is; ink should be brighter than its background."""
     rejected: Mapping[str, str] = field(default_factory=dict)
-    """Images that are not in it, by id, to the reason."""
+    """Ids of images that were left out, to the reasons."""
 
     @property
     def is_inverted(self) -> bool:
-        """Whether the ink seems to be dark on bright paper."""
+        """True if the ink seems to be dark on bright paper."""
         return 2 * self.num_bright > self.num_images
 
     def check_rejected(self, allowed: float) -> None:
-        """Raise TooManyRejectedError where more than a fraction of the images was rejected."""
-        num_given = self.num_images + len(self.rejected)
-        if len(self.rejected) > allowed * num_given:
+        """Raise TooManyRejectedError if more than the fraction `allowed` was rejected."""
+        if len(self.rejected) > allowed * (self.num_images + len(self.rejected)):
             raise TooManyRejectedError(
-                f"{self.said_of_rejected()}; more than the {100 * allowed:.4g}% that "
-                "--max-rejected allows. All else is imported."
+                f"{self.rejected_message()}; more than the {100 * allowed:.4g}% that "
+                "--max-rejected allows. All others are imported."
             )
 
-    def said_of_rejected(self) -> str:
-        """Return how many were rejected, and why the first was; one at least."""
+    def rejected_message(self) -> str:
+        """Return how many images were rejected, at least one, and why the first was."""
         first, reason = next(iter(self.rejected.items()))
         return (
             f"{self.uri}: {len(self.rejected):,} of {self.num_images + len(self.rejected):,} "
@@ -67,29 +66,29 @@ class WrittenArchive:
 
 
 @dataclass(frozen=True)
-class LabelledImages:
-    """A batch on its way into an archive."""
+class ImageBatch:
+    """Images, labelled or not, to be written into an archive."""
 
     image_ids: pa.Array
     """string (n,)."""
     pixels: Uint8Array
     """uint8 (n, height, width)."""
     digit_sums: npt.NDArray[np.int16] | None
-    """int16 (n,), or None where unlabelled."""
+    """int16 (n,); None if unlabelled."""
     digits: Uint8Array | None = None
-    """uint8 (n, num_digits), left to right, or None where only their sum is known."""
+    """uint8 (n, num_digits), left to right; None if only their sum is known."""
 
     def __len__(self) -> int:
         return len(self.image_ids)
 
-    def slice(self, start: int, stop: int) -> LabelledImages:
-        """Return rows start..stop-1, without a copy."""
+    def slice(self, start: int, stop: int) -> ImageBatch:
+        """Return rows start..stop-1 without copying them."""
         sums = None if self.digit_sums is None else self.digit_sums[start:stop]
         digits = None if self.digits is None else self.digits[start:stop]
-        return LabelledImages(self.image_ids[start:stop], self.pixels[start:stop], sums, digits)
+        return ImageBatch(self.image_ids[start:stop], self.pixels[start:stop], sums, digits)
 
     def to_table(self, schema: pa.Schema) -> pa.Table:
-        """Return the batch as rows of a shard; the pixels are not copied where contiguous."""
+        """Return the rows of a shard; contiguous pixels are not copied."""
         pixels = np.ascontiguousarray(self.pixels)
         size = schema.field(IMAGE).type
         images = pa.Array.from_buffers(size, len(self), [None, pa.py_buffer(pixels)])
@@ -105,7 +104,7 @@ class LabelledImages:
 
 def write_archive(
     uri: str,
-    batches: Iterable[LabelledImages],
+    batches: Iterable[ImageBatch],
     shape: ImageShape,
     shard_sizes: Iterable[int],
     *,
@@ -114,8 +113,8 @@ def write_archive(
 ) -> WrittenArchive:
     """Write batches, in order, as `shard-00000.parquet`, ... of `shard_sizes` images each.
 
-    Holds one row group of images at a time. Raises InputError where shards are there already;
-    where anything goes wrong on the way, the shards this call wrote are removed again.
+    One row group of images is in memory at a time. Raises InputError if shards are there already.
+    On any error the shards that this call wrote are removed.
     """
     archive = locate(uri)
     _check_empty(archive)
@@ -127,7 +126,7 @@ def write_archive(
         for size in shard_sizes:
             if source.is_empty():
                 break
-            target = archive.join(f"shard-{len(written):05d}{SHARD_SUFFIX}")
+            target = archive.join(f"shard-{len(written):05d}{PARQUET_SUFFIX}")
             with _shard_writer(target, schema) as writer:
                 for table in source.take(size, schema):
                     writer.write_table(table, row_group_size=ROW_GROUP_IMAGES)
@@ -163,23 +162,23 @@ def _check_empty(archive: Location) -> None:
     archive.check_directory()
     if archive.info().type == pafs.FileType.Directory:
         entries = archive.filesystem.get_file_info(pafs.FileSelector(archive.path, recursive=True))
-        if any(entry.path.endswith(SHARD_SUFFIX) for entry in entries):
+        if any(entry.path.endswith(PARQUET_SUFFIX) for entry in entries):
             raise InputError(
                 f"{archive.uri}: already holds shards; give another --out, or remove them first."
             )
 
 
 class _Rechunker:
-    """Turns batches of any size into tables of whole row groups, and counts bright images."""
+    """Batches of any size as tables of whole row groups; counts bright images on the way."""
 
-    def __init__(self, batches: Iterable[LabelledImages]) -> None:
+    def __init__(self, batches: Iterable[ImageBatch]) -> None:
         self._batches = iter(batches)
-        self._rest: LabelledImages | None = None
+        self._rest: ImageBatch | None = None
         self.num_bright = 0
-        """Images, of those read so far, that are bright."""
+        """Bright images among those read so far."""
 
     def is_empty(self) -> bool:
-        """Whether no image is left."""
+        """Return whether no image is left."""
         while self._rest is None or len(self._rest) == 0:
             self._rest = next(self._batches, None)
             if self._rest is None:
@@ -188,7 +187,7 @@ class _Rechunker:
         return False
 
     def take(self, num_images: int, schema: pa.Schema) -> Iterator[pa.Table]:
-        """Yield the next `num_images` images, or what is left, a row group at a time."""
+        """Yield the next `num_images` images, or fewer at the end, a row group at a time."""
         while num_images > 0 and not self.is_empty():
             fit = _ROW_GROUP_BYTES // schema.field(IMAGE).type.byte_width
             wanted = min(num_images, ROW_GROUP_IMAGES, max(fit, 1))

@@ -13,19 +13,14 @@ import pyarrow as pa
 
 from digitsum.archive.chunks import Chunk, plan_chunks
 from digitsum.archive.images import Uint8Array
+from digitsum.archive.parquet.files import DAMAGED, read_table
 from digitsum.archive.reader import read_chunk, read_labels
 from digitsum.archive.score_parts import MODEL_KEY, SCORES_SCHEMA, Part
-from digitsum.archive.shards import (
-    DAMAGED,
-    ListedFile,
-    archive_root,
-    list_file,
-    read_shard,
-    read_table,
-)
+from digitsum.archive.shards import archive_root, read_shard
 from digitsum.errors import InputError, one_line
 from digitsum.scoring.commit import list_parts
 from digitsum.scoring.config import CompareConfig
+from digitsum.storage.listing import ListedFile, list_file
 from digitsum.storage.location import Location, locate
 
 NUM_EXAMPLES = 24

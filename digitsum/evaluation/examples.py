@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from digitsum.archive.images import Uint8Array
+from digitsum.archive.parquet.files import read_table
 from digitsum.archive.reader import Rows
-from digitsum.archive.shards import read_table
 from digitsum.model.explain import Explanation
 from digitsum.model.outputs import Predictions
 from digitsum.storage.atomic_write import publish_bytes

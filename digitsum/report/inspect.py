@@ -13,20 +13,12 @@ import pyarrow as pa
 
 from digitsum.archive.chunks import Chunk, plan_chunks
 from digitsum.archive.images import Uint8Array
+from digitsum.archive.parquet.files import DAMAGED, open_parquet
 from digitsum.archive.parquet.footer import row_groups
 from digitsum.archive.preprocessing import count_bright
 from digitsum.archive.reader import read_chunk
 from digitsum.archive.score_parts import CURRENT_FILE, MODEL_KEY
-from digitsum.archive.shards import (
-    DAMAGED,
-    SHARD_SUFFIX,
-    Archive,
-    Shard,
-    list_parquet,
-    list_shards,
-    open_parquet,
-    read_shards,
-)
+from digitsum.archive.shards import Archive, Shard, list_shards, read_shards
 from digitsum.errors import InputError, one_line
 from digitsum.manifest import MANIFEST_FILE, RUNS_DIRECTORY, read_manifest
 from digitsum.model.prediction_stats import Distributions
@@ -43,6 +35,7 @@ from digitsum.report.page import REPORT_FILE
 from digitsum.scoring.config import StatusConfig
 from digitsum.scoring.sample import read_sample
 from digitsum.scoring.status import status
+from digitsum.storage.listing import PARQUET_SUFFIX, list_parquet
 from digitsum.storage.location import Location, locate
 
 _MAX_FILES_COUNTED = 1000
@@ -102,7 +95,7 @@ def inspect(uri: str, read: ReadOptions) -> Inspected:
 
 def _inspect(place: Location, read: ReadOptions) -> Inspected:
     if place.is_file():
-        if not place.path.endswith(SHARD_SUFFIX):
+        if not place.path.endswith(PARQUET_SUFFIX):
             raise InputError(
                 f"{place.uri}: is not Parquet; give an archive, scores, a model or a run, or "
                 "make an archive of it with `digitsum import`."

@@ -46,11 +46,12 @@ from digitsum.archive.score_parts import (
     read_part,
     write_part,
 )
-from digitsum.archive.shards import FOOTER_THREADS, ListedFile, list_file, list_parquet
+from digitsum.archive.shards import FOOTER_THREADS
 from digitsum.errors import InputError
 from digitsum.fault_injection import fault_point
 from digitsum.manifest import RUNS_DIRECTORY
 from digitsum.storage.atomic_write import TEMPORARY_PREFIX, publish_bytes
+from digitsum.storage.listing import ListedFile, list_file, list_parquet
 from digitsum.storage.location import Location, storage_error
 from digitsum.storage.retries import retried
 

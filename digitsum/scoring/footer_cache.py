@@ -18,12 +18,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from digitsum.archive.chunks import ChunkId
+from digitsum.archive.parquet.files import DAMAGED, read_table
 from digitsum.archive.score_parts import Part, model_directory
-from digitsum.archive.shards import DAMAGED, Fingerprint, ListedFile, Shard, read_table
+from digitsum.archive.shards import Fingerprint, Shard
 from digitsum.errors import InputError
 from digitsum.manifest import RUNS_DIRECTORY
 from digitsum.options import ImageShape, ReadOptions
 from digitsum.storage.atomic_write import publish_bytes
+from digitsum.storage.listing import ListedFile
 from digitsum.storage.location import Location
 
 FOOTER_CACHE_DIRECTORY = f"{RUNS_DIRECTORY}/footer_cache"

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from digitsum.archive.chunks import ChunkId
-from digitsum.archive.shards import DAMAGED, read_table
+from digitsum.archive.parquet.files import DAMAGED, read_table
 from digitsum.errors import InputError, one_line
 from digitsum.scoring.survey import RejectedShard
 from digitsum.storage.atomic_write import publish_bytes

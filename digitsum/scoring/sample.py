@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 
 from digitsum.archive.chunks import Chunk, ChunkId
 from digitsum.archive.images import Uint8Array
+from digitsum.archive.parquet.files import DAMAGED, read_table
 from digitsum.archive.reader import Rows
-from digitsum.archive.shards import DAMAGED, read_table
 from digitsum.errors import InputError, one_line
 from digitsum.scoring.rejects import chunk_name
 from digitsum.storage.atomic_write import publish_bytes

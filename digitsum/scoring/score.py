@@ -10,7 +10,6 @@ from functools import partial
 
 from digitsum.archive.chunks import ChunkId
 from digitsum.archive.score_parts import Part, part_directory, part_path, read_part
-from digitsum.archive.shards import SHARD_SUFFIX, ListedFile, list_file
 from digitsum.errors import DriftError, InputError, TooManyRejectedError
 from digitsum.fault_injection import fault_point
 from digitsum.manifest import to_json, to_python, write_manifest
@@ -43,13 +42,12 @@ from digitsum.scoring.score_run import PlannedRun, ScoreRun, open_score_run, pla
 from digitsum.scoring.status import last_run_died, last_scored, measured_rate
 from digitsum.scoring.worker import ChunkScorer, ScoreTask
 from digitsum.storage.atomic_write import publish_bytes
+from digitsum.storage.listing import PARQUET_SUFFIX, ListedFile, list_file
 from digitsum.storage.location import Location, locate
-from digitsum.storage.retries import retried
+from digitsum.storage.retries import CHUNK_PASSES, retried
 
 PLAN_FILE = "plan.json"
 LOST = "its worker failed or was lost, as often as it was tried; the log, or Ray's, says how"
-# Once more if a chunk was rejected: the fault may have been the node's, or passing.
-NUM_PASSES = 2
 
 
 @dataclass(frozen=True)
@@ -174,7 +172,7 @@ def _score_chunks(run: ScoreRun, planned: PlannedRun, after_death: bool) -> Scor
         started = time.perf_counter()
         record = chunk_recorder(run.directory.name, compute)
         results: dict[ChunkId, ChunkResult] = {}
-        for number in range(NUM_PASSES):
+        for number in range(CHUNK_PASSES):
             has_lost = False
             for result in executor.map(to_score):
                 if isinstance(result, LostChunk):
@@ -219,7 +217,7 @@ def _find_removable(run: ScoreRun, planned: PlannedRun, counts: ScoreCounts) -> 
     for path in planned.plan.gone:
         directory = path.rpartition("/")[0]
         file = shards.get(directory)
-        shard = file.path if file else directory.partition("/")[2] + SHARD_SUFFIX
+        shard = file.path if file else directory.partition("/")[2] + PARQUET_SUFFIX
         if list_file(archive.root, shard) == file:
             yield path
     failed = counts.failed

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from digitsum.archive.shards import Archive, ListedFile, Shard, list_shards, read_shards
+from digitsum.archive.shards import Archive, Shard, list_shards, read_shards
 from digitsum.errors import InputError
 from digitsum.model.saved_model import SavedModel
 from digitsum.options import ReadOptions
+from digitsum.storage.listing import ListedFile
 from digitsum.storage.location import Location, locate
 from digitsum.storage.retries import retried
 

@@ -13,9 +13,9 @@ import pyarrow as pa
 
 from digitsum.archive.chunks import Chunk
 from digitsum.archive.images import Uint8Array
+from digitsum.archive.parquet.files import read_table
 from digitsum.archive.reader import Rows, read_chunk
 from digitsum.archive.score_parts import SCORES_SCHEMA, known_count_digest, part_path
-from digitsum.archive.shards import read_table
 from digitsum.errors import InputError
 from digitsum.model.saved_model import SavedModel, load_model, packaged_model
 from digitsum.model.torch_backend import TorchPredictor

@@ -1,1 +1,1 @@
-"""Files anywhere: places, listings, atomic writes, retries, and reading ahead."""
+"""Files anywhere: locations, listings, atomic writes, retries and reading ahead."""

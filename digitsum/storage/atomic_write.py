@@ -1,11 +1,9 @@
-"""Makes files appear whole, under their final names, or not at all.
+"""Atomic writes: a file appears whole, under its final name, or not at all.
 
-On a local file system the bytes go to a hidden temporary file beside the final name, are synced
-to the disk, and are renamed; a rename within a directory is atomic, and syncing the directory
-makes it last. On an object store one put makes the object visible when it is complete. Whoever
-lists the directory meanwhile sees the old file or the new one, never a part of either. A process
-killed before the rename leaves only a hidden `.tmp-` file, which no reader of archives or scores
-looks at.
+Locally the bytes go to a hidden `.tmp-` file beside the final name, are synced to the disk and
+renamed; the rename is atomic, and syncing the directory makes it last. On an object store a single
+put makes the object visible once it is complete. A reader sees the old file or the new one, never
+a part of either. A process killed before the rename leaves a `.tmp-` file, which readers ignore.
 """
 
 from __future__ import annotations
@@ -26,9 +24,9 @@ TEMPORARY_PREFIX = ".tmp-"
 
 @contextmanager
 def published(target: Location) -> Iterator[Path]:
-    """Yield a local path to write to; its content appears at `target` when the block ends well.
+    """Yield a local path to write to; the file appears at `target` when the block ends.
 
-    Where the block raises, the temporary file is deleted and nothing appears.
+    If the block raises, nothing appears and the temporary file is deleted.
     """
     if target.is_local:
         directory = Path(target.path).parent
@@ -47,9 +45,9 @@ def published(target: Location) -> Iterator[Path]:
 
 
 def publish_bytes(data: bytes, target: Location) -> None:
-    """Make a file of these bytes appear at `target`, replacing the one there, in one step.
+    """Write a small file at `target` in one step, replacing the one there.
 
-    Raises InputError, or StorageError, where the file system refuses.
+    Raises InputError or StorageError if the file system refuses.
     """
     try:
         with published(target) as temporary:
@@ -74,8 +72,8 @@ def _rename(temporary: Path, target: Path) -> None:
 def _put(temporary: Path, target: Location) -> None:
     """Upload the file by one write.
 
-    Closing a pyarrow output stream completes the upload, even while an exception unwinds; after
-    a single write of everything there is no state in which a close could publish a part.
+    Closing a pyarrow output stream completes the upload, even while an exception unwinds. After a
+    single write of all bytes, no close can publish a part of them.
     """
     size = temporary.stat().st_size
     fault_point("written")

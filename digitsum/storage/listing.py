@@ -1,9 +1,8 @@
-"""Parquet files below a local directory, and what is to be made of links and of what is no file.
+"""Listings of the Parquet files below a directory, and what becomes of links and devices there.
 
-An archive comes from elsewhere, and a link in it may lead anywhere: to another's images, in a
-circle, or to a device that never ends. So links to directories are not followed unless that is
-asked for, and nothing is followed that leads out of the archive. What is not followed is listed
-too, with the reason, so that it is counted as rejected and not lost in silence.
+An archive comes from strangers, and a link in it may lead anywhere: to other people's images, in a
+circle, or to a device that never ends. So nothing is followed out of the archive, unless the user
+asks for it. What is not followed is listed too, with the reason, and counts as rejected.
 """
 
 from __future__ import annotations
@@ -14,44 +13,92 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-LEADS_OUT = "is a link that leads out of the archive; copy its target, or give --follow-links"
-NO_FILE = "is no file (a pipe, a device, or a link to nothing); remove it"
-NO_TEXT = "has a name that is no UTF-8; rename it"
+from pyarrow import fs as pafs
 
-Found = tuple[str, int, int, str]
-"""Path relative to the root, bytes, modification time in ns, and why it cannot be read, or ""."""
+from digitsum.errors import InputError
+from digitsum.storage.location import NAME_NOT_UTF8, Location, storage_error
+
+PARQUET_SUFFIX = ".parquet"
+_LEADS_OUT = "is a link that leads out of the archive; copy its target, or give --follow-links"
+_NOT_A_FILE = "is not a file (a pipe, a device, or a broken link); remove it"
+_NOT_UTF8 = "has a name that is not UTF-8; rename it"
+
+
+@dataclass(frozen=True, slots=True)
+class ListedFile:
+    """A shard, or a part of the scores, as the file system lists it."""
+
+    path: str
+    """Path relative to the archive or the scores, with `/` between components."""
+    size_bytes: int
+    mtime_ns: int
+    refused: str = ""
+    """Reason why it must not be opened, such as that it is a link out of the archive."""
 
 
 def is_hidden(path: str) -> bool:
-    """Whether a relative path has a component that readers pass over: `_...` or `.`..."""
+    """Return whether a component of a relative path begins with `_` or `.`; readers skip those."""
     return any(component.startswith(("_", ".")) for component in path.split("/"))
 
 
-def walk_files(root: str, below: str, suffix: str, *, follow_links: bool) -> Iterator[Found]:
-    """Yield the files below a directory of `root` whose names end so, and links to directories.
+def list_parquet(root: Location, below: str, *, follow_links: bool = False) -> list[ListedFile]:
+    """Return the Parquet files below a directory of `root`, by path; [] if it is absent.
 
-    Hidden ones are passed over, and so are links to directories of `root` itself, which are listed
-    under their own names. With `follow_links` other linked directories are walked, each once.
-    Raises OSError where a directory cannot be listed.
+    Files whose path, from `root` on, is hidden are skipped. Local links to directories within
+    `root` are skipped too, because their targets are listed under their own names; links out of
+    `root` are listed as refused, or with `follow_links` walked, each target once. Raises InputError
+    or StorageError if a directory cannot be listed.
     """
-    walk = _Walk(root, os.path.realpath(root), suffix, follow_links)
+    directory = root.join(below) if below else root
+    prefix = root.path.rstrip("/") + "/"
     try:
-        yield from walk.files(below)
-    except FileNotFoundError:
-        if os.path.lexists(f"{root}/{below}"):
-            raise
+        if root.is_local:
+            files = _Walk(root.path, follow_links).files(below)
+        else:
+            selector = pafs.FileSelector(directory.path, recursive=True, allow_not_found=True)
+            files = [
+                ListedFile(entry.path.removeprefix(prefix), entry.size, entry.mtime_ns)
+                for entry in root.filesystem.get_file_info(selector)
+                if entry.type == pafs.FileType.File
+                and entry.path.endswith(PARQUET_SUFFIX)
+                and not is_hidden(entry.path.removeprefix(prefix))
+            ]
+    except OSError as error:
+        raise storage_error(f"{directory.uri}: cannot be listed", error) from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{directory.uri}: {NAME_NOT_UTF8}") from error
+    return sorted(files, key=lambda file: file.path)
+
+
+def list_file(root: Location, path: str) -> ListedFile | None:
+    """Return one file below a root as a listing would, or None if it is absent."""
+    info = root.join(path).info()
+    if info.type != pafs.FileType.File:
+        return None
+    return ListedFile(path, info.size, info.mtime_ns)
 
 
 @dataclass
 class _Walk:
+    """A walk through a local directory."""
+
     root: str
-    real_root: str
-    suffix: str
     follow_links: bool
-    walked: set[str] = field(default_factory=set)
+    visited: set[str] = field(default_factory=set)
     """Real paths of the linked directories that were walked."""
 
-    def files(self, below: str) -> Iterator[Found]:
+    def __post_init__(self) -> None:
+        self.real_root = os.path.realpath(self.root)
+
+    def files(self, below: str) -> list[ListedFile]:
+        try:
+            return list(self._files(below))
+        except FileNotFoundError:
+            if os.path.lexists(f"{self.root}/{below}"):
+                raise
+            return []
+
+    def _files(self, below: str) -> Iterator[ListedFile]:
         pending = [below]
         while pending:
             directory = pending.pop()
@@ -61,47 +108,46 @@ class _Walk:
                     if is_hidden(entry.name):
                         continue
                     if entry.is_symlink():
-                        found = self._linked(path)
-                        if found is None:
+                        listed = self._linked(path)
+                        if listed is None:
                             pending.append(path)
                         else:
-                            yield from found
+                            yield from listed
                     elif entry.is_dir(follow_symlinks=False):
                         pending.append(path)
-                    elif entry.name.endswith(self.suffix):
-                        yield _found(path, entry.stat(follow_symlinks=False))
+                    elif entry.name.endswith(PARQUET_SUFFIX):
+                        yield _listed(path, entry.stat(follow_symlinks=False))
 
-    def _linked(self, path: str) -> list[Found] | None:
-        """Return what a link is listed as, if at all; None where it is a directory to walk."""
+    def _linked(self, path: str) -> list[ListedFile] | None:
+        """Return what a link is listed as; None if it is a directory to walk."""
         real = os.path.realpath(f"{self.root}/{path}")
-        within = f"{real}/".startswith(f"{self.real_root.rstrip('/')}/")
+        is_within = f"{real}/".startswith(f"{self.real_root.rstrip('/')}/")
         try:
             status = Path(real).stat()
         except OSError:
             status = None
         if status is None or not stat.S_ISDIR(status.st_mode):
-            may_read = within or self.follow_links
-            found = _found(path, status, "" if may_read else LEADS_OUT)
-            return [found] if path.endswith(self.suffix) else []
+            refused = "" if is_within or self.follow_links else _LEADS_OUT
+            return [_listed(path, status, refused)] if path.endswith(PARQUET_SUFFIX) else []
         relative = os.path.relpath(real, self.real_root)
-        if within and (relative == "." or not is_hidden(relative)):
+        if is_within and (relative == "." or not is_hidden(relative)):
             return []
         if not self.follow_links:
-            return [_found(path, status, LEADS_OUT)]
-        if real in self.walked or f"{self.real_root}/".startswith(f"{real}/"):
+            return [_listed(path, status, _LEADS_OUT)]
+        if real in self.visited or f"{self.real_root}/".startswith(f"{real}/"):
             return []
-        self.walked.add(real)
+        self.visited.add(real)
         return None
 
 
-def _found(path: str, status: os.stat_result | None, refused: str = "") -> Found:
+def _listed(path: str, status: os.stat_result | None, refused: str = "") -> ListedFile:
     try:
         path.encode()
     except UnicodeEncodeError:
         path = path.encode(errors="surrogateescape").decode(errors="replace")
-        refused = NO_TEXT
+        refused = _NOT_UTF8
     if status is None:
-        return path, 0, 0, NO_FILE
+        return ListedFile(path, 0, 0, _NOT_A_FILE)
     if not refused and not stat.S_ISREG(status.st_mode):
-        refused = NO_FILE
-    return path, status.st_size, status.st_mtime_ns, refused
+        refused = _NOT_A_FILE
+    return ListedFile(path, status.st_size, status.st_mtime_ns, refused)

@@ -1,4 +1,4 @@
-"""Places on any file system that `pyarrow.fs` opens: a local path, `s3://`, `gs://`, ..."""
+"""Locations on any file system that `pyarrow.fs` opens: a local path, `s3://`, `gs://`, ..."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from pyarrow import fs as pafs
 
 from digitsum.errors import InputError, StorageError, one_line
 
-NAME_IS_NO_TEXT = "cannot be listed: the name of a file in it is no UTF-8; rename that file."
-_MAY_PASS = {
+NAME_NOT_UTF8 = "cannot be listed: a file in it has a name that is not UTF-8; rename that file."
+_TRANSIENT_ERRORS = {
     errno.EAGAIN,
     errno.EBUSY,
     errno.ECONNABORTED,
@@ -27,8 +27,8 @@ _MAY_PASS = {
     errno.ESTALE,
     errno.ETIMEDOUT,
 }
-# Object stores' errors carry no number; these are what pyarrow's S3 and GCS file systems say.
-_SAID_IN_PASSING = (
+# Errors of object stores have no number; these are in the messages of pyarrow's S3 and GCS.
+_TRANSIENT_MESSAGES = (
     "AWS Error INTERNAL_FAILURE",
     "AWS Error NETWORK_CONNECTION",
     "AWS Error REQUEST_TIMEOUT",
@@ -39,9 +39,9 @@ _SAID_IN_PASSING = (
     "DEADLINE_EXCEEDED",
     "UNAVAILABLE",
 )
-# What may be asked of a file system in a URI's query: how it is reached, and no secret. The others,
-# such as Azure's `sig` and `client_secret`, would be written into manifests.
-_PARAMETERS = {
+# Query parameters that say how a store is reached and hold no secret. Others, such as Azure's
+# `sig` and `client_secret`, would be written into manifests.
+_SAFE_PARAMETERS = {
     "allow_bucket_creation",
     "allow_bucket_deletion",
     "allow_delayed_open",
@@ -63,15 +63,15 @@ _PARAMETERS = {
     "tls_ca_file_path",
     "tls_verify_certificates",
 }
-# Before the @ of these stands a container, a user's name or `anonymous`.
+# In these a container, a user's name or `anonymous` may stand before the @.
 _NAMED_BEFORE_HOST = ("abfs", "abfss", "gs", "gcs", "hdfs", "viewfs")
 _BUCKETS = ("s3", "gs", "gcs")
-_WHERE_SECRETS_GO = "give credentials by the environment instead, such as AWS_ACCESS_KEY_ID."
+_GIVE_CREDENTIALS = "give credentials by the environment instead, such as AWS_ACCESS_KEY_ID."
 
 
 @dataclass(frozen=True)
 class Location:
-    """A file or directory: the URI a user gave, and what opens it."""
+    """A file or directory: the URI that the user gave, and what opens it."""
 
     uri: str
     filesystem: pafs.FileSystem
@@ -79,83 +79,85 @@ class Location:
 
     @property
     def is_local(self) -> bool:
-        """Whether the place is on this machine's file system."""
+        """True if this is on this machine's file system."""
         return isinstance(self.filesystem, pafs.LocalFileSystem)
 
     @property
     def name(self) -> str:
-        """The last component of the path."""
+        """Last component of the path."""
         return self.path.rstrip("/").rsplit("/", 1)[-1]
 
     @property
     def parent(self) -> Location:
-        """The directory that holds this place."""
-        base, mark, query = self.uri.partition("?") if "://" in self.uri else (self.uri, "", "")
-        uri = base.rstrip("/").rpartition("/")[0] if "://" in base else str(Path(self.path).parent)
-        return Location(
-            uri + mark + query, self.filesystem, self.path.rstrip("/").rpartition("/")[0]
-        )
+        """Directory that contains this location."""
+        path = self.path.rstrip("/").rpartition("/")[0]
+        base, query = self._split_uri()
+        uri = base.rpartition("/")[0] if "://" in base else str(Path(self.path).parent)
+        return Location(uri + query, self.filesystem, path)
 
     def join(self, relative: str) -> Location:
-        """Return the place `relative` (with `/` between components) below this one."""
+        """Return the location `relative` (with `/` between components) below this one."""
+        base, query = self._split_uri()
+        path = f"{self.path.rstrip('/')}/{relative}"
+        return Location(f"{base}/{relative}{query}", self.filesystem, path)
+
+    def _split_uri(self) -> tuple[str, str]:
+        """Return the URI without its query and last `/`, and the query; a path has no query."""
         base, mark, query = self.uri.partition("?") if "://" in self.uri else (self.uri, "", "")
-        return Location(
-            f"{base.rstrip('/')}/{relative}{mark}{query}",
-            self.filesystem,
-            f"{self.path.rstrip('/')}/{relative}",
-        )
+        return base.rstrip("/"), mark + query
 
     def info(self) -> pafs.FileInfo:
-        """Return what the file system says of the place; its `type` is NotFound where absent."""
+        """Return what the file system knows; `type` is NotFound if nothing is there."""
         try:
             return self.filesystem.get_file_info(self.path)
         except OSError as error:
             raise storage_error(f"{self.uri}: cannot be reached", error) from error
 
     def is_file(self) -> bool:
-        """Whether a file is there."""
+        """Return whether a file is there."""
         return bool(self.info().type == pafs.FileType.File)
 
     def directories(self) -> list[str]:
-        """Return the names of the directories right below this one; [] where it is absent."""
-        return self._below(pafs.FileType.Directory)
+        """Return the names of the directories directly in this one; [] if it is absent."""
+        return self._names_of(pafs.FileType.Directory)
 
     def files(self) -> list[str]:
-        """Return the names of the files right below this directory; [] where it is absent."""
-        return self._below(pafs.FileType.File)
+        """Return the names of the files directly in this directory; [] if it is absent."""
+        return self._names_of(pafs.FileType.File)
 
-    def _below(self, kind: pafs.FileType) -> list[str]:
+    def _names_of(self, kind: pafs.FileType) -> list[str]:
         selector = pafs.FileSelector(self.path, allow_not_found=True)
         try:
-            found = self.filesystem.get_file_info(selector)
-            return sorted(info.base_name for info in found if info.type == kind)
+            infos = self.filesystem.get_file_info(selector)
+            return sorted(info.base_name for info in infos if info.type == kind)
         except OSError as error:
             raise storage_error(f"{self.uri}: cannot be listed", error) from error
         except UnicodeDecodeError as error:
-            raise InputError(f"{self.uri}: {NAME_IS_NO_TEXT}") from error
+            raise InputError(f"{self.uri}: {NAME_NOT_UTF8}") from error
 
     def check_directory(self) -> None:
-        """Raise InputError where a file stands in the way of writing into a directory here."""
+        """Raise InputError if this is a file, so that no directory can be written here."""
         if self.is_file():
             raise InputError(f"{self.uri}: is a file; give a directory to write into.")
 
     def check_below(self, relative: str) -> None:
-        """Raise InputError where a link leads what is written at `relative` out of this directory.
+        """Raise InputError if a local link leads what is written at `relative` out of here.
 
-        On a local file system. A link in the very place of a file is replaced, not followed.
+        A link in place of the file itself is allowed: it is replaced, not followed.
         """
         if self.is_local:
-            root, directory = self.path, self.join(relative).parent.path
-            real = os.path.realpath(directory)
-            if not f"{real}/".startswith(f"{os.path.realpath(root).rstrip('/')}/"):
+            directory = self.join(relative).parent.path
+            root = os.path.realpath(self.path).rstrip("/")
+            if not f"{os.path.realpath(directory)}/".startswith(f"{root}/"):
                 raise InputError(
                     f"{directory}: is or lies below a link that leads out of {self.uri}; remove it."
                 )
 
     def read_bytes(self, most: int | None = None) -> bytes:
-        """Return the whole content of a small file; raises InputError where it cannot be read.
+        """Return the content of a small file.
 
-        With `most`, also where it has more bytes than that, of which no more are read.
+        Raises InputError if the file cannot be read, or has more than `most` bytes; it is then
+        not read.
         """
         size = None if most is None else self._size_within(most)
         try:
@@ -166,20 +168,20 @@ class Location:
 
     def _size_within(self, most: int) -> int:
         info = self.info()
-        if info.type != pafs.FileType.File:  # a pipe would be waited for
-            raise InputError(f"{self.uri}: is missing, or no file; replace it.")
+        if info.type != pafs.FileType.File:  # opening a pipe would block
+            raise InputError(f"{self.uri}: is missing, or is not a file; replace it.")
         if info.size > most:
             raise InputError(
-                f"{self.uri}: has {info.size:,} bytes, more than the {most:,} that such a file can "
-                "need; it is another one, or was damaged."
+                f"{self.uri}: has {info.size:,} bytes, but such a file has at most {most:,}; it is "
+                "damaged or another file: replace it."
             )
         return int(info.size)
 
 
 def locate(uri: str) -> Location:
-    """Return the place that a path or URI names; raises InputError where nothing can open it.
+    """Return the location of a path or URI; raises InputError if nothing can open it.
 
-    A plain path is made absolute, so that it means the same place in every process of a node.
+    A plain path is made absolute, so it means the same in every process of a node.
     """
     if "://" not in uri:
         try:
@@ -191,17 +193,16 @@ def locate(uri: str) -> Location:
     try:
         filesystem, path = pafs.FileSystem.from_uri(uri)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
-        shown = without_secrets(uri)
-        said = one_line(error).replace(uri, shown)
-        raise InputError(f"{shown}: not a path or URI that can be opened: {said}") from None
+        shown = _without_secrets(uri)
+        reason = one_line(error).replace(uri, shown)
+        raise InputError(f"{shown}: not a path or URI that can be opened: {reason}") from None
     return Location(uri, filesystem, path)
 
 
-def without_secrets(uri: str) -> str:
-    """Return a URI, for a message, without what may be a secret of it; a path as it is.
+def _without_secrets(uri: str) -> str:
+    """Return a URI for a message, without its query, its fragment and what is before its last @.
 
-    That is what stands before its last @, its query and its fragment. A malformed URI, which may
-    have its secret anywhere before the @, is shortened so too.
+    A path is returned as it is. A malformed URI, too, keeps nothing before its last @.
     """
     scheme, mark, rest = uri.partition("://")
     if not mark:
@@ -217,37 +218,36 @@ def without_secrets(uri: str) -> str:
 
 
 def _check_without_secrets(uri: str) -> None:
-    """Raise InputError where a URI holds what is, or may be, a secret; it is not repeated.
+    """Raise InputError, without repeating it, if a URI holds what may be a secret.
 
-    Manifests, model cards, reports and logs name the places of a run.
+    Manifests, model cards, reports and logs name the locations of a run.
     """
-    shown = without_secrets(uri)
+    shown = _without_secrets(uri)
     try:
         parts = urlsplit(uri)
     except ValueError:
         raise InputError(f"{shown}: not a path or URI that can be opened.") from None
     before, at, host = parts.netloc.rpartition("@")
     is_name = not at or (parts.scheme in _NAMED_BEFORE_HOST and ":" not in unquote(before))
-    # A bucket has no port: such a colon is that of a key and a secret with a slash in it.
+    # A bucket has no port: a colon there divides a key from a secret that contains a slash.
     if not is_name or (parts.scheme in _BUCKETS and ":" in host):
         raise InputError(
-            f"{shown}: a URI with a password or key in it would be written into manifests; "
-            f"{_WHERE_SECRETS_GO}"
+            f"{shown}: manifests would record the password or key in this URI; {_GIVE_CREDENTIALS}"
         )
     given = parse_qsl(parts.query, keep_blank_values=True)
-    is_setting = all(name in _PARAMETERS and "@" not in value for name, value in given)
-    if parts.fragment or not is_setting:
+    is_safe = all(name in _SAFE_PARAMETERS and "@" not in value for name, value in given)
+    if parts.fragment or not is_safe:
         raise InputError(
-            f"{shown}: what follows ? or # in a URI is written into manifests, so that only what "
-            "says how a store is reached is taken, such as region, scheme and endpoint_override; "
-            f"{_WHERE_SECRETS_GO}"
+            f"{shown}: manifests would record what follows ? or # in this URI, so only parameters "
+            "that say how a store is reached are allowed, such as region, scheme and "
+            f"endpoint_override; {_GIVE_CREDENTIALS}"
         )
 
 
-def storage_error(said: str, error: OSError) -> InputError:
-    """Return what to raise for an OSError of a file system: a StorageError where it may pass."""
-    may_pass = error.errno in _MAY_PASS
+def storage_error(message: str, error: OSError) -> InputError:
+    """Return what to raise for a file system's OSError: a StorageError if it may pass."""
+    is_transient = error.errno in _TRANSIENT_ERRORS
     if error.errno is None:
-        may_pass = any(said in str(error) for said in _SAID_IN_PASSING)
-    kind = StorageError if may_pass else InputError
-    return kind(f"{said}: {one_line(error)}")
+        is_transient = any(text in str(error) for text in _TRANSIENT_MESSAGES)
+    kind = StorageError if is_transient else InputError
+    return kind(f"{message}: {one_line(error)}")

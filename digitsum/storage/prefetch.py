@@ -1,4 +1,4 @@
-"""Reading ahead."""
+"""Iterators that work ahead: threads make the next items while the last one is in use."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
+Given = TypeVar("Given")
+Made = TypeVar("Made")
 _END = object()
 
 
 def prefetched(
-    items: Iterator[Item], initializer: Callable[[], object] | None = None
-) -> Iterator[Item]:
-    """Yield the items; a thread makes the next one while the last one is in use.
+    items: Iterator[Given], initializer: Callable[[], object] | None = None
+) -> Iterator[Given]:
+    """Yield the items; a thread makes the next item while the last one is in use.
 
-    `initializer` is called once in that thread. An exception comes where it would have come
-    without.
+    `initializer` is called once in that thread. An exception is raised after the items that came
+    before it.
     """
     with ThreadPoolExecutor(1, thread_name_prefix="read", initializer=initializer) as thread:
         ahead = thread.submit(next, items, _END)
@@ -28,16 +28,16 @@ def prefetched(
                 ahead = thread.submit(next, items, _END)
                 yield item  # type: ignore[misc]
         finally:
-            # An error would hold this frame, and this frame the error, and with it the images.
+            # The frame of a raised error refers to this future, and it to the images.
             del ahead
 
 
 def mapped_ahead(
-    function: Callable[[Item], Result], items: Iterable[Item], num_threads: int
-) -> Iterator[Result]:
-    """Yield what the function makes of each item, in order; each thread is an item ahead.
+    function: Callable[[Given], Made], items: Iterable[Given], num_threads: int
+) -> Iterator[Made]:
+    """Yield `function(item)` of each item, in order; each thread works one item ahead.
 
-    An exception comes where it would have come without.
+    An exception is raised after the results that came before it.
     """
     left = iter(items)
     with ThreadPoolExecutor(num_threads, thread_name_prefix="read") as threads:
@@ -48,7 +48,6 @@ def mapped_ahead(
                 ahead.extend(threads.submit(function, item) for item in islice(left, 1))
                 yield result
         finally:
-            for waiting in ahead:
-                waiting.cancel()
-            # As above.
-            ahead.clear()
+            for future in ahead:
+                future.cancel()
+            ahead.clear()  # as in `prefetched`

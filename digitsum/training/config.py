@@ -11,6 +11,7 @@ from digitsum.archive.synth import check_fits
 from digitsum.errors import InputError
 from digitsum.model.registry import NetworkName
 from digitsum.options import DEFAULT_SHAPE, ImageShape, ReadOptions
+from digitsum.storage.retries import MAX_TRAINING_FAILURES
 from digitsum.training.presets import PRESETS, PresetName, Recipe, default_preset
 
 # A run that is resumed may change these: they bear on where, how long and how it runs, and on what
@@ -113,7 +114,7 @@ class TrainConfig:
     """One GPU for each worker."""
     cpus_per_worker: float | None = None
     """CPUs to reserve for each worker; by default 1, or less where there are more workers."""
-    max_failures: int = 3
+    max_failures: int = MAX_TRAINING_FAILURES
     """Lost workers after which the run gives up; each time it resumes from its last checkpoint."""
     name: str | None = None
     """Name of the run; the name of an earlier run resumes it. By default the present time."""

@@ -15,7 +15,7 @@ from seeds import SHARD
 from digitsum.archive.chunks import Chunk, plan_chunks
 from digitsum.archive.reader import Rows, check_labels, read_chunk
 from digitsum.archive.score_parts import SCORES_SCHEMA, part_path, read_part
-from digitsum.archive.shards import Archive, ListedFile, read_shard
+from digitsum.archive.shards import Archive, read_shard
 from digitsum.evaluation.compare import compare
 from digitsum.manifest import to_json
 from digitsum.model.outputs import Predictions
@@ -27,6 +27,7 @@ from digitsum.scoring.footer_cache import FooterCacheFiles, read_footer_cache
 from digitsum.scoring.plan import plan_scores
 from digitsum.scoring.survey import Survey
 from digitsum.scoring.worker import score_table
+from digitsum.storage.listing import ListedFile
 from digitsum.storage.location import Location, locate
 
 SHAPE = ImageShape(2, 3)

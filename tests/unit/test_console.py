@@ -1,4 +1,4 @@
-"""What data may do to a terminal or a log: nothing."""
+"""Terminals and logs: data cannot control them."""
 
 import io
 import json
@@ -27,15 +27,15 @@ from digitsum.scoring.executors.threads import map_chunks_in_threads
 from digitsum.storage.location import locate
 from digitsum.training.dataset import _warn
 
-# Clears the screen, names the window, writes to the clipboard; then a line that looks like ours.
+# Clears the screen, names the window, writes to the clipboard, then forges a line of output.
 HOSTILE = "\x1b[2J\x1b]0;owned\x07\x1b]52;c;cm0gLXJm\x07\x9b31m\r\n0 faults\u202e"
 CHUNK = Chunk(f"a{HOSTILE}", "", 4, 4, None, row_groups=(0,), first_row=0, num_rows=1)
-OBEYED = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+CONTROLS = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 
 
-def obeyed(text: str) -> set[str]:
+def controls(text: str) -> set[str]:
     """Return the characters of a text that a terminal would not just show."""
-    return {c for c in text if unicodedata.category(c) in OBEYED} - {"\n"}
+    return {c for c in text if unicodedata.category(c) in CONTROLS} - {"\n"}
 
 
 @pytest.mark.parametrize(
@@ -51,20 +51,20 @@ def obeyed(text: str) -> set[str]:
         ("", ""),
     ],
 )
-def test_what_a_terminal_obeys_is_spelled_out_and_text_stays(text, shown):
+def test_printable_escapes_controls(text, shown):
     assert printable(text) == shown
 
 
 @given(st.text())
-def test_whatever_comes_is_one_line_that_any_stream_takes(text):
+def test_printable_any_text(text):
     shown = printable(text)
-    assert not obeyed(shown)
+    assert not controls(shown)
     assert len(shown.splitlines()) <= 1
     shown.encode()
     assert printable(shown) == shown
 
 
-def test_lines_stay_lines():
+def test_printable_lines():
     assert printable_lines("a\x1b\nb\n") == "a\\x1b\nb\n"
 
 
@@ -91,62 +91,55 @@ def images_of(table: pa.Table) -> list[bytes]:
     return table["image"].to_pylist()
 
 
-def said(capfd) -> str:
+def printed(capfd) -> str:
     out, err = capfd.readouterr()
-    assert not obeyed(out + err)
+    assert not controls(out + err)
     return out + err
 
 
-def test_a_hostile_archive_is_only_text_to_a_terminal(hostile, capfd, tmp_path):
+def test_hostile_archive_is_escaped(hostile, capfd, tmp_path):
     scores = tmp_path / f"scores{HOSTILE}"
     both = ["--archive", str(hostile), "--scores", str(scores), "--known-count", "1"]
     score = ["score", *both, "--executor", "threads", "--backend", "torch"]
     assert main([*score, "--plan"]) == 0
     assert main([*score, "--max-rejected", "90%"]) == 0
-    assert r"\x1b[2J" in said(capfd)
+    assert r"\x1b[2J" in printed(capfd)
     assert main([*score, "--max-rejected", "0"]) == 3
-    said(capfd)
+    printed(capfd)
     assert main(["verify", *both]) == 2
-    assert r"\x1b]0;owned" in said(capfd)
+    assert r"\x1b]0;owned" in printed(capfd)
     for place in (hostile, scores, *hostile.glob("*"), *scores.glob("_runs/score-*")):
         main(["inspect", str(place)])
-        said(capfd)
+        printed(capfd)
     (scores / "CURRENT").write_text(f"model={HOSTILE}")
     assert main(["status", str(scores)]) == 0
-    assert r"\x1b" in said(capfd)
+    assert r"\x1b" in printed(capfd)
 
 
-def test_a_name_makes_up_no_line(hostile, capfd, tmp_path):
-    command = [
-        "--archive",
-        str(hostile),
-        "--scores",
-        str(tmp_path / "scores"),
-        "--known-count",
-        "1",
-    ]
-    assert main(["verify", *command]) == 2
+def test_name_forges_no_line(hostile, capfd, tmp_path):
+    scores = ["--scores", str(tmp_path / "scores")]
+    assert main(["verify", "--archive", str(hostile), *scores, "--known-count", "1"]) == 2
     out, err = capfd.readouterr()
     assert "0 faults" in out
     assert not any(line.startswith("0 faults") for line in (out + err).splitlines())
 
 
-def test_a_hostile_bundle_is_only_text_to_a_terminal(capfd, tmp_path):
+def test_hostile_model_is_escaped(capfd, tmp_path):
     source = Path(packaged_model())
     for file in source.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     metrics = {"best": {"validation_accuracy": HOSTILE}, "test": {"accuracy": 1, "images": HOSTILE}}
     (tmp_path / "metrics.json").write_text(json.dumps(metrics))
     assert main(["inspect", str(tmp_path)]) == 0  # metrics may say anything
-    said(capfd)
+    printed(capfd)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | {"network": HOSTILE}))
     assert main(["inspect", str(tmp_path)]) == 2
-    said(capfd)
+    printed(capfd)
 
 
-def test_what_cannot_be_encoded_is_no_traceback(hostile, monkeypatch):
-    """As where the locale is not UTF-8, or a name on disk is not."""
+def test_unencodable_name_in_argument(hostile, monkeypatch):
+    """The locale may not be UTF-8, or a name on disk is not."""
     stream = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", errors="strict")
     monkeypatch.setattr(sys, "stdout", stream)
     monkeypatch.setattr(sys, "stderr", stream)
@@ -155,13 +148,13 @@ def test_what_cannot_be_encoded_is_no_traceback(hostile, monkeypatch):
     assert rb"none\udcff" in stream.buffer.getvalue()
 
 
-def test_a_name_on_disk_that_is_no_text_is_a_sentence(hostile, capfd):
+def test_unencodable_name_on_disk(hostile, capfd):
     (hostile / os.fsdecode(b"e\xff.parquet")).write_bytes(b"none")
     assert main(["inspect", str(hostile)]) == 0
-    assert "cannot be read" in said(capfd)
+    assert "cannot be read" in printed(capfd)
 
 
-def test_a_chunk_that_fails_in_a_thread_is_told_of_as_text(capfd):
+def test_failed_chunk_is_escaped(capfd):
     class Failing:
         def __init__(self, actors):
             pass
@@ -170,17 +163,17 @@ def test_a_chunk_that_fails_in_a_thread_is_told_of_as_text(capfd):
             raise ValueError(HOSTILE)
 
     assert list(map_chunks_in_threads(Failing, {}, [CHUNK], ActorOptions(), lose_failed=True)) == []
-    assert "a chunk failed" in said(capfd)
+    assert "a chunk failed" in printed(capfd)
 
 
-def test_a_report_that_is_not_made_is_told_of_as_text(capfd, tmp_path):
+def test_failed_report_is_escaped(capfd, tmp_path):
     assert report_of(locate(str(tmp_path / HOSTILE))) == []
-    assert "no report was made" in said(capfd)
+    assert "no report was made" in printed(capfd)
 
 
-def test_images_that_are_left_out_of_a_training_are_told_of_as_text(caplog):
+def test_skipped_training_images_are_escaped(caplog):
     rows = Rows(0, pa.array(["a"]), np.zeros((1, 4, 4), np.uint8), {0: HOSTILE}, None)
     with caplog.at_level(logging.WARNING):
         _warn(CHUNK, rows, np.array([0]))
     assert "left out" in caplog.messages[0]
-    assert not obeyed(caplog.messages[0])
+    assert not controls(caplog.messages[0])

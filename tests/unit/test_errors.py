@@ -3,6 +3,7 @@ from ray.exceptions import RayTaskError
 
 from digitsum.errors import (
     DigitsumError,
+    DriftError,
     InputError,
     ScoresHeldError,
     StorageError,
@@ -11,7 +12,7 @@ from digitsum.errors import (
     one_line,
 )
 
-SAID = InputError("data/a.parquet: no such file; give another.")
+REASON = InputError("data/a.parquet: no such file; give another.")
 
 
 class TaskError(Exception):
@@ -40,85 +41,76 @@ def raised_while(error: Exception, context: BaseException) -> Exception:
     return error
 
 
+def cycle(cause_of_second: Exception | None = None) -> Exception:
+    first, second = TaskError(None), TaskError(None)
+    first.cause, second.cause = second, first
+    second.__context__, second.__cause__ = second, cause_of_second
+    return first
+
+
 @pytest.mark.parametrize(
     "error",
     [
-        SAID,
-        caused(RuntimeError(), SAID),
-        TaskError(SAID),
-        TrainingFailedError({0: SAID}),
-        TrainingFailedError({0: ValueError(), 1: KeyError(), 2: SAID}),
-        TrainingFailedError({0: TaskError(caused(RuntimeError(), SAID))}),
-        TaskError(TaskError(TaskError(SAID))),
-        caused(TaskError(RuntimeError()), TrainingFailedError({3: TaskError(SAID)})),
+        REASON,
+        caused(RuntimeError(), REASON),
+        TaskError(REASON),
+        TrainingFailedError({0: REASON}),
+        TrainingFailedError({0: ValueError(), 1: KeyError(), 2: REASON}),
+        TrainingFailedError({0: TaskError(caused(RuntimeError(), REASON))}),
+        TaskError(TaskError(TaskError(REASON))),
+        caused(TaskError(RuntimeError()), TrainingFailedError({3: TaskError(REASON)})),
+        cycle(REASON),
+        TrainingFailedError({0: TaskError(InputError("deeper")), 1: REASON}),
+        caused(TaskError(REASON), TaskError(InputError("deeper"))),
     ],
     ids=repr,
 )
-def test_a_digitsum_error_is_found_wherever_it_lies(error):
-    assert find_digitsum_error(error) is SAID
+def test_find_digitsum_error(error):
+    assert find_digitsum_error(error) is REASON
 
 
 @pytest.mark.parametrize(
     "error",
     [
         RuntimeError("plain"),
-        raised_while(RuntimeError("a bug met while an error was handled"), SAID),
+        raised_while(RuntimeError("a bug met while an error was handled"), REASON),
         caused(RuntimeError(), ValueError()),
         TaskError("a text"),
         TaskError(None),
         TrainingFailedError({}),
-        TrainingFailedError([SAID]),
+        TrainingFailedError([REASON]),
         TrainingFailedError({0: "a text"}),
+        cycle(),
     ],
     ids=repr,
 )
-def test_where_there_is_none_none_is_found(error):
+def test_find_digitsum_error_absent(error):
     assert find_digitsum_error(error) is None
 
 
-def test_the_nearest_is_found_first():
-    deeper = InputError("deeper")
-    nearer = DigitsumError("nearer")
-    assert find_digitsum_error(TrainingFailedError({0: TaskError(deeper), 1: nearer})) is nearer
-    assert find_digitsum_error(caused(TaskError(nearer), TaskError(deeper))) is nearer
-
-
-def test_a_cycle_without_one_ends():
-    first, second = TaskError(None), TaskError(None)
-    first.cause, second.cause = second, first
-    second.__context__ = second
-    assert find_digitsum_error(first) is None
-
-
-def test_one_beyond_a_cycle_is_found():
-    first, second = TaskError(None), TaskError(None)
-    first.cause, second.cause = second, first
-    second.__cause__ = SAID
-    assert find_digitsum_error(first) is SAID
-
-
-def test_bad_input_is_a_digitsum_error_with_exit_code_2():
-    assert issubclass(InputError, DigitsumError)
-    assert DigitsumError("x").exit_code == 1
-    assert InputError("x").exit_code == 2
-
-
-def test_of_rays_twin_of_an_error_only_the_sentence_is_taken():
-    wrapped = RayTaskError("score", "Traceback ...", SAID).as_instanceof_cause()
+def test_find_error_behind_rays_twin():
+    wrapped = RayTaskError("score", "Traceback ...", REASON).as_instanceof_cause()
     assert isinstance(wrapped, InputError)  # by its class it would pass for the error itself
-    assert find_digitsum_error(wrapped) is SAID
+    assert find_digitsum_error(wrapped) is REASON
 
 
-def test_each_reason_to_fail_has_its_own_exit_code():
-    assert StorageError("x").exit_code == 2
-    assert TooManyRejectedError("x").exit_code == 3
-    assert ScoresHeldError("x").exit_code == 4
-    assert issubclass(StorageError, InputError)
-    for kind in (TooManyRejectedError, ScoresHeldError):
-        assert issubclass(kind, DigitsumError)
-        assert not issubclass(kind, InputError)
+@pytest.mark.parametrize(
+    ("kind", "exit_code", "is_input"),
+    [
+        (DigitsumError, 1, False),
+        (InputError, 2, True),
+        (StorageError, 2, True),
+        (TooManyRejectedError, 3, False),
+        (ScoresHeldError, 4, False),
+        (DriftError, 5, False),
+    ],
+)
+def test_exit_codes(kind, exit_code, is_input):
+    assert issubclass(kind, DigitsumError)
+    assert issubclass(kind, InputError) == is_input
+    assert kind("x").exit_code == exit_code
 
 
-def test_a_message_of_several_lines_becomes_one():
+def test_one_line():
     assert one_line(ValueError(" a\n\tb  c\r\n")) == "a b c"
     assert one_line(ValueError()) == ""

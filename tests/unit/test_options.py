@@ -1,8 +1,8 @@
-"""Whatever options a command is given, it is understood or ends with 2 and a sentence."""
+"""Options: any value is understood, or refused in a sentence with exit code 2."""
 
 import contextlib
 import io
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, get_type_hints
 
 import pytest
@@ -15,7 +15,13 @@ from digitsum.archive.synth import SynthConfig
 from digitsum.cli import _COMMANDS, parse
 from digitsum.errors import InputError
 from digitsum.model.import_model import ImportModelConfig
-from digitsum.options import InspectConfig, ReportConfig
+from digitsum.options import (
+    InspectConfig,
+    ReadOptions,
+    ReportConfig,
+    check_at_least,
+    flag,
+)
 from digitsum.scoring.config import (
     CompareConfig,
     EvaluateConfig,
@@ -45,32 +51,49 @@ NUMBERS = st.one_of(
     st.sampled_from((0, 3640, 3641, 2**31, 2**63, 2**64)),
     st.floats(),
 ).map(str)
-TELLING = st.sampled_from(
-    (
-        "",
-        "-",
-        "--",
-        "nan",
-        "inf",
-        "-inf",
-        "1e999",
-        "1_0",
-        "None",
-        "True",
-        "0x10",
-        "٣",
-        "50%",
-        "a\nb",
-    )
-)
+ODD = [
+    "",
+    "-",
+    "--",
+    "nan",
+    "inf",
+    "-inf",
+    "1e999",
+    "1_0",
+    "None",
+    "True",
+    "0x10",
+    "٣",
+    "50%",
+    "a\nb",
+]
+CHOICES = ["fp32", "bf16", "auto", "ray", "threads", "quick", "paper", "full", "baseline"]
 VALUES = st.one_of(
     NUMBERS,
-    TELLING,
-    st.sampled_from(
-        ("fp32", "bf16", "auto", "ray", "threads", "quick", "paper", "full", "baseline")
-    ),
+    st.sampled_from(ODD + CHOICES),
     st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8),
 )
+
+
+def test_read_options_checked():
+    with pytest.raises(InputError, match="--max-read-mb 0"):
+        ReadOptions(max_read_mb=0)
+    with pytest.raises(InputError, match="both or neither"):
+        ReadOptions(height=40)
+
+
+@dataclass(frozen=True)
+class Config:
+    num_epochs: int | None = 1
+    rate: float = 0.5
+
+
+def test_check_at_least():
+    check_at_least(Config(), 1, "num_epochs")
+    check_at_least(Config(num_epochs=None), 1, "num_epochs")
+    check_at_least(Config(rate=0.0), 0, "num_epochs", "rate")
+    with pytest.raises(InputError, match=r"^--num-epochs 0: give at least 1\.$"):
+        check_at_least(Config(num_epochs=0), 1, "num_epochs")
 
 
 def flags(config: type) -> list[str]:
@@ -79,26 +102,26 @@ def flags(config: type) -> list[str]:
     found = []
     for one in fields(config):
         kind = types[one.name]
-        found += flags(kind) if is_dataclass(kind) else [f"--{one.name.replace('_', '-')}"]
+        found += flags(kind) if is_dataclass(kind) else [flag(one.name)]
     return found
 
 
 def outcome(arguments: list[str]) -> Any:
-    """Return the configuration, or what was said where there is none."""
-    said, out = io.StringIO(), io.StringIO()
+    """Return the configuration, or the message if there is none."""
+    err, out = io.StringIO(), io.StringIO()
     code: Any
     try:
-        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(out):
+        with contextlib.redirect_stderr(err), contextlib.redirect_stdout(out):
             return parse(arguments)
     except InputError as error:
         return str(error)
     except SystemExit as ended:
         code = ended.code
     assert code == (0 if {"-h", "--help"} & set(arguments) else 2)
-    return said.getvalue() or out.getvalue()
+    return err.getvalue() or out.getvalue()
 
 
-def test_every_command_is_tried():
+def test_all_commands_are_here():
     assert set(REQUIRED) == set(_COMMANDS)
     for config, line in REQUIRED.items():
         assert isinstance(outcome(line.split()), config)
@@ -107,12 +130,12 @@ def test_every_command_is_tried():
 @pytest.mark.parametrize("config", REQUIRED, ids=lambda config: config.__name__)
 @settings(max_examples=40, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
-def test_any_value_of_any_option_is_understood_or_refused_in_words(config, data):
-    # Mostly one: what cannot be parsed of others would hide what this one leads to.
+def test_any_option_value(config, data):
+    # Mostly one: an error in another option would hide what this one leads to.
     option = st.tuples(st.sampled_from(flags(config)), VALUES)
     arguments = REQUIRED[config].split()
-    for flag, value in data.draw(st.lists(option, min_size=1, max_size=2)):
-        arguments += [f"{flag}={value}"]
+    for name, value in data.draw(st.lists(option, min_size=1, max_size=2)):
+        arguments += [f"{name}={value}"]
     found = outcome(arguments)
     if isinstance(found, str):
         assert found.strip()
@@ -123,6 +146,6 @@ def test_any_value_of_any_option_is_understood_or_refused_in_words(config, data)
 
 @settings(max_examples=40, suppress_health_check=list(HealthCheck))
 @given(st.lists(st.one_of(VALUES, st.sampled_from(("score", "import", "train", "--archive")))))
-def test_no_line_at_all_ends_in_a_traceback(arguments):
+def test_any_command_line(arguments):
     found = outcome(arguments)
     assert not isinstance(found, str) or found.strip()

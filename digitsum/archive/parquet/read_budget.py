@@ -1,13 +1,13 @@
-"""What reading a chunk of a shard may take in memory, found out before anything is decoded.
+"""Read plans: how many rows of a chunk fit in memory, found out before anything is decoded.
 
-Pages compress a thousandfold, a dictionary's one value may be said a million times, and a list may
-go on for a billion elements that take a few bytes: a shard of some KB may want all memory there is.
-So the pages' headers are walked first, and from them follows how many rows may be read at a time.
+Pages may expand a thousandfold, one value of a dictionary may stand in a million rows, and a list
+of a billion elements takes a few bytes: a shard of some KB may need more than all memory. So the
+headers of all pages are walked first; the rows that may be decoded at a time follow from them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -18,34 +18,31 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 
 from digitsum.archive.parquet.footer import ColumnChunk, RowGroup
-from digitsum.archive.parquet.levels import rows_begun
-from digitsum.archive.parquet.pages import PageHeader, read_page_headers
+from digitsum.archive.parquet.pages import PageHeader, read_page_headers, rows_begun
 from digitsum.errors import InputError
 
-MIN_ROWS = 1
-# Levels (int16), the values as Parquet decodes them (int32) and as they are kept, each twice while
-# the memory for them grows: measured 14 bytes.
-_BYTES_A_LIST_VALUE = 16
+# Levels (int16), the values as Parquet decodes them (int32) and as Arrow keeps them, each twice
+# while its buffer grows: measured 14 bytes.
+_BYTES_PER_LIST_VALUE = 16
 _COPIES = 2
-_BATCHES_HELD = 2
-"""One is scored while the next one is read."""
+_NUM_BATCHES = 2
+"""Batches in memory at a time: one is scored while the next is read."""
 _HEADER_THREADS = 16
-_AHEAD = 8 * 2**20
-"""Object stores send some MB as soon as a few bytes."""
-
-Int64Array = npt.NDArray[np.int64]
+_AHEAD_BYTES = 8 * 2**20
+"""Object stores send some MB as quickly as a few bytes."""
+_NUM_BYTES = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 12, "FLOAT": 4, "DOUBLE": 8}
 
 
 @dataclass(frozen=True)
 class ReadPlan:
-    """How a chunk is read."""
+    """How to read a chunk."""
 
     batch_rows: int
-    """Rows to read at a time."""
-    streamed: bool
-    """Whether its bytes are many, and are to be fetched as they are needed."""
+    """Number of rows to decode at a time."""
+    is_streamed: bool
+    """True if the bytes are so many that they must be fetched as they are needed."""
     as_dictionary: tuple[str, ...]
-    """Columns to be read as Arrow dictionaries: else a great value is copied to each row."""
+    """Columns to decode as Arrow dictionaries, so that no large value is copied to each row."""
 
 
 def plan_read(
@@ -53,48 +50,50 @@ def plan_read(
     groups: Sequence[RowGroup],
     file: Any,
     columns: Sequence[str],
-    batch_rows: int,
-    bytes_a_row: int,
-    limit: int,
     *,
+    batch_rows: int,
+    bytes_per_row: int,
+    limit: int,
     is_local: bool,
+    where: str,
 ) -> ReadPlan:
     """Return how to read columns of row groups within `limit` bytes, at most `batch_rows` a time.
 
-    `bytes_a_row` is what is made of each row besides: its pixels. Of a file that is not local, what
-    is not streamed is fetched in few pieces, whole, to find its pages' headers. Raises InputError
-    where even a single row would take more, ValueError where the pages' headers cannot be read, and
-    OSError.
+    `bytes_per_row` is what the caller makes of each row: its pixels. If the file is not local and
+    not streamed, column chunks are fetched whole, in few requests, to find their pages' headers.
+    Raises InputError, naming the file `where`, if a single row needs more, ValueError if the pages'
+    headers cannot be read, and OSError.
     """
-    chosen = [n for n in range(len(schema)) if _is_of(schema.column(n).path, columns)]
+    chosen = [n for n in range(len(schema)) if _is_in(schema.column(n).path, columns)]
     compressed = sum(group.columns[leaf].compressed_bytes for group in groups for leaf in chosen)
     is_streamed = compressed > limit // 4
-    # Requests to an object store take long, and those of a column chunk follow one another. But
-    # sizes are claims: of many chunks that claim to be great, only headers are fetched.
-    ahead = 0 if is_local or is_streamed else _AHEAD
+    # Requests to an object store are slow, and those of a column chunk follow one another. But of
+    # chunks that claim to be large, only the headers are fetched.
+    ahead = 0 if is_local or is_streamed else _AHEAD_BYTES
     with ThreadPoolExecutor(_HEADER_THREADS) as threads:
         chunks = [[group.columns[leaf] for group in groups] for leaf in chosen]
         headers = [threads.map(partial(_headers, file, ahead), of_leaf) for of_leaf in chunks]
         leaves = [
-            _Leaf.of(schema.column(leaf), of_leaf, list(read), file)
-            for leaf, of_leaf, read in zip(chosen, chunks, headers, strict=True)
+            _Leaf.of(schema.column(leaf), of_leaf, list(pages), file)
+            for leaf, of_leaf, pages in zip(chosen, chunks, headers, strict=True)
         ]
-    as_dictionary = tuple(leaf.path for leaf in leaves if leaf.keep_dictionary(batch_rows, limit))
-    rows = batch_rows
-    share = limit // _BATCHES_HELD
+    for leaf in leaves:
+        leaf.choose_dictionary(batch_rows, limit)
+    rows, share = batch_rows, limit // _NUM_BATCHES
     while (
-        taken := rows * bytes_a_row + sum(leaf.bytes_of(rows, share) for leaf in leaves)
+        needed := rows * bytes_per_row + sum(leaf.max_bytes(rows, share) for leaf in leaves)
     ) > share:
-        if rows == MIN_ROWS:
-            worst = max(leaves, key=lambda leaf: leaf.bytes_of(rows, share))
-            taken *= _BATCHES_HELD
+        if rows == 1:
+            worst = max(leaves, key=lambda leaf: leaf.max_bytes(1, share))
             raise InputError(
-                f"column {worst.path!r} may take {taken // 2**20:,} MB of memory at a single row, "
-                f"more than the {limit // 2**20:,} MB of --max-read-mb; write smaller pages "
-                "and dictionaries, or raise the option."
+                f"{where}: column {worst.path!r} may take {_NUM_BATCHES * needed // 2**20:,} MB of "
+                f"memory at a single row, more than the {limit // 2**20:,} MB of --max-read-mb; "
+                "write smaller pages and dictionaries, or raise the option."
             )
-        rows = max(MIN_ROWS, rows // 2)
-    return ReadPlan(rows, is_streamed, as_dictionary)
+        rows = max(1, rows // 2)
+    return ReadPlan(
+        rows, is_streamed, tuple(leaf.path for leaf in leaves if leaf.is_read_as_dictionary)
+    )
 
 
 @dataclass
@@ -102,17 +101,16 @@ class _Leaf:
     """A leaf column of some row groups, as the headers of its pages describe it."""
 
     path: str
-    width: int | None
-    """Bytes of each value, where its type fixes them."""
+    value_bytes: int | None
+    """Bytes of each value, if its type fixes them."""
     is_list: bool
     pages: list[PageHeader]
     codecs: list[str]
-    """Of each page."""
+    """Codec of each page."""
     file: Any
-    is_dictionary: bool = False
-    """Whether it is read as an Arrow dictionary."""
-    ends: Int64Array | None = None
-    """Rows that begin up to the end of each page; None where that is not known."""
+    is_read_as_dictionary: bool = False
+    row_ends: npt.NDArray[np.int64] | None = None
+    """Number of rows that begin up to the end of each page; None if unknown."""
 
     @staticmethod
     def of(
@@ -125,74 +123,72 @@ class _Leaf:
         codecs = [
             chunk.codec for chunk, of_chunk in zip(chunks, headers, strict=True) for _ in of_chunk
         ]
-        widths = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 12, "FLOAT": 4, "DOUBLE": 8}
-        widths["FIXED_LEN_BYTE_ARRAY"] = schema.length
+        sizes = _NUM_BYTES | {"FIXED_LEN_BYTE_ARRAY": schema.length}
         is_list = schema.max_repetition_level > 0
-        width = widths.get(schema.physical_type)
-        found = _Leaf(schema.path, width, is_list, pages, codecs, file)
-        rows = [0 if page.is_dictionary else page.num_values for page in pages]
-        if is_list:
-            if any(page.num_rows is None and not page.is_dictionary for page in pages):
-                return found
-            rows = [page.num_rows or 0 for page in pages]
-        found.ends = np.cumsum(rows, dtype=np.int64)
-        return found
+        leaf = _Leaf(schema.path, sizes.get(schema.physical_type), is_list, pages, codecs, file)
+        data_pages = [page for page in pages if not page.is_dictionary]
+        if not is_list or all(page.num_rows is not None for page in data_pages):
+            leaf.row_ends = leaf._accumulate(
+                lambda page, _: (page.num_rows or 0) if is_list else page.num_values
+            )
+        return leaf
 
-    def keep_dictionary(self, batch_rows: int, limit: int) -> bool:
-        """Decide, and return, whether it is to be read as an Arrow dictionary."""
-        is_flat = self.width is None and not self.is_list and "." not in self.path
-        self.is_dictionary = is_flat and batch_rows * self._dictionary > limit // 4
-        return self.is_dictionary
+    def _accumulate(self, num_rows: Callable[[PageHeader, str], int]) -> npt.NDArray[np.int64]:
+        rows = [
+            0 if page.is_dictionary else num_rows(page, codec)
+            for page, codec in zip(self.pages, self.codecs, strict=True)
+        ]
+        return np.cumsum(rows, dtype=np.int64)
+
+    def choose_dictionary(self, batch_rows: int, limit: int) -> None:
+        """Read it as an Arrow dictionary if its values, copied to each row, may be too large."""
+        is_flat = self.value_bytes is None and not self.is_list and "." not in self.path
+        self.is_read_as_dictionary = is_flat and batch_rows * self._dictionary_bytes > limit // 4
 
     @property
-    def _dictionary(self) -> int:
-        return max(
-            (page.uncompressed_bytes for page in self.pages if page.is_dictionary), default=0
-        )
+    def _dictionary_bytes(self) -> int:
+        sizes = (page.uncompressed_bytes for page in self.pages if page.is_dictionary)
+        return max(sizes, default=0)
 
-    def bytes_of(self, batch_rows: int, limit: int) -> int:
-        """Return the bytes that any `batch_rows` consecutive rows may take."""
+    def max_bytes(self, batch_rows: int, limit: int) -> int:
+        """Return the bytes that any `batch_rows` consecutive rows may need.
+
+        Only if all pages together are over `limit`, pages of lists are decompressed, to count rows.
+        """
         if not self.pages:
             return 0
         page = max(page.uncompressed_bytes for page in self.pages)
-        dictionary = self._dictionary
-        held = page + _COPIES * dictionary
-        if self.width is not None and not self.is_list:
-            return held + batch_rows * self.width
+        dictionary = self._dictionary_bytes
+        fixed = page + _COPIES * dictionary
+        if self.value_bytes is not None and not self.is_list:
+            return fixed + batch_rows * self.value_bytes
         costs = np.array([self._cost(page) for page in self.pages], np.int64)
-        if self.ends is None and held + int(costs.sum()) > limit and page <= limit:
-            self.ends = self._counted()
-        is_copied = self.width is None and not self.is_list and not self.is_dictionary
-        return held + is_copied * batch_rows * dictionary + self._most(costs, batch_rows)
+        if self.row_ends is None and fixed + int(costs.sum()) > limit and page <= limit:
+            self.row_ends = self._accumulate(partial(rows_begun, self.file))
+        is_copied = self.value_bytes is None and not self.is_list and not self.is_read_as_dictionary
+        return fixed + is_copied * batch_rows * dictionary + self._max_cost(costs, batch_rows)
 
     def _cost(self, page: PageHeader) -> int:
         if page.is_dictionary:
             return page.uncompressed_bytes
         if self.is_list:
-            return page.num_values * _BYTES_A_LIST_VALUE
+            return page.num_values * _BYTES_PER_LIST_VALUE
         return page.uncompressed_bytes * _COPIES
 
-    def _most(self, costs: Int64Array, batch_rows: int) -> int:
-        """Return the greatest cost of the pages that any `batch_rows` consecutive rows lie in."""
+    def _max_cost(self, costs: npt.NDArray[np.int64], batch_rows: int) -> int:
+        """Return the largest cost of the pages that any `batch_rows` consecutive rows lie in."""
         before = np.concatenate([[0], np.cumsum(costs)])
-        if self.ends is None:
+        if self.row_ends is None:
             return int(before[-1])
-        starts = np.concatenate([[0], self.ends[:-1]])
+        starts = np.concatenate([[0], self.row_ends[:-1]])
         if self.is_list:
-            # The row that began last may go on into the page.
+            # The row that began last may continue in the page.
             starts = np.maximum(starts - 1, 0)
-        # The last page that the rows from the last row of each page on can reach.
-        reached = np.searchsorted(starts, np.maximum(self.ends - 1, 0) + batch_rows, side="left")
+        # The last page that a batch can reach whose first row is the last row of each page.
+        last_rows = np.maximum(self.row_ends - 1, 0)
+        reached = np.searchsorted(starts, last_rows + batch_rows, side="left")
         first = np.arange(len(costs))
         return int((before[np.maximum(reached, first + 1)] - before[:-1]).max())
-
-    def _counted(self) -> Int64Array:
-        """Return the rows that begin up to the end of each page, by their repetition levels."""
-        rows = [
-            0 if page.is_dictionary else rows_begun(self.file, page, codec)
-            for page, codec in zip(self.pages, self.codecs, strict=True)
-        ]
-        return np.cumsum(rows, dtype=np.int64)
 
 
 def _headers(file: Any, ahead: int, chunk: ColumnChunk) -> list[PageHeader]:
@@ -200,5 +196,5 @@ def _headers(file: Any, ahead: int, chunk: ColumnChunk) -> list[PageHeader]:
     return list(read_page_headers(file, chunk.first_page, size, num_values, ahead=ahead))
 
 
-def _is_of(path: str, columns: Sequence[str]) -> bool:
+def _is_in(path: str, columns: Sequence[str]) -> bool:
     return any(path == column or path.startswith(f"{column}.") for column in columns)

@@ -31,10 +31,8 @@ from digitsum.scoring.executors.executor import (
     Result,
     pool_size,
 )
+from digitsum.storage.retries import MAX_CHUNK_RETRIES
 
-# A chunk that kills its actor again and again must end; Ray's default tries for ever. Several tries
-# are used up before Ray notices that a node is gone: of five, all were once.
-MAX_CHUNK_RETRIES = 10
 # Fraction of the pool's actors that have a chunk.
 _GROW_ABOVE_BUSY = 0.75
 

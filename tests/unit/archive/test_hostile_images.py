@@ -19,8 +19,9 @@ import pytest
 
 from digitsum.archive.chunks import plan_chunks
 from digitsum.archive.images import decode_images
+from digitsum.archive.parquet.footer import MAX_ROW_GROUP_ROWS
 from digitsum.archive.reader import MAX_ID_BYTES, read_chunk
-from digitsum.archive.shards import MAX_ROW_GROUP_ROWS, open_archive
+from digitsum.archive.shards import open_archive
 from digitsum.cli import main
 from digitsum.errors import InputError
 from digitsum.options import DEFAULT_SHAPE, ReadOptions
@@ -114,7 +115,7 @@ def lists(lengths: list[int]) -> pa.Array:
     return pa.ListArray.from_arrays(offsets, pa.array(np.zeros(sum(lengths), np.uint8)))
 
 
-def test_pages_that_expand_ten_thousandfold_are_read_a_few_rows_at_a_time(tmp_path):
+def test_expanding_pages(tmp_path):
     shard = write(
         tmp_path / "a.parquet", pixels(100_000), use_dictionary=True, row_group_size=10**6
     )
@@ -124,7 +125,7 @@ def test_pages_that_expand_ten_thousandfold_are_read_a_few_rows_at_a_time(tmp_pa
     assert peak < 256
 
 
-def test_a_page_that_alone_is_over_the_limit_costs_its_shard(tmp_path):
+def test_huge_page(tmp_path):
     data = pa.array([bytes(100 * MIB), BLANK], pa.binary())
     shard = write(tmp_path / "a.parquet", data, use_dictionary=False)
     assert shard.stat().st_size < MIB
@@ -134,7 +135,7 @@ def test_a_page_that_alone_is_over_the_limit_costs_its_shard(tmp_path):
     assert peak < 100
 
 
-def test_a_great_value_that_a_dictionary_says_in_every_row_is_held_once(tmp_path):
+def test_huge_dictionary_value(tmp_path):
     great = constant(bytes(20 * MIB), 4096)  # 80 GiB, row by row
     shard = write(tmp_path / "a.parquet", great, dictionary_pagesize_limit=2**30)
     assert shard.stat().st_size < MIB
@@ -143,7 +144,7 @@ def test_a_great_value_that_a_dictionary_says_in_every_row_is_held_once(tmp_path
     assert peak < 256
 
 
-def test_images_that_are_read_by_a_dictionary_are_those_that_were_written(tmp_path):
+def test_read_as_dictionary(tmp_path):
     images = [bytes([n]) * SIZE for n in range(5)]
     rows = [*images, None, bytes(MIB), *images]
     write(tmp_path / "a.parquet", pa.array(rows, pa.binary()), dictionary_pagesize_limit=2**30)
@@ -161,14 +162,14 @@ def test_images_that_are_read_by_a_dictionary_are_those_that_were_written(tmp_pa
     assert (found[20][1][7:].reshape(5, -1) == np.arange(5)[:, None]).all()
 
 
-def test_dictionary_values_that_no_row_uses_cost_no_row():
+def test_unused_dictionary_values():
     indices = pa.array([1, None, 1], pa.int32())
     column = pa.DictionaryArray.from_arrays(indices, pa.array([b"no image", BLANK], pa.binary()))
     assert decode_images(column, DEFAULT_SHAPE).errors == {1: "image is null"}
 
 
 @pytest.mark.parametrize("version", ["1.0", "2.0"])
-def test_a_list_that_goes_on_and_on_costs_its_shard(version, tmp_path):
+def test_huge_list(version, tmp_path):
     wild = lists([SIZE, 30_000_000, SIZE])
     shard = write(tmp_path / "a.parquet", wild, data_page_version=version)
     assert shard.stat().st_size < MIB
@@ -179,7 +180,7 @@ def test_a_list_that_goes_on_and_on_costs_its_shard(version, tmp_path):
 
 @pytest.mark.parametrize("version", ["1.0", "2.0"])
 @pytest.mark.parametrize("compression", ["zstd", "snappy", "none"])
-def test_lists_of_a_great_row_group_are_still_read(version, compression, tmp_path):
+def test_large_row_group_of_lists(version, compression, tmp_path):
     plain = lists([SIZE] * 5000)
     shard = write(
         tmp_path / "a.parquet",
@@ -194,7 +195,7 @@ def test_lists_of_a_great_row_group_are_still_read(version, compression, tmp_pat
     assert peak < 400
 
 
-def test_a_great_row_group_of_plain_images_is_read_in_bounded_memory(tmp_path):
+def test_large_row_group_of_images(tmp_path):
     noise = np.random.default_rng(0).integers(256, size=60_000 * SIZE, dtype=np.uint8)
     image = pa.Array.from_buffers(pa.binary(SIZE), 60_000, [None, pa.py_buffer(noise)])
     shard = write(tmp_path / "a.parquet", image, use_dictionary=False, compression="none")
@@ -204,7 +205,7 @@ def test_a_great_row_group_of_plain_images_is_read_in_bounded_memory(tmp_path):
     assert peak < 256
 
 
-def test_many_row_groups_of_one_great_value_are_not_held_together(tmp_path):
+def test_many_row_groups_of_huge_values(tmp_path):
     great = pa.array([bytes(20 * MIB)] * 40, pa.binary())
     shard = write(tmp_path / "a.parquet", great, use_dictionary=False, row_group_size=1)
     said, peak = read_apart(shard)
@@ -212,7 +213,7 @@ def test_many_row_groups_of_one_great_value_are_not_held_together(tmp_path):
     assert peak < 400  # and all of them are 800
 
 
-def test_a_footer_that_lies_of_sizes_changes_nothing(tmp_path):
+def test_footer_with_false_sizes(tmp_path):
     shard = write(
         tmp_path / "a.parquet", pa.array([bytes(100 * MIB)] * 2, pa.binary()), use_dictionary=False
     )
@@ -237,7 +238,7 @@ def _varint(number: int) -> bytes:
     return out + bytes([number])
 
 
-def test_what_is_over_the_limit_costs_itself_and_all_else_is_scored(archive, scored, tmp_path):
+def test_over_limit_rejects_only_itself(archive, scored, tmp_path):
     great = pa.array([bytes(40 * MIB), BLANK], pa.binary())
     write(archive / "great.parquet", great, use_dictionary=False)
     write(archive / "wild.parquet", lists([SIZE, 10_000_000]))
@@ -251,7 +252,7 @@ def test_what_is_over_the_limit_costs_itself_and_all_else_is_scored(archive, sco
     assert all("--max-read-mb" in reason for reason in reasons.values())
 
 
-def test_scores_that_would_be_over_the_limit_cost_their_chunk(archive, scored, tmp_path):
+def test_scores_over_limit(archive, scored, tmp_path):
     ids = pa.array([f"{number:0>1000}" for number in range(9000)])
     small_pages = {"data_page_size": 2**16, "write_batch_size": 64, "use_dictionary": ["image"]}
     write(archive / "long.parquet", pixels(9000), ids, row_group_size=10_000, **small_pages)
@@ -260,7 +261,7 @@ def test_scores_that_would_be_over_the_limit_cost_their_chunk(archive, scored, t
     assert "the scores of the 9,000 rows" in rejected(tmp_path)["long.parquet"]
 
 
-def test_a_row_group_of_more_rows_than_any_tool_writes_costs_its_shard(archive, scored, tmp_path):
+def test_too_many_rows_in_row_group(archive, scored, tmp_path):
     many = MAX_ROW_GROUP_ROWS + 1
     column = pa.Array.from_buffers(pa.binary(1), many, [None, pa.py_buffer(bytes(many))])
     write(archive / "many.parquet", column, row_group_size=2**26, use_dictionary=True)
@@ -280,7 +281,7 @@ def png(height: int, width: int) -> bytes:
 
 
 @pytest.mark.filterwarnings("error")
-def test_an_image_of_50_000_pixels_a_side_costs_its_row(archive, scored):
+def test_huge_png(archive, scored):
     images = [png(50_000, 50_000), png(12_000, 12_000), png(4_000, 4_000), BLANK]
     write(archive / "png.parquet", pa.array(images, pa.binary()))
     code, _, rows = scored("--max-rejected 50%")
@@ -291,7 +292,7 @@ def test_an_image_of_50_000_pixels_a_side_costs_its_row(archive, scored):
     assert "50000x50000" in errors[0] or "bomb" in errors[0]
 
 
-def test_ids_may_be_anything_and_a_very_long_one_costs_its_row(archive, scored):
+def test_wild_ids(archive, scored):
     wild = [
         "a",
         "a",
@@ -313,7 +314,7 @@ def test_ids_may_be_anything_and_a_very_long_one_costs_its_row(archive, scored):
     assert reasons == {3: f"image id has {MIB} bytes, more than {MAX_ID_BYTES}"}
 
 
-def test_long_ids_that_a_dictionary_says_in_every_row_are_held_once(tmp_path):
+def test_huge_dictionary_id(tmp_path):
     ids = constant(b"x" * (10 * MIB), 4096).cast(pa.dictionary(pa.int32(), pa.string()))
     shard = write(tmp_path / "a.parquet", pixels(4096), ids, dictionary_pagesize_limit=2**30)
     said, peak = read_apart(shard)
@@ -332,14 +333,14 @@ def test_long_ids_that_a_dictionary_says_in_every_row_are_held_once(tmp_path):
     ],
     ids=str,
 )
-def test_nested_types_and_dictionaries_cost_their_shard(kind, archive, scored, tmp_path):
+def test_nested_types(kind, archive, scored, tmp_path):
     pq.write_table(pa.table({"image": pa.array([None], kind)}), archive / "nested.parquet")
     code, _, rows = scored()
     assert (code, len(rows)) == (3, 10)
     assert "holds no images that digitsum reads" in rejected(tmp_path)["nested.parquet"]
 
 
-def test_row_groups_without_rows_cost_nothing(archive, scored):
+def test_empty_row_groups(archive, scored):
     schema = pa.schema({"image": pa.binary(SIZE)})
     with pq.ParquetWriter(archive / "some.parquet", schema) as writer:
         for num_rows in (0, 3, 0, 0, 2, 0):
@@ -352,7 +353,7 @@ NAMES = ["new\nline.parquet", "quo'te\".parquet", "#%20?.parquet", "-rf.parquet"
          "$(id).parquet", "\u202e.parquet", "d.parquet/in.parquet", "a\\b.parquet"]  # fmt: skip
 
 
-def test_shards_of_any_name_are_scored_below_the_scores_and_nowhere_else(archive, scored, tmp_path):
+def test_wild_shard_names(archive, scored, tmp_path):
     for name in NAMES:
         (archive / name).parent.mkdir(exist_ok=True)
         write(archive / name, pixels(1))
@@ -364,11 +365,11 @@ def test_shards_of_any_name_are_scored_below_the_scores_and_nowhere_else(archive
     assert (code, again) == (0, rows)
 
 
-def test_a_name_that_is_no_text_costs_its_shard(archive, scored, tmp_path):
+def test_name_not_utf8(archive, scored, tmp_path):
     os.link(archive / "shard-00000.parquet", os.fsencode(archive) + b"/\xff.parquet")
     code, _, rows = scored()
     assert (code, len(rows)) == (3, 10)
-    assert rejected(tmp_path)["\ufffd.parquet"].endswith("has a name that is no UTF-8; rename it.")
+    assert rejected(tmp_path)["\ufffd.parquet"].endswith("has a name that is not UTF-8; rename it.")
 
 
 @pytest.fixture
@@ -379,9 +380,7 @@ def elsewhere(tmp_path) -> Path:
     return tmp_path / "elsewhere"
 
 
-def test_links_out_of_the_archive_are_rejected_unless_they_are_asked_for(
-    archive, elsewhere, scored, tmp_path
-):
+def test_links_out_of_archive(archive, elsewhere, scored, tmp_path):
     (archive / "file.parquet").symlink_to(elsewhere / "deep" / "theirs.parquet")
     (archive / "directory").symlink_to(elsewhere)
     code, said, rows = scored()
@@ -392,7 +391,7 @@ def test_links_out_of_the_archive_are_rejected_unless_they_are_asked_for(
     assert (code, len(rows)) == (0, 14)
 
 
-def test_an_archive_that_is_itself_a_link_is_read(archive, tmp_path, scored):
+def test_archive_is_a_link(archive, tmp_path, scored):
     archive.rename(tmp_path / "moved")
     archive.symlink_to(tmp_path / "moved")
     code, _, rows = scored()
@@ -400,7 +399,7 @@ def test_an_archive_that_is_itself_a_link_is_read(archive, tmp_path, scored):
 
 
 @pytest.mark.parametrize("options", ["", "--follow-links"])
-def test_links_in_a_circle_are_not_gone_round(options, archive, elsewhere, scored):
+def test_links_in_a_circle(options, archive, elsewhere, scored):
     for name in ("one", "two"):  # as many paths as 2^40, if they were
         (archive / name).symlink_to(archive)
         (elsewhere / name).symlink_to(elsewhere)
@@ -411,7 +410,7 @@ def test_links_in_a_circle_are_not_gone_round(options, archive, elsewhere, score
     assert (code, len(rows)) == (0, 12 if options else 10)
 
 
-def test_pipes_devices_and_links_to_nothing_cost_themselves(archive, scored, tmp_path):
+def test_pipes_devices_broken_links(archive, scored, tmp_path):
     os.mkfifo(archive / "pipe.parquet")
     (archive / "device.parquet").symlink_to("/dev/zero")
     (archive / "nothing.parquet").symlink_to(tmp_path / "nothing")
@@ -422,9 +421,7 @@ def test_pipes_devices_and_links_to_nothing_cost_themselves(archive, scored, tmp
     assert sorted(rejected(tmp_path)) == names
 
 
-def test_a_link_in_the_archive_to_its_own_hidden_files_is_followed_only_if_asked(
-    archive, elsewhere, scored
-):
+def test_link_to_hidden_files(archive, elsewhere, scored):
     elsewhere.rename(archive / ".cache")
     (archive / "cached").symlink_to(archive / ".cache")
     (archive / "one.parquet").symlink_to(archive / ".cache" / "deep" / "theirs.parquet")
@@ -435,9 +432,7 @@ def test_a_link_in_the_archive_to_its_own_hidden_files_is_followed_only_if_asked
 
 
 @pytest.mark.parametrize("place", ["model", "shard", "_runs"])
-def test_nothing_is_written_through_a_link_out_of_the_scores(
-    place, archive, scored, tmp_path, content
-):
+def test_no_write_through_link(place, archive, scored, tmp_path, content):
     assert scored()[0] == 0
     [model] = (tmp_path / "scores").glob("model=*")
     linked = {"model": model, "shard": model / "shard-00000", "_runs": tmp_path / "scores/_runs"}[
@@ -455,7 +450,7 @@ def test_nothing_is_written_through_a_link_out_of_the_scores(
     assert content(tmp_path / "outside") == before
 
 
-def test_a_link_in_the_very_place_of_a_part_is_replaced_and_not_followed(archive, scored, tmp_path):
+def test_link_replaced_by_part(archive, scored, tmp_path):
     assert scored()[0] == 0
     [part] = (tmp_path / "scores").glob("model=*/*/rows-*")
     expected = pq.read_table(part).to_pylist()
@@ -473,7 +468,7 @@ def test_the_limit_is_an_option_of_at_least_one_megabyte():
         ReadOptions(max_read_mb=0)
 
 
-def test_what_a_run_rejected_is_in_its_manifest(archive, scored, tmp_path):
+def test_manifest_lists_rejected(archive, scored, tmp_path):
     (archive / "x.parquet").symlink_to("/dev/null")
     assert scored()[0] == 3
     manifest = max((tmp_path / "scores" / "_runs").glob("score-*/manifest.json"))

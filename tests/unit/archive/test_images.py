@@ -101,7 +101,7 @@ def columns(draw):
 
 @settings(max_examples=300)
 @given(columns())
-def test_any_slice_of_any_layout_decodes_to_its_pixels_and_rejects_only_bad_rows(drawn):
+def test_decode_any_slice_of_any_layout(drawn):
     column, expected = drawn
     decoded = decode_images(column, SHAPE)
     assert decoded.pixels.shape == (len(expected), 3, 5)
@@ -115,9 +115,7 @@ def test_any_slice_of_any_layout_decodes_to_its_pixels_and_rejects_only_bad_rows
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_every_readable_layout_gives_equal_pixels_from_a_parquet_file(
-    layout, tmp_path, write_parquet
-):
+def test_decode_layouts_from_parquet(layout, tmp_path, write_parquet):
     images = some_images(11)
     rows: list = [*images[:4], None, *images[5:]]
     write_parquet(tmp_path / "a.parquet", {"image": LAYOUTS[layout](rows)}, row_group_size=3)
@@ -130,7 +128,7 @@ def test_every_readable_layout_gives_equal_pixels_from_a_parquet_file(
 
 
 @pytest.mark.parametrize("layout", ZERO_COPY)
-def test_pixels_are_not_copied(layout):
+def test_decode_without_copy(layout):
     column = LAYOUTS[layout](some_images(9)).slice(2, 5)
     storage = column.storage if isinstance(column, pa.ExtensionArray) else column
     memory = np.frombuffer(storage.buffers()[-1], np.uint8)
@@ -138,7 +136,7 @@ def test_pixels_are_not_copied(layout):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_column_of_nulls_and_one_of_no_rows_are_read(layout):
+def test_decode_nulls_and_no_rows(layout):
     nulls = decode_images(LAYOUTS[layout]([None, None]), SHAPE)
     assert nulls.errors == {0: "image is null", 1: "image is null"}
     assert nulls.pixels.shape == (2, 3, 5)
@@ -147,34 +145,34 @@ def test_a_column_of_nulls_and_one_of_no_rows_are_read(layout):
     assert empty.pixels.shape == (0, 3, 5)
 
 
-def test_the_reason_says_what_is_wrong_with_a_row():
+def test_decode_reasons():
     lists = decode_images(LAYOUTS["list"]([[1, 2], [None] * SIZE]), SHAPE)
     assert lists.errors == {0: "image has 2 pixels, not 3x5 = 15", 1: "image has null pixels"}
     other = decode_images(LAYOUTS["PNG"]([encode(np.zeros((4, 6), np.uint8))]), SHAPE)
     assert other.errors == {0: "image is 4x6 pixels, not 3x5"}
 
 
-def test_a_struct_whose_bytes_are_null_is_rejected():
+def test_decode_struct_with_null_bytes():
     kind = pa.struct({"bytes": pa.binary(), "path": pa.string()})
     column = pa.array([{"bytes": None, "path": "elsewhere.png"}, None], kind)
     assert set(decode_images(column, SHAPE).errors) == {0, 1}
 
 
-def test_reasons_are_the_same_in_every_process():  # as scores promise to be, row for row
+def test_decode_reasons_are_reproducible():  # as scores promise to be, row for row
     errors = decode_images(pa.array([b"no image", b"BM-not-a-bmp"]), SHAPE).errors
     assert set(errors) == {0, 1}
     assert not any("0x" in reason for reason in errors.values()), errors
 
 
 @pytest.mark.parametrize("first", [b"BM", b"RIFF"])
-def test_raw_pixels_may_begin_as_an_encoded_image_does(first):
+def test_decode_pixels_like_a_header(first):
     data = first + bytes(SIZE - len(first))
     decoded = decode_images(pa.array([data], pa.binary()), SHAPE)
     assert decoded.errors == {}
     assert decoded.pixels.tobytes() == data
 
 
-def test_an_encoded_image_of_as_many_bytes_as_pixels_is_still_decoded():
+def test_decode_encoded_of_pixel_size():
     data = encode(np.full((10, 8), 9, np.uint8))
     shape = ImageShape(10, 8)
     padded = data + bytes(shape.num_pixels - len(data))
@@ -183,7 +181,7 @@ def test_an_encoded_image_of_as_many_bytes_as_pixels_is_still_decoded():
 
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "WEBP", "JPEG"])
-def test_encoded_formats_are_decoded(kind):
+def test_decode_encoded_formats(kind):
     pixels = np.tile(np.arange(0, 240, 10, dtype=np.uint8), (16, 1))
     data = encode(pixels, kind, **({"lossless": True} if kind == "WEBP" else {}))
     decoded = decode_encoded(data, ImageShape(16, 24))
@@ -192,14 +190,14 @@ def test_encoded_formats_are_decoded(kind):
 
 
 @pytest.mark.parametrize("mode", ["1", "P", "LA", "RGB", "RGBA"])
-def test_color_and_bilevel_images_become_gray(mode):
+def test_decode_encoded_modes(mode):
     gray = Image.fromarray(np.array([[0, 255, 0], [255, 255, 0]], np.uint8))
     stream = io.BytesIO()
     gray.convert(mode).save(stream, "PNG")
     np.testing.assert_array_equal(decode_encoded(stream.getvalue()), np.asarray(gray))
 
 
-def test_a_format_that_is_not_listed_is_refused():
+def test_decode_encoded_other_format():
     with pytest.raises(ValueError, match="decode"):
         decode_encoded(encode(np.zeros((3, 5), np.uint8), "GIF"))
 
@@ -219,12 +217,12 @@ def deep_color_png(height: int, width: int) -> bytes:
 @pytest.mark.parametrize(
     "data", [encode(np.zeros((3, 5), np.uint16)), deep_color_png(3, 5)], ids=["gray", "color"]
 )
-def test_more_than_8_bits_a_channel_are_refused(data):
+def test_decode_encoded_deep_pixels(data):
     with pytest.raises(ValueError, match="not 8 bits"):
         decode_encoded(data)
 
 
-def test_the_shape_is_checked_before_a_pixel_is_decoded():
+def test_decode_encoded_checks_shape_first():
     with pytest.raises(ValueError, match="8x9 pixels, not 3x5"):
         decode_encoded(encode(np.zeros((8, 9), np.uint8))[:-25], SHAPE)
 
@@ -244,7 +242,7 @@ def test_the_shape_is_checked_before_a_pixel_is_decoded():
     ],
     ids=str,
 )
-def test_a_type_that_holds_no_images_is_refused_naming_file_and_column(kind):
+def test_image_shape_wrong_type(kind):
     schema = pa.schema({"scan": kind})
     with pytest.raises(InputError, match=r"shard-7\.parquet: column 'scan' is of type"):
         image_shape(schema, ReadOptions(image_column="scan"), SHAPE, "shard-7.parquet")
@@ -256,7 +254,7 @@ def shape_of(kind: pa.DataType, options: ReadOptions = DEFAULTS, **metadata) -> 
     return image_shape(schema, options, DEFAULT_SHAPE, "shard-7.parquet")
 
 
-def test_the_shape_comes_from_type_metadata_options_or_the_default():
+def test_image_shape_sources():
     assert shape_of(TENSOR) == SHAPE
     assert shape_of(pa.binary(15), height="3", width="5", format="1") == SHAPE
     assert shape_of(pa.binary(), ReadOptions(height=3, width=5)) == SHAPE
@@ -273,28 +271,28 @@ def test_the_shape_comes_from_type_metadata_options_or_the_default():
         (pa.binary(15), ReadOptions(height=3, width=5), {"height": "5", "width": "3"}),
     ],
 )
-def test_contradicting_shapes_are_refused_naming_both(kind, options, metadata):
+def test_image_shape_contradiction(kind, options, metadata):
     with pytest.raises(InputError, match=r"shard-7\.parquet.*(3x5 .*5x3|5x3 .*3x5)"):
         shape_of(kind, options, **metadata)
 
 
 @pytest.mark.parametrize("kind", [pa.binary(784), pa.list_(pa.uint8(), 784)])
-def test_rows_of_another_size_than_the_shape_are_refused(kind):
+def test_image_shape_other_size(kind):
     with pytest.raises(InputError, match=r"shard-7\.parquet: column 'image' holds 784.*--height"):
         shape_of(kind)
 
 
 @pytest.mark.parametrize("shape", [(3, 5, 3), (2, 3, 5), (15,), (1, 15, 1)])
-def test_tensors_that_are_no_gray_images_are_refused(shape):
+def test_image_shape_tensors_refused(shape):
     with pytest.raises(InputError, match=r"shard-7\.parquet: tensors of shape"):
         shape_of(pa.fixed_shape_tensor(pa.uint8(), shape))
 
 
-def test_tensors_that_are_not_row_major_are_refused():
+def test_image_shape_permuted_tensor():
     with pytest.raises(InputError, match=r"shard-7\.parquet: tensors"):
         shape_of(pa.fixed_shape_tensor(pa.uint8(), (3, 5), permutation=[1, 0]))
 
 
-def test_an_absent_column_is_refused_naming_those_there_are():
+def test_image_shape_absent_column():
     with pytest.raises(InputError, match=r"shard-7\.parquet.*'image', only 'scan'"):
         image_shape(pa.schema({"scan": pa.binary()}), DEFAULTS, SHAPE, "shard-7.parquet")

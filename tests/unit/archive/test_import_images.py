@@ -79,7 +79,7 @@ def refused(imported, tmp_path, content):
     return run
 
 
-def test_a_folder_is_imported_in_the_order_of_paths(imported, tmp_path):
+def test_import_folder(imported, tmp_path):
     source = write_folder(tmp_path / "in", FILES | {"notes.txt": b"x", "a/Thumbs.db": b"x"})
     columns = imported(source)
     order = ["a/1.bmp", "a/2.PNG", "a.tif", "b.png"]
@@ -90,20 +90,20 @@ def test_a_folder_is_imported_in_the_order_of_paths(imported, tmp_path):
 
 @pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])
 @pytest.mark.parametrize("prefix", ["", "./"])
-def test_a_tar_is_imported_in_the_order_of_its_members(mode, prefix, imported, tmp_path):
+def test_import_tar(mode, prefix, imported, tmp_path):
     source = write_tar(tmp_path / "in", FILES | {"notes.txt": b"x"}, mode, prefix)
     columns = imported(source, shard_images=3)
     assert columns["image_id"] == list(NAMES)
     assert columns["image"] == [pixels.tobytes() for pixels in PIXELS[:4]]
 
 
-def test_labels_are_matched_by_path_in_any_order(imported, tmp_path):
+def test_import_labels_any_order(imported, tmp_path):
     labels = "\ufeffdigit_sum,note,image_id\n36,x,b.png\n0,y,a.tif\n 7 ,z,a/2.PNG\n12,,a/1.bmp\n"
     columns = imported(write_folder(tmp_path / "in", FILES), labels)
     assert columns["digit_sum"] == [12, 7, 0, 36]
 
 
-def test_color_becomes_gray_and_ink_can_be_inverted(imported, tmp_path):
+def test_import_color_inverted(imported, tmp_path):
     color = np.repeat(PIXELS[3][..., None], 3, axis=2)
     files = {"a.png": encode(color), "b.png": encode(PIXELS[5])}
     canvas = CanvasOptions(invert=True)
@@ -111,7 +111,7 @@ def test_color_becomes_gray_and_ink_can_be_inverted(imported, tmp_path):
     assert columns["image"] == [(255 - PIXELS[3]).tobytes(), (255 - PIXELS[5]).tobytes()]
 
 
-def test_more_images_than_a_batch_keep_their_order_and_labels(imported, tmp_path):
+def test_import_several_batches(imported, tmp_path):
     files = {f"{n:05d}.png": encode(PIXELS[n % 10]) for n in range(BATCH_IMAGES + 5)}
     labels = "image_id,digit_sum\n" + "".join(f"{n:05d}.png,{n % 37}\n" for n in range(len(files)))
     columns = imported(write_tar(tmp_path / "in.tar", files), labels)
@@ -134,7 +134,7 @@ ODD_FIRST = ("other shape", "a/0.png")
     # Were the first of another shape, it would be the others that are.
     [(bad, name) for bad in BAD for name in ("c.png", "a/0.png") if (bad, name) != ODD_FIRST],
 )
-def test_a_bad_image_costs_itself_and_is_listed(bad, name, tmp_path):
+def test_import_bad_image(bad, name, tmp_path):
     data, reason = BAD[bad]
     source, out = write_folder(tmp_path / "in", FILES | {name: data}), tmp_path / "out"
     (tmp_path / "labels.csv").write_text(GOOD + f"{name},3\n")
@@ -153,14 +153,14 @@ def test_a_bad_image_costs_itself_and_is_listed(bad, name, tmp_path):
     written.check_rejected(0.2)
 
 
-def test_where_no_image_is_good_nothing_is_written(refused, tmp_path):
+def test_import_no_good_image(refused, tmp_path):
     refused(
         r"no image files .*; give another; a\.png: image cannot",
         write_folder(tmp_path / "in", {"a.png": b"", "b.png": b""}),
     )
 
 
-def test_the_command_says_what_was_rejected(tmp_path, capsys):
+def test_import_command_names_rejected(tmp_path, capsys):
     source = write_folder(tmp_path / "in", FILES | {"c.png": b""})
     for allowed, code in (("20%", 0), ("0.1", 3)):
         out = tmp_path / allowed
@@ -171,7 +171,7 @@ def test_the_command_says_what_was_rejected(tmp_path, capsys):
         assert "1 of 5 images were rejected, listed in _rejected.jsonl there" in err
 
 
-def test_images_of_several_sizes_are_scaled_and_filled_up(tmp_path):
+def test_import_scaled_and_padded(tmp_path):
     rng = np.random.default_rng(0)
     ink = {"a.png": (40, 60), "b.png": (20, 40), "c.png": (80, 90), "wide.png": (20, 41)}
     drawn = {name: rng.integers(100, 200, shape, np.uint8) for name, shape in ink.items()}
@@ -231,12 +231,12 @@ GOOD = HEADER + "".join(f"{name},3\n" for name in NAMES)
         "row without id",
     ],
 )
-def test_wrong_labels_are_refused_naming_file_and_line(labels, message, refused, tmp_path):
+def test_import_wrong_labels(labels, message, refused, tmp_path):
     source = write_folder(tmp_path / "in", FILES)
     refused(rf"labels\.csv: .*{message}", source, labels, shard_images=1)
 
 
-def test_labels_that_are_no_text_or_not_there_are_refused(imported, tmp_path, content):
+def test_import_unreadable_labels(imported, tmp_path, content):
     source = write_folder(tmp_path / "in", FILES)
     (tmp_path / "bytes.csv").write_bytes(b"image_id,digit_sum\n\xff\xfe,3\n")
     for name in ("bytes.csv", "nowhere.csv"):
@@ -246,7 +246,7 @@ def test_labels_that_are_no_text_or_not_there_are_refused(imported, tmp_path, co
     assert content(tmp_path / "out") == {}
 
 
-def test_a_member_that_a_tar_holds_twice_is_refused(refused, tmp_path):
+def test_import_duplicate_member(refused, tmp_path):
     with tarfile.open(tmp_path / "in.tar", "w") as tar:
         for data in FILES.values():
             member = tarfile.TarInfo("a.png")
@@ -255,7 +255,7 @@ def test_a_member_that_a_tar_holds_twice_is_refused(refused, tmp_path):
     refused(r"holds a\.png twice", tmp_path / "in.tar", shard_images=1)
 
 
-def test_sources_without_images_are_refused(refused, tmp_path):
+def test_import_no_images(refused, tmp_path):
     message = "holds no image files"
     refused(message, write_folder(tmp_path / "in", {"notes.txt": b"x"}))
     refused(message, write_tar(tmp_path / "in.tar", {"notes.txt": b"x"}))
@@ -272,14 +272,14 @@ def member_end(path: Path, number: int) -> int:
 
 
 @pytest.mark.parametrize("shift", [-1, 0, 1, 511, 700])
-def test_a_tar_that_was_cut_is_refused_and_not_imported_in_part(shift, refused, tmp_path):
+def test_import_cut_tar(shift, refused, tmp_path):
     tar = write_tar(tmp_path / "whole.tar", FILES)
     (tmp_path / "cut").write_bytes(tar.read_bytes()[: member_end(tar, 1) + shift])
     refused("cut: not a whole tar", tmp_path / "cut", shard_images=1)
 
 
 @pytest.mark.parametrize("kept", [0.3, 0.5, 0.8])
-def test_a_compressed_tar_that_was_cut_is_refused(kept, refused, tmp_path):
+def test_import_cut_compressed_tar(kept, refused, tmp_path):
     noise = np.random.default_rng(0)
     files = {f"{n}.png": encode(noise.integers(256, size=(4, 6), dtype=np.uint8)) for n in range(9)}
     data = write_tar(tmp_path / "whole.tgz", files, "w:gz").read_bytes()
@@ -287,7 +287,7 @@ def test_a_compressed_tar_that_was_cut_is_refused(kept, refused, tmp_path):
     refused("cut: not a whole tar", tmp_path / "cut", shard_images=1)
 
 
-def test_a_tar_with_a_damaged_header_is_refused_and_not_imported_in_part(refused, tmp_path):
+def test_import_damaged_tar_header(refused, tmp_path):
     tar = write_tar(tmp_path / "in.tar", FILES)
     data = bytearray(tar.read_bytes())
     header = -(-member_end(tar, 1) // 512) * 512
@@ -297,6 +297,6 @@ def test_a_tar_with_a_damaged_header_is_refused_and_not_imported_in_part(refused
 
 
 @pytest.mark.parametrize("options", [{"digits": 0}, {"shard_images": 0}], ids=str)
-def test_options_below_1_are_refused(options):
+def test_import_config_refused(options):
     with pytest.raises(InputError, match="at least 1"):
         ImportImagesConfig(source="in", out="out", **options)

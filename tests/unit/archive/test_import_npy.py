@@ -43,7 +43,7 @@ def imported(tmp_path):
     return run
 
 
-def test_images_labels_and_ids_are_imported_in_order(imported):
+def test_import_npy(imported):
     images = some_images()
     written, columns = imported({"data0": images}, {"lab0": np.array([0, 36, 7, 8, 9])})
     assert written.shape == ImageShape(4, 6)
@@ -52,7 +52,7 @@ def test_images_labels_and_ids_are_imported_in_order(imported):
     assert columns["image_id"] == [f"data0-{row:08d}" for row in range(5)]
 
 
-def test_images_are_inverted_scaled_and_filled_up(imported):
+def test_import_npy_canvas(imported):
     images = np.full((3, 8, 12), 55, np.uint8)
     canvas = CanvasOptions(invert=True, height=4, width=7)
     written, columns = imported({"data0": images}, canvas=canvas)
@@ -62,14 +62,14 @@ def test_images_are_inverted_scaled_and_filled_up(imported):
     assert (pixels[:, 6] == 0).all()
 
 
-def test_images_wider_than_the_width_are_refused(imported):
+def test_import_npy_too_wide(imported):
     with pytest.raises(InputError, match=r"image is 4x6 pixels, not 4x5; correct --height"):
         imported({"data0": some_images()}, canvas=CanvasOptions(width=5))
 
 
 @pytest.mark.parametrize("invert", [False, True])
 @pytest.mark.parametrize("ink", [10, 240], ids=["dark", "bright"])
-def test_dark_ink_on_bright_paper_is_said(ink, invert, tmp_path, capsys):
+def test_import_npy_dark_ink_warning(ink, invert, tmp_path, capsys):
     images = np.full((9, 20, 30), 250 - ink, np.uint8)
     images[:, 8:12, 10:20] = ink
     np.save(tmp_path / "scans.npy", images)
@@ -79,7 +79,7 @@ def test_dark_ink_on_bright_paper_is_said(ink, invert, tmp_path, capsys):
     assert ("import again with --invert" in capsys.readouterr().err) == is_dark
 
 
-def test_several_files_follow_each_other_across_shards(imported):
+def test_import_npy_several_files(imported):
     images = {"data0": some_images(5, 0), "data1": some_images(4, 1)}
     labels = {"a": np.arange(5), "b": np.arange(20, 24)}
     written, columns = imported(images, labels, shard_images=3)
@@ -89,32 +89,32 @@ def test_several_files_follow_each_other_across_shards(imported):
     assert columns["image_id"][4:6] == ["data0-00000004", "data1-00000000"]
 
 
-def test_every_image_of_a_large_file_has_its_own_id(imported):
+def test_import_npy_many_ids(imported):
     images = np.zeros((8200, 1, 2), np.uint8)
     _, columns = imported({"data0": images}, {"lab0": np.arange(8200) % 37})
     assert columns["image_id"] == [f"data0-{row:08d}" for row in range(8200)]
     assert columns["digit_sum"] == [row % 37 for row in range(8200)]
 
 
-def test_files_of_one_name_give_different_ids(imported):
+def test_import_npy_same_names(imported):
     images = {"mon/data": some_images(2, 0), "tue/data": some_images(2, 1), "0-data": some_images()}
     _, columns = imported(images)
     assert len(set(columns["image_id"])) == 9
 
 
-def test_without_labels_there_is_no_column_of_sums(imported):
+def test_import_npy_unlabelled(imported):
     _, columns = imported({"data0": some_images()})
     assert sorted(columns) == ["image", "image_id"]
 
 
-def test_the_order_of_an_array_in_memory_does_not_matter(imported):
+def test_import_npy_fortran_order(imported):
     images = some_images()
     _, columns = imported({"data0": np.asfortranarray(images)})
     assert columns["image"] == [image.tobytes() for image in images]
 
 
 @pytest.mark.parametrize("kind", ["u1", "<i8", ">i4", "<u8"])
-def test_labels_of_every_integer_type_are_imported(kind, imported):
+def test_import_npy_label_types(kind, imported):
     _, columns = imported({"data0": some_images(2)}, {"lab0": np.array([0, 36], kind)})
     assert columns["digit_sum"] == [0, 36]
 
@@ -132,14 +132,14 @@ def test_labels_of_every_integer_type_are_imported(kind, imported):
     ],
     ids=["float", "2 dimensions", "4 dimensions", "no image", "scalar", "text", "objects"],
 )
-def test_arrays_that_are_no_images_are_refused_naming_the_file(images, imported, tmp_path):
+def test_import_npy_not_images(images, imported, tmp_path):
     with pytest.raises(InputError, match=r"bad\.npy: (holds|not a NumPy file)"):
         imported({"good": some_images(), "bad": images})
     assert not (tmp_path / "out").exists()
 
 
-def test_images_of_several_shapes_are_refused(imported, tmp_path):
-    with pytest.raises(InputError, match=r"several shapes .*\(4, 6\), \(6, 4\)"):
+def test_import_npy_several_shapes(imported, tmp_path):
+    with pytest.raises(InputError, match=r"several shapes, \[\(4, 6\), \(6, 4\)\]"):
         imported({"a": some_images(), "b": some_images().transpose(0, 2, 1)})
     assert not (tmp_path / "out").exists()
 
@@ -155,13 +155,13 @@ def test_images_of_several_shapes_are_refused(imported, tmp_path):
         (np.array([0, 1, 2, 3, 2**16], np.int64), "row 4: the sum 65536"),
     ],
 )
-def test_wrong_labels_are_refused_before_anything_is_written(labels, message, imported, tmp_path):
+def test_import_npy_wrong_labels(labels, message, imported, tmp_path):
     with pytest.raises(InputError, match=rf"lab0\.npy: .*{message}"):
         imported({"data0": some_images()}, {"lab0": labels})
     assert not (tmp_path / "out").exists()
 
 
-def test_the_largest_sum_follows_from_the_digits(imported):
+def test_check_labels_num_digits(imported):
     _, columns = imported({"data0": some_images(1)}, {"lab0": np.array([45])}, digits=5)
     assert columns["digit_sum"] == [45]
 
@@ -176,7 +176,7 @@ def test_the_largest_sum_follows_from_the_digits(imported):
     ],
     ids=str,
 )
-def test_options_that_do_not_fit_are_refused(options, message):
+def test_import_npy_config_refused(options, message):
     with pytest.raises(InputError, match=message):
         ImportNpyConfig(**{"data": ("a.npy",), "out": "unused", **options})
 
@@ -187,7 +187,7 @@ def npz_bytes(tmp_path) -> bytes:
 
 
 @pytest.mark.parametrize("kind", ["missing", "directory", "empty", "text", "cut", "npz", "cut npz"])
-def test_what_is_no_npy_file_is_refused_naming_it(kind, tmp_path):
+def test_import_npy_malformed(kind, tmp_path):
     path = tmp_path / "data0.npy"
     np.save(path, some_images())
     whole = path.read_bytes()

@@ -38,7 +38,7 @@ def image_column(num_images: int) -> pa.Array:
     group=st.sampled_from([700, BATCH_ROWS - 1, BATCH_ROWS + 1, 20_000]),
     chunk_images=st.sampled_from([1, BATCH_ROWS + BATCH_ROWS // 2, 100_000]),
 )
-def test_chunks_give_every_row_once_in_order_whatever_the_row_groups(
+def test_read_chunk_all_rows_in_order(
     num_images, group, chunk_images, write_parquet, make_batch, tmp_path_factory
 ):
     batch = make_batch(num_images, SHAPE)
@@ -61,7 +61,7 @@ def test_chunks_give_every_row_once_in_order_whatever_the_row_groups(
     np.testing.assert_array_equal(sums, batch.digit_sums)
 
 
-def test_a_written_archive_is_read_as_it_was_written(tmp_path, make_batch):
+def test_read_written_archive(tmp_path, make_batch):
     batch = make_batch(9000, SHAPE)
     write_archive(str(tmp_path), [batch], SHAPE, [8500, 500], labelled=True)
     parts = read(open_archive(str(tmp_path), ReadOptions()), ReadOptions(), labels=True)
@@ -70,7 +70,7 @@ def test_a_written_archive_is_read_as_it_was_written(tmp_path, make_batch):
     assert np.concatenate([rows.digit_sums for rows in parts]).tolist() == batch.digit_sums.tolist()
 
 
-def test_columns_can_be_named(tmp_path, write_parquet):
+def test_read_named_columns(tmp_path, write_parquet):
     columns = {"scan": image_column(2), "key": ["x", "y"], "total": [3, 4], "image": [0, 1]}
     write_parquet(tmp_path / "a.parquet", columns)
     options = ReadOptions("scan", "key", "total", height=2, width=3)
@@ -82,14 +82,14 @@ def test_columns_can_be_named(tmp_path, write_parquet):
     assert rows.pixels[1].tolist() == [[1] * 3] * 2
 
 
-def test_labels_are_read_only_where_asked_for(tmp_path, write_parquet):
+def test_read_without_labels(tmp_path, write_parquet):
     write_parquet(tmp_path / "a.parquet", {"image": image_column(1), "digit_sum": [None]})
     (rows,) = read(open_archive(str(tmp_path), OPTIONS))
     assert rows.digit_sums is None
 
 
 @pytest.mark.parametrize("kind", [pa.int8(), pa.uint8(), pa.int64(), pa.uint64()], ids=str)
-def test_sums_of_every_integer_type_become_int64(kind, tmp_path, write_parquet):
+def test_read_label_types(kind, tmp_path, write_parquet):
     columns = {"image": image_column(2), "digit_sum": pa.array([0, 36], kind)}
     write_parquet(tmp_path / "a.parquet", columns)
     archive = open_archive(str(tmp_path), OPTIONS)
@@ -99,7 +99,7 @@ def test_sums_of_every_integer_type_become_int64(kind, tmp_path, write_parquet):
     assert rows.digit_sums.tolist() == [0, 36]
 
 
-def test_ids_are_made_of_shard_and_row_where_there_are_none(tmp_path, write_parquet):
+def test_read_makes_ids(tmp_path, write_parquet):
     write_parquet(tmp_path / "a.parquet", {"image": image_column(3)}, row_group_size=2)
     write_parquet(tmp_path / "b" / "c.parquet", {"image": image_column(1)})
     archive = open_archive(str(tmp_path), OPTIONS)
@@ -107,21 +107,21 @@ def test_ids_are_made_of_shard_and_row_where_there_are_none(tmp_path, write_parq
     assert ids == [["a.parquet#0", "a.parquet#1"], ["a.parquet#2"], ["b/c.parquet#0"]]
 
 
-def test_integer_ids_become_strings(tmp_path, write_parquet):
+def test_read_integer_ids(tmp_path, write_parquet):
     ids = pa.array([7, 2**63], pa.uint64())
     write_parquet(tmp_path / "a.parquet", {"image": image_column(2), "image_id": ids})
     (rows,) = read(open_archive(str(tmp_path), OPTIONS))
     assert rows.image_ids.equals(pa.array(["7", "9223372036854775808"]))
 
 
-def test_a_null_id_costs_no_row_but_is_made(tmp_path, write_parquet):
+def test_read_null_id(tmp_path, write_parquet):
     # Scores take no null id, and no row is ever dropped.
     write_parquet(tmp_path / "a.parquet", {"image": image_column(2), "image_id": ["x", None]})
     (rows,) = read(open_archive(str(tmp_path), OPTIONS))
     assert rows.image_ids.to_pylist() == ["x", "a.parquet#1"]
 
 
-def test_a_bad_image_is_named_by_its_row_within_its_rows(tmp_path, write_parquet):
+def test_read_bad_image(tmp_path, write_parquet):
     images = pa.array([b"......"] * BATCH_ROWS + [b"......", b"bad", b"......"])
     write_parquet(tmp_path / "a.parquet", {"image": images})
     first, second = read(open_archive(str(tmp_path), OPTIONS))
@@ -130,7 +130,7 @@ def test_a_bad_image_is_named_by_its_row_within_its_rows(tmp_path, write_parquet
     assert second.pixels[2].tobytes() == b"......"
 
 
-def test_a_null_label_is_refused_naming_file_and_row(tmp_path, write_parquet):
+def test_read_null_label(tmp_path, write_parquet):
     columns = {"image": image_column(6), "digit_sum": [1, 2, 3, 4, 5, None]}
     write_parquet(tmp_path / "a.parquet", columns, row_group_size=4)
     with pytest.raises(InputError, match=r"a\.parquet: row 5: 'digit_sum' is null"):
@@ -153,7 +153,7 @@ def labelled(request, tmp_path, write_parquet):
     return write
 
 
-def test_labels_within_range_are_accepted(labelled):
+def test_check_labels(labelled):
     check_labels(labelled([36, 0, 1, 2, 35]), OPTIONS, 4)
 
 
@@ -167,20 +167,18 @@ def test_labels_within_range_are_accepted(labelled):
         ([0, 1, None, None], "row group 1: .*holds 2 nulls"),
     ],
 )
-def test_labels_that_are_null_or_out_of_range_are_refused_naming_the_row_group(
-    labels, message, labelled
-):
+def test_check_labels_wrong(labels, message, labelled):
     with pytest.raises(InputError, match=rf"b\.parquet: {message}"):
         check_labels(labelled(labels), OPTIONS, 4)
 
 
-def test_the_largest_sum_follows_from_the_digits(labelled):
+def test_check_labels_num_digits(labelled):
     check_labels(labelled([45]), OPTIONS, 5)
     with pytest.raises(InputError, match=r"a\.parquet: row group 0: .* 36, outside 0\.\.27"):
         check_labels(labelled([45]), OPTIONS, 3)
 
 
-def test_labels_that_are_absent_or_no_integers_are_refused(tmp_path, write_parquet):
+def test_check_labels_no_integers(tmp_path, write_parquet):
     write_parquet(tmp_path / "a.parquet", {"image": image_column(1), "weight": [0.5]})
     archive = open_archive(str(tmp_path), OPTIONS)
     with pytest.raises(InputError, match=r"a\.parquet: has no column 'digit_sum', only 'image'"):
@@ -215,20 +213,20 @@ def noisy(tmp_path, write_parquet):
     return write
 
 
-def test_where_there_are_statistics_only_footers_are_read(noisy):
+def test_check_labels_reads_footers_only(noisy):
     path = noisy(statistics=True)
     damage(path, column=1)
     check_labels(open_archive(str(path), OPTIONS), OPTIONS, 4)
 
 
-def test_damaged_labels_are_refused_naming_the_shard(noisy):
+def test_check_labels_damaged(noisy):
     path = noisy(statistics=False)
     damage(path, column=1)
     with pytest.raises(InputError, match=r"a\.parquet"):
         check_labels(open_archive(str(path), OPTIONS), OPTIONS, 4)
 
 
-def test_a_damaged_shard_is_refused_naming_it(noisy):
+def test_read_damaged(noisy):
     path = noisy(statistics=True)
     damage(path, column=1)
     with pytest.raises(InputError, match=r"a\.parquet: cannot be read after row 0"):
@@ -236,9 +234,7 @@ def test_a_damaged_shard_is_refused_naming_it(noisy):
 
 
 @pytest.mark.parametrize("change", ["gone", "shorter", "no image", "other size", "no label"])
-def test_a_shard_replaced_since_it_was_planned_is_refused_naming_it(
-    change, tmp_path, write_parquet
-):
+def test_read_replaced_shard(change, tmp_path, write_parquet):
     path = tmp_path / "a.parquet"
     columns = {"image": image_column(4), "digit_sum": [1, 2, 3, 4]}
     write_parquet(path, columns, row_group_size=2)
@@ -255,9 +251,7 @@ def test_a_shard_replaced_since_it_was_planned_is_refused_naming_it(
         read(archive, labels=True)
 
 
-def test_a_read_that_fails_for_a_reason_that_may_pass_is_a_storage_error(
-    tmp_path, write_parquet, monkeypatch
-):
+def test_read_storage_error(tmp_path, write_parquet, monkeypatch):
     write_parquet(tmp_path / "a.parquet", {"image": [bytes(40 * 168)] * 3})
     archive = open_archive(str(tmp_path), ReadOptions())
     (chunk,) = plan_chunks(archive.shards[0], 10)

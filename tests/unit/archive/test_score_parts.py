@@ -22,9 +22,10 @@ from digitsum.archive.score_parts import (
     read_part,
     write_part,
 )
-from digitsum.archive.shards import ListedFile, Shard
+from digitsum.archive.shards import Shard
 from digitsum.errors import InputError
 from digitsum.options import ImageShape
+from digitsum.storage.listing import ListedFile
 from digitsum.storage.location import locate
 
 DIGEST = "0123456789abcdef" * 4

@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from digitsum.archive.chunks import Chunk, check_unchanged, plan_chunks
-from digitsum.archive.shards import ListedFile, Shard, list_shards, open_archive
+from digitsum.archive.shards import Shard, list_shards, open_archive
 from digitsum.errors import InputError
 from digitsum.options import ImageShape, ReadOptions
+from digitsum.storage.listing import ListedFile
 from digitsum.storage.location import locate
 
 SHAPE = ImageShape(2, 3)
@@ -32,7 +33,7 @@ def listed(path: Path) -> list[str]:
     return [shard.path for shard in list_shards(locate(str(path)))[1]]
 
 
-def test_shards_are_listed_by_path_with_those_of_subdirectories(tmp_path, write_shard):
+def test_list_shards(tmp_path, write_shard):
     for name in ("b.parquet", "a/2.parquet", "a/1.parquet", "day=3/x y.parquet", "a-.parquet"):
         write_shard(tmp_path / name)
     (tmp_path / "notes.txt").write_text("no shard")
@@ -48,21 +49,19 @@ def test_shards_are_listed_by_path_with_those_of_subdirectories(tmp_path, write_
 @pytest.mark.parametrize(
     "hidden", ["_runs/1/a.parquet", ".tmp-1.parquet", "_a.parquet", "a/.b/c/d.parquet"]
 )
-def test_names_that_begin_with_underscore_or_dot_are_not_the_archives(
-    hidden, tmp_path, write_shard
-):
+def test_list_shards_hidden(hidden, tmp_path, write_shard):
     write_shard(tmp_path / "shard.parquet")
     write_shard(tmp_path / hidden)
     assert listed(tmp_path) == ["shard.parquet"]
 
 
-def test_an_archive_may_lie_below_a_hidden_directory(tmp_path, write_shard):
+def test_list_shards_below_hidden(tmp_path, write_shard):
     write_shard(tmp_path / "_tmp" / ".hidden" / "a.parquet")
     assert listed(tmp_path / "_tmp" / ".hidden") == ["a.parquet"]
 
 
 @pytest.mark.parametrize("form", ["{}", "{}/", "{}/../archive", "file://{}", "file://{}/"])
-def test_an_archive_is_the_same_however_it_is_named(form, tmp_path, write_shard):
+def test_open_archive_by_any_name(form, tmp_path, write_shard):
     write_shard(tmp_path / "archive" / "a.parquet")
     archive = open_archive(form.format(tmp_path / "archive"), OPTIONS)
     assert [shard.file.path for shard in archive.shards] == ["a.parquet"]
@@ -70,7 +69,7 @@ def test_an_archive_is_the_same_however_it_is_named(form, tmp_path, write_shard)
 
 
 @pytest.mark.parametrize("name", ["a.parquet", "images.pq"])
-def test_a_single_file_is_an_archive(name, tmp_path, write_shard):
+def test_open_archive_single_file(name, tmp_path, write_shard):
     write_shard(tmp_path / "neighbour.parquet")
     archive = open_archive(str(write_shard(tmp_path / name)), OPTIONS)
     assert [shard.file.path for shard in archive.shards] == [name]
@@ -78,25 +77,25 @@ def test_a_single_file_is_an_archive(name, tmp_path, write_shard):
 
 
 @pytest.mark.parametrize("directory", ["plain", "what?", "50% #1"])
-def test_the_root_of_a_single_file_can_be_located_again_elsewhere(directory, tmp_path, write_shard):
+def test_archive_root_is_locatable(directory, tmp_path, write_shard):
     # Scoring and training hand the root's URI to other processes.
     archive = open_archive(str(write_shard(tmp_path / directory / "a.parquet")), OPTIONS)
     assert locate(archive.root.uri).join("a.parquet").is_file()
 
 
-def test_a_missing_archive_is_refused_naming_it(tmp_path):
+def test_list_shards_absent(tmp_path):
     with pytest.raises(InputError, match=r"nowhere: no such file or directory"):
         list_shards(locate(str(tmp_path / "nowhere")))
 
 
-def test_a_directory_without_shards_is_refused_naming_it(tmp_path, write_shard):
+def test_list_shards_none(tmp_path, write_shard):
     write_shard(tmp_path / "_hidden.parquet")
     with pytest.raises(InputError, match=rf"{tmp_path}: holds no \.parquet files"):
         list_shards(locate(str(tmp_path)))
 
 
 @pytest.mark.parametrize("kept", [0, 3, 0.5, -1], ids=["empty", "3 bytes", "half", "all but 1"])
-def test_a_truncated_shard_is_refused_naming_it(kept, tmp_path, write_shard):
+def test_open_truncated_shard(kept, tmp_path, write_shard):
     write_shard(tmp_path / "whole.parquet")
     broken = write_shard(tmp_path / "broken.parquet")
     data = broken.read_bytes()
@@ -105,7 +104,7 @@ def test_a_truncated_shard_is_refused_naming_it(kept, tmp_path, write_shard):
         open_archive(str(tmp_path), OPTIONS)
 
 
-def test_a_shard_with_a_damaged_footer_is_refused_naming_it(tmp_path, write_shard):
+def test_open_damaged_footer(tmp_path, write_shard):
     path = write_shard(tmp_path / "a.parquet")
     data = bytearray(path.read_bytes())
     data[-60:-8] = b"\xff" * 52
@@ -114,7 +113,7 @@ def test_a_shard_with_a_damaged_footer_is_refused_naming_it(tmp_path, write_shar
         open_archive(str(tmp_path), OPTIONS)
 
 
-def test_a_shard_without_images_is_refused_naming_it(tmp_path, write_shard, write_parquet):
+def test_open_shard_without_images(tmp_path, write_shard, write_parquet):
     write_shard(tmp_path / "a.parquet")
     write_parquet(tmp_path / "b.parquet", {"image": pa.array([1.5])})
     with pytest.raises(InputError, match=r"b\.parquet: column 'image' is of type double"):
@@ -131,13 +130,13 @@ def test_a_shard_without_images_is_refused_naming_it(tmp_path, write_shard, writ
     ],
     ids=str,
 )
-def test_metadata_that_cannot_be_used_is_refused_naming_the_shard(metadata, tmp_path, write_shard):
+def test_open_bad_metadata(metadata, tmp_path, write_shard):
     write_shard(tmp_path / "a.parquet", metadata=metadata)
     with pytest.raises(InputError, match=r"a\.parquet"):
         open_archive(str(tmp_path), OPTIONS)
 
 
-def test_the_default_shape_is_for_shards_that_do_not_say_theirs(tmp_path, write_shard):
+def test_open_default_shape(tmp_path, write_shard):
     write_shard(tmp_path / "a.parquet")
     write_shard(tmp_path / "b.parquet", metadata={"digitsum.height": "3", "digitsum.width": "2"})
     archive = open_archive(str(tmp_path), ReadOptions(), SHAPE)
@@ -150,7 +149,7 @@ def test_height_and_width_belong_together():
 
 
 @pytest.mark.parametrize("ids", [["a"], [7], pa.array(["a"], pa.large_string())], ids=str)
-def test_strings_and_integers_are_ids(ids, tmp_path, write_parquet):
+def test_open_id_types(ids, tmp_path, write_parquet):
     columns = {"image": pa.array([bytes(6)], pa.binary(6)), "image_id": ids, "scan": ids}
     write_parquet(tmp_path / "a.parquet", columns)
     for column in ("image_id", "scan"):
@@ -158,7 +157,7 @@ def test_strings_and_integers_are_ids(ids, tmp_path, write_parquet):
         assert open_archive(str(tmp_path), options).shards[0].id_column == column
 
 
-def test_an_id_column_that_cannot_be_used_is_refused(tmp_path, write_parquet):
+def test_open_bad_id_column(tmp_path, write_parquet):
     images = pa.array([bytes(6)], pa.binary(6))
     write_parquet(tmp_path / "a.parquet", {"image": images, "weight": pa.array([0.5])})
     with pytest.raises(InputError, match=r"a\.parquet: column 'weight' is of type double"):
@@ -168,7 +167,7 @@ def test_an_id_column_that_cannot_be_used_is_refused(tmp_path, write_parquet):
     assert open_archive(str(tmp_path), OPTIONS).shards[0].id_column is None
 
 
-def test_the_fingerprint_changes_with_the_file_and_only_then(tmp_path, write_shard):
+def test_fingerprint_of_file(tmp_path, write_shard):
     path = write_shard(tmp_path / "a.parquet")
 
     def fingerprint(mtime: int) -> str:
@@ -190,7 +189,7 @@ def shard_of(rows: tuple[int, ...]) -> Shard:
 
 
 @given(row_groups, st.integers(1, 200))
-def test_chunks_tile_all_rows_in_order_by_whole_row_groups(rows, chunk_images):
+def test_plan_chunks_tile_all_rows(rows, chunk_images):
     chunks = plan_chunks(shard_of(rows), chunk_images)
     assert plan_chunks(shard_of(rows), chunk_images) == chunks
     next_row = 0
@@ -206,14 +205,14 @@ def test_chunks_tile_all_rows_in_order_by_whole_row_groups(rows, chunk_images):
 
 
 @given(row_groups, st.integers(1, 200))
-def test_a_chunk_has_at_least_the_rows_asked_for_and_no_row_group_too_many(rows, chunk_images):
+def test_plan_chunks_sizes(rows, chunk_images):
     chunks = plan_chunks(shard_of(rows), chunk_images)
     assert all(chunk.num_rows >= chunk_images for chunk in chunks[:-1])
     assert all(chunk.num_rows - rows[chunk.row_groups[-1]] < chunk_images for chunk in chunks)
 
 
 @given(row_groups.filter(any))
-def test_a_chunk_says_all_that_is_needed_to_read_it_elsewhere(rows):
+def test_chunk_is_self_contained(rows):
     shard = shard_of(rows)
     for chunk in plan_chunks(shard, 60):
         assert chunk.shard == shard.file.path
@@ -225,14 +224,14 @@ def test_a_chunk_says_all_that_is_needed_to_read_it_elsewhere(rows):
         assert Chunk.from_row({**row, "row_groups": np.array(row["row_groups"])}) == chunk
 
 
-def test_an_empty_shard_has_no_chunks(tmp_path, write_shard):
+def test_plan_chunks_empty_shard(tmp_path, write_shard):
     write_shard(tmp_path / "a.parquet", 0)
     archive = open_archive(str(tmp_path), OPTIONS)
     assert archive.num_images == 0
     assert plan_chunks(archive.shards[0], 10) == []
 
 
-def test_a_shard_is_unchanged_until_it_is_replaced_or_removed(tmp_path, write_parquet):
+def test_check_unchanged(tmp_path, write_parquet):
     path = write_parquet(tmp_path / "a.parquet", {"image": [b"x" * 6720] * 3})
     archive = open_archive(str(tmp_path), ReadOptions())
     [chunk] = plan_chunks(archive.shards[0], 10)
@@ -245,7 +244,7 @@ def test_a_shard_is_unchanged_until_it_is_replaced_or_removed(tmp_path, write_pa
         check_unchanged(archive.root, chunk)
 
 
-def test_a_shard_that_is_read_otherwise_has_another_fingerprint(tmp_path, write_parquet):
+def test_fingerprint_of_read_options(tmp_path, write_parquet):
     images = [b"x" * 6720] * 3
     columns = {"image": images, "other": images, "image_id": ["a", "b", "c"], "number": [1, 2, 3]}
     write_parquet(tmp_path / "a.parquet", columns)

@@ -30,36 +30,36 @@ def made(tmp_path, glyph_file):
     return make
 
 
-def test_the_same_seed_gives_the_same_images_and_another_seed_others(made):
+def test_synth_seed(made):
     assert made("a", seed=5) == made("b", seed=5)
     assert not set(made("c", seed=6)["image"]) & set(made("a2", seed=5)["image"])
 
 
-def test_images_do_not_depend_on_the_number_of_shards(made):
+def test_synth_any_number_of_shards(made):
     assert made("one", 50) == made("seven", 50, shards=7)
 
 
-def test_a_shorter_archive_is_the_beginning_of_a_longer_one(made):
+def test_synth_shorter_is_prefix(made):
     longer = made("longer", BLOCK_IMAGES + 50)
     for images in (1, 50, BLOCK_IMAGES, BLOCK_IMAGES + 1):
         shorter = made(f"first-{images}", images)
         assert shorter == {name: values[:images] for name, values in longer.items()}
 
 
-def test_no_image_and_no_id_is_made_twice(made):
+def test_synth_images_differ(made):
     archive = made("a", 2 * BLOCK_IMAGES)
     assert len(set(archive["image"])) == 2 * BLOCK_IMAGES
     assert len(set(archive["image_id"])) == 2 * BLOCK_IMAGES
 
 
-def test_an_unlabelled_archive_has_the_same_images_and_no_sums(made):
+def test_synth_unlabelled(made):
     labelled = made("labelled")
     assert sorted(labelled) == ["digit_sum", "image", "image_id"]
     del labelled["digit_sum"]
     assert made("unlabelled", unlabelled=True) == labelled
 
 
-def test_splits_share_no_image_and_no_id(made):
+def test_synth_splits_differ(made):
     splits = [made(split, split=split) for split in ("train", "val", "test")]
     assert len({image_id for split in splits for image_id in split["image_id"]}) == 60
     assert len({image for split in splits for image in split["image"]}) == 60
@@ -75,7 +75,7 @@ def one_tile(pixels: np.ndarray) -> bytes:
 
 
 @pytest.mark.parametrize("split", ["train", "val", "test"])
-def test_images_of_one_digit_show_glyphs_of_their_split_with_their_sum(split, made, glyph_file):
+def test_synth_shows_glyphs_of_split(split, made, glyph_file):
     glyphs = load_glyphs(glyph_file, split)
     tiles = {
         one_tile(pixels): digit
@@ -86,20 +86,20 @@ def test_images_of_one_digit_show_glyphs_of_their_split_with_their_sum(split, ma
         assert tiles[one_tile(np.frombuffer(image, np.uint8).reshape(30, 80))] == digit
 
 
-def test_sums_are_those_of_the_digits(embedded_train):
+def test_compose_sums(embedded_train):
     drawn = compose(embedded_train, np.random.default_rng(0), 200, 4, ImageShape())
     assert drawn.digits.shape == (200, 4)
     assert drawn.digit_sums.tolist() == [sum(row) for row in drawn.digits.tolist()]
     assert set(drawn.digits.ravel().tolist()) == set(range(10))
 
 
-def test_sums_of_many_digits_do_not_wrap_as_pixels_do():
+def test_compose_large_sums():
     nines = Glyphs(np.zeros((1, 28, 28), np.uint8), np.array([9], np.uint8))
     drawn = compose(nines, np.random.default_rng(0), 2, 40, ImageShape(28, min_width(40)))
     assert drawn.digit_sums.tolist() == [360, 360]
 
 
-def test_bytes_are_added_and_wrap_around_where_tiles_overlap():
+def test_compose_overlap_wraps():
     tile = Glyphs(np.full((1, 28, 28), 200, np.uint8), np.array([1], np.uint8))
     drawn = compose(tile, np.random.default_rng(0), 50, 2, ImageShape(28, min_width(2)))
     # On the narrowest canvas the tiles stand at x 0 and 13, at the only height there is.
@@ -108,7 +108,7 @@ def test_bytes_are_added_and_wrap_around_where_tiles_overlap():
     np.testing.assert_array_equal(drawn.pixels, np.broadcast_to(expected, (50, 28, 41)))
 
 
-def test_digits_stand_left_to_right_at_every_height_that_fits():
+def test_compose_left_to_right():
     pixels = np.zeros((9, 28, 28), np.uint8)
     pixels[:, 0, 0] = range(1, 10)  # one bright pixel, as bright as the digit is great
     glyphs = Glyphs(pixels, np.arange(1, 10, dtype=np.uint8))
@@ -128,7 +128,7 @@ def test_digits_stand_left_to_right_at_every_height_that_fits():
     num_images=st.integers(1, 200),
     seed=st.integers(0, 2**32),
 )
-def test_tiles_stand_on_the_canvas_in_the_measured_layout(num_digits, spare, num_images, seed):
+def test_layout_x_bounds(num_digits, spare, num_images, seed):
     width = min_width(num_digits) + spare
     x = layout_x(np.random.default_rng(seed), num_images, num_digits, width)
     assert x.shape == (num_images, num_digits)
@@ -139,7 +139,7 @@ def test_tiles_stand_on_the_canvas_in_the_measured_layout(num_digits, spare, num
     assert np.all((spacings >= 13) & (spacings <= 45))
 
 
-def test_where_there_is_room_every_measured_place_occurs():
+def test_layout_x_covers_all_places():
     x = layout_x(np.random.default_rng(0), 5000, 4, 1000)
     assert set(x[:, 0].tolist()) == set(range(18))
     assert set(np.diff(x, axis=1).ravel().tolist()) == set(range(13, 46))
@@ -153,17 +153,17 @@ def test_where_there_is_room_every_measured_place_occurs():
         ({"images": 3, "shards": 4}, "no more shards than images"),
         ({"seed": -1}, "--seed -1"),
         ({"digits": 0}, "--digits 0"),
-        ({"height": 27}, "--height is at least 28"),
-        ({"digits": 5, "width": 79}, "--width at least 80"),
+        ({"height": 27}, "--height must be at least 28"),
+        ({"digits": 5, "width": 79}, "and --width at least 80"),
     ],
     ids=str,
 )
-def test_options_that_cannot_be_met_are_refused(options, message):
+def test_synth_config_refused(options, message):
     with pytest.raises(InputError, match=message):
         SynthConfig(**{"out": "unused", "images": 10, **options})
 
 
-def test_the_smallest_canvas_is_accepted(made):
+def test_synth_smallest_canvas(made):
     assert len(made("a", digits=5, height=28, width=80)["image"][0]) == 28 * 80
 
 

@@ -9,7 +9,7 @@ from digitsum.archive.chunks import plan_chunks
 from digitsum.archive.reader import Rows, check_labels, read_chunk
 from digitsum.archive.shards import open_archive
 from digitsum.archive.synth import BLOCK_IMAGES, SynthConfig, synth
-from digitsum.archive.writer import LabelledImages, write_archive
+from digitsum.archive.writer import ImageBatch, write_archive
 from digitsum.errors import InputError
 from digitsum.options import ImageShape, ReadOptions
 
@@ -82,7 +82,7 @@ def test_read_digits_across_row_groups(tmp_path):
     pixels = np.zeros((9000, 2, 3), np.uint8)
     pixels[:, 0, :2] = digits
     ids = pa.array([f"image-{row}" for row in range(9000)])
-    whole = LabelledImages(ids, pixels, digits.sum(axis=1, dtype=np.int16), digits)
+    whole = ImageBatch(ids, pixels, digits.sum(axis=1, dtype=np.int16), digits)
     batches = [whole.slice(0, 5), whole.slice(5, 8900), whole.slice(8900, 9000)]
     write_archive(
         str(tmp_path), batches, ImageShape(2, 3), [8500, 500], labelled=True, with_digits=True

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from digitsum.archive.shards import open_archive
-from digitsum.archive.writer import ROW_GROUP_IMAGES, LabelledImages, write_archive
+from digitsum.archive.writer import ROW_GROUP_IMAGES, ImageBatch, write_archive
 from digitsum.cli import main
 from digitsum.errors import InputError
 from digitsum.options import ImageShape, ReadOptions
@@ -30,7 +30,7 @@ def expected_groups(num_images: int) -> list[int]:
     return [ROW_GROUP_IMAGES] * whole + [rest] * (rest > 0)
 
 
-def test_a_shard_has_the_schema_and_metadata_of_the_format(tmp_path, make_batch):
+def test_written_schema(tmp_path, make_batch):
     write_archive(str(tmp_path), [make_batch(3, SHAPE)], SHAPE, [3], labelled=True)
     schema = pq.read_schema(tmp_path / "shard-00000.parquet")
     assert schema.remove_metadata() == pa.schema(
@@ -47,15 +47,15 @@ def test_a_shard_has_the_schema_and_metadata_of_the_format(tmp_path, make_batch)
     }
 
 
-def test_an_unlabelled_archive_has_no_column_of_sums(tmp_path, make_batch):
+def test_written_schema_unlabelled(tmp_path, make_batch):
     batch = make_batch(3, SHAPE, labelled=False)
     write_archive(str(tmp_path), [batch], SHAPE, [3], labelled=False)
     assert pq.read_schema(tmp_path / "shard-00000.parquet").names == ["image_id", "image"]
 
 
-def test_columns_are_compressed_by_zstd_and_images_have_no_dictionary(tmp_path, make_batch):
+def test_written_encoding(tmp_path, make_batch):
     batch = make_batch(100, SHAPE)
-    same = LabelledImages(batch.image_ids, np.zeros_like(batch.pixels), batch.digit_sums)
+    same = ImageBatch(batch.image_ids, np.zeros_like(batch.pixels), batch.digit_sums)
     write_archive(str(tmp_path), [same], SHAPE, [100], labelled=True)
     group = pq.read_metadata(tmp_path / "shard-00000.parquet").row_group(0)
     columns = {group.column(i).path_in_schema: group.column(i) for i in range(3)}
@@ -66,7 +66,7 @@ def test_columns_are_compressed_by_zstd_and_images_have_no_dictionary(tmp_path, 
     assert columns["digit_sum"].statistics.max == 36
 
 
-def test_row_groups_hold_8192_images(tmp_path, make_batch):
+def test_written_row_groups(tmp_path, make_batch):
     written = write_archive(
         str(tmp_path), [make_batch(20_000, SHAPE)], SHAPE, [17_000, 3000], labelled=True
     )
@@ -81,9 +81,7 @@ def test_row_groups_hold_8192_images(tmp_path, make_batch):
     batches=st.lists(st.sampled_from([0, 1, 7, 4096, 8191, 8192, 8193]), max_size=4),
     shard_images=st.sampled_from([8192, 9000, 16_384, 50_000]),
 )
-def test_batches_of_any_size_become_the_shards_asked_for(
-    batches, shard_images, make_batch, tmp_path_factory
-):
+def test_write_batches_of_any_size(batches, shard_images, make_batch, tmp_path_factory):
     path = tmp_path_factory.mktemp("archive")
     total = sum(batches)
     whole = make_batch(total, TINY)
@@ -102,9 +100,9 @@ def test_batches_of_any_size_become_the_shards_asked_for(
         assert table.column("digit_sum").to_pylist() == whole.digit_sums.tolist()
 
 
-def test_pixels_that_are_not_contiguous_are_written_as_they_look(tmp_path, make_batch):
+def test_write_strided_pixels(tmp_path, make_batch):
     batch = make_batch(6, ImageShape(3, 2))
-    turned = LabelledImages(batch.image_ids, batch.pixels.transpose(0, 2, 1), batch.digit_sums)
+    turned = ImageBatch(batch.image_ids, batch.pixels.transpose(0, 2, 1), batch.digit_sums)
     write_archive(str(tmp_path), [turned], SHAPE, [4, 2], labelled=True)
     images = [
         data
@@ -115,9 +113,7 @@ def test_pixels_that_are_not_contiguous_are_written_as_they_look(tmp_path, make_
 
 
 @pytest.mark.parametrize("name", ["shard-00000.parquet", "other.parquet", "day=1/a.parquet"])
-def test_a_directory_that_holds_shards_is_refused_and_left_alone(
-    name, tmp_path, make_batch, write_parquet, content
-):
+def test_write_beside_shards(name, tmp_path, make_batch, write_parquet, content):
     write_parquet(tmp_path / name, {"image": [b"......"]})
     before = content(tmp_path)
     with pytest.raises(InputError, match=f"{tmp_path}: already holds shards"):
@@ -125,7 +121,7 @@ def test_a_directory_that_holds_shards_is_refused_and_left_alone(
     assert content(tmp_path) == before
 
 
-def test_a_file_is_refused(tmp_path, make_batch):
+def test_write_in_place_of_file(tmp_path, make_batch):
     (tmp_path / "file").write_bytes(b"x")
     with pytest.raises(InputError, match="is a file"):
         write_archive(str(tmp_path / "file"), [make_batch(1, SHAPE)], SHAPE, [1], labelled=True)
@@ -134,12 +130,10 @@ def test_a_file_is_refused(tmp_path, make_batch):
 
 @pytest.mark.parametrize("error", [InputError, KeyboardInterrupt])
 @pytest.mark.parametrize("good_batches", [0, 1, 3])
-def test_what_was_written_is_removed_where_the_source_raises(
-    error, good_batches, tmp_path, make_batch, content
-):
+def test_write_failed_source(error, good_batches, tmp_path, make_batch, content):
     (tmp_path / "notes.txt").write_bytes(b"mine")
 
-    def source() -> Iterator[LabelledImages]:
+    def source() -> Iterator[ImageBatch]:
         for number in range(good_batches):
             yield make_batch(5, SHAPE, first=5 * number)
         raise error
@@ -149,10 +143,10 @@ def test_what_was_written_is_removed_where_the_source_raises(
     assert content(tmp_path) == {"notes.txt": b"mine"}
 
 
-def test_shards_appear_one_by_one_and_whole(tmp_path, make_batch):
+def test_write_publishes_each_shard(tmp_path, make_batch):
     seen: list[list[int]] = []
 
-    def source() -> Iterator[LabelledImages]:
+    def source() -> Iterator[ImageBatch]:
         for number in range(3):
             seen.append(sorted(pq.read_metadata(p).num_rows for p in tmp_path.glob("*.parquet")))
             yield make_batch(4, SHAPE, first=4 * number)
@@ -161,23 +155,23 @@ def test_shards_appear_one_by_one_and_whole(tmp_path, make_batch):
     assert seen == [[], [4], [4, 4]]
 
 
-def test_an_archive_written_and_opened_has_its_shape(tmp_path, make_batch):
+def test_write_then_open(tmp_path, make_batch):
     write_archive(str(tmp_path), [make_batch(5, SHAPE)], SHAPE, [3, 2], labelled=True)
     archive = open_archive(str(tmp_path), ReadOptions())
     assert [(shard.num_rows, shard.shape) for shard in archive.shards] == [(3, SHAPE), (2, SHAPE)]
 
 
-def test_what_is_held_does_not_grow_with_the_archive(tmp_path, make_batch):
+def test_write_memory_is_flat(tmp_path, make_batch):
     alive: list[int] = []
     pixels: list[weakref.ref] = []
 
-    def source() -> Iterator[LabelledImages]:
+    def source() -> Iterator[ImageBatch]:
         for number in range(12):
             alive.append(sum(pixel() is not None for pixel in pixels))
             batch = make_batch(5000, TINY, first=5000 * number)
             image = batch.pixels.copy()
             pixels.append(weakref.ref(image))
-            yield LabelledImages(batch.image_ids, image, batch.digit_sums)
+            yield ImageBatch(batch.image_ids, image, batch.digit_sums)
             del batch, image
 
     write_archive(str(tmp_path), source(), TINY, [60_000], labelled=True)
@@ -185,7 +179,7 @@ def test_what_is_held_does_not_grow_with_the_archive(tmp_path, make_batch):
     assert max(alive) <= 4  # those of a row group, and the one that is yielded
 
 
-def test_an_archive_that_cannot_be_made_is_a_sentence(tmp_path, capsys):
+def test_write_refused_by_file_system(tmp_path, capsys):
     (tmp_path / "file").write_text("in the way")
     out = tmp_path / "file" / "archive"
     assert main(["synth", "--out", str(out), "--images", "1"]) == 2

@@ -9,7 +9,7 @@ import torch
 
 from digitsum.archive.chunks import Chunk, ChunkId
 from digitsum.archive.score_parts import SCORES_SCHEMA, Part, part_path
-from digitsum.archive.shards import Archive, Fingerprint, ListedFile, Shard
+from digitsum.archive.shards import Archive, Fingerprint, Shard
 from digitsum.model.counter import CounterConfig, CounterNetwork
 from digitsum.model.prediction_stats import Distributions
 from digitsum.model.saved_model import save_model
@@ -17,6 +17,7 @@ from digitsum.options import ImageShape
 from digitsum.scoring.plan import ScorePlan, plan_scores
 from digitsum.scoring.results import ChunkResult
 from digitsum.scoring.survey import RejectedShard, Survey
+from digitsum.storage.listing import ListedFile
 from digitsum.storage.location import Location, locate
 
 MODEL = "a" * 64

@@ -4,8 +4,8 @@ from pathlib import Path
 import pyarrow.dataset as ds
 import pytest
 
+from digitsum.archive.parquet.files import read_table
 from digitsum.archive.score_parts import SCORES_SCHEMA, Part, part_path, read_part
-from digitsum.archive.shards import list_parquet, read_table
 from digitsum.errors import InputError
 from digitsum.manifest import RUNS_DIRECTORY
 from digitsum.scoring import commit
@@ -19,6 +19,7 @@ from digitsum.scoring.commit import (
     remove_leftovers_beside,
     remove_parts,
 )
+from digitsum.storage.listing import list_parquet
 
 MODEL, OTHER_MODEL = "a" * 64, "b" * 64
 

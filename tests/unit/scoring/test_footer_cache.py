@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from digitsum.archive import shards as module
 from digitsum.archive.score_parts import Part, PartSource
-from digitsum.archive.shards import ListedFile, Shard
+from digitsum.archive.shards import Shard
 from digitsum.errors import InputError
 from digitsum.model.baseline import PIXEL_SCALE, BaselineConfig, BaselineNetwork
 from digitsum.model.counter import CounterConfig, CounterNetwork
@@ -31,6 +31,7 @@ from digitsum.scoring.footer_cache import (
 )
 from digitsum.scoring.plan import ScorePlan, plan_scores
 from digitsum.scoring.score_run import survey_archive
+from digitsum.storage.listing import ListedFile
 from digitsum.storage.location import locate
 
 DIGEST = "0123456789abcdef" * 4

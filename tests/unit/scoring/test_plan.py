@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from digitsum.archive.chunks import Chunk, plan_chunks
 from digitsum.archive.score_parts import Part, part_path, part_source
-from digitsum.archive.shards import Archive, ListedFile, Shard
+from digitsum.archive.shards import Archive, Shard
 from digitsum.errors import InputError
 from digitsum.model.baseline import BaselineConfig, BaselineNetwork
 from digitsum.model.counter import CounterConfig, CounterNetwork
@@ -30,6 +30,7 @@ from digitsum.scoring.plan import (
     num_actors,
     plan_scores,
 )
+from digitsum.storage.listing import ListedFile
 from digitsum.storage.location import locate
 
 MODEL = "a" * 64

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from digitsum.archive.chunks import Chunk, plan_chunks
 from digitsum.archive.score_parts import SCORES_SCHEMA
-from digitsum.archive.shards import ListedFile, Shard
+from digitsum.archive.shards import Shard
 from digitsum.options import ImageShape
 from digitsum.scoring.plan import RejectedShard
 from digitsum.scoring.rejects import (
@@ -21,6 +21,7 @@ from digitsum.scoring.rejects import (
     rejected_shards,
     write_rejects,
 )
+from digitsum.storage.listing import ListedFile
 from digitsum.storage.location import Location, locate
 
 

@@ -6,12 +6,13 @@ from hypothesis import strategies as st
 
 from digitsum.archive.chunks import Chunk
 from digitsum.archive.score_parts import Part, part_path, part_source
-from digitsum.archive.shards import Archive, ListedFile, Shard
+from digitsum.archive.shards import Archive, Shard
 from digitsum.errors import TooManyRejectedError
 from digitsum.model.prediction_stats import Distributions
 from digitsum.options import ImageShape
 from digitsum.scoring.plan import RejectedShard, ScorePlan, Survey, plan_scores
 from digitsum.scoring.results import Outcome, ScoredChunk, rejected_of
+from digitsum.storage.listing import ListedFile
 from digitsum.storage.location import locate
 
 MODEL = "a" * 64

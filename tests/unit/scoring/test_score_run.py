@@ -4,15 +4,16 @@ import pyarrow as pa
 import pytest
 
 from digitsum.archive import shards as module
-from digitsum.archive.shards import ListedFile, Shard, list_shards
+from digitsum.archive.shards import Shard, list_shards
 from digitsum.errors import InputError, StorageError
 from digitsum.model.baseline import PIXEL_SCALE, BaselineConfig, BaselineNetwork
 from digitsum.model.saved_model import SavedModel
 from digitsum.options import ImageShape, ReadOptions
 from digitsum.scoring.plan import Survey
 from digitsum.scoring.score_run import survey_archive
+from digitsum.storage.listing import ListedFile
 from digitsum.storage.location import locate
-from digitsum.storage.retries import ATTEMPTS
+from digitsum.storage.retries import STORAGE_ATTEMPTS
 
 OPTIONS = ReadOptions()
 
@@ -156,7 +157,7 @@ def refuse(monkeypatch):
     return refuse
 
 
-@pytest.mark.parametrize("times", range(ATTEMPTS))
+@pytest.mark.parametrize("times", range(STORAGE_ATTEMPTS))
 def test_a_file_system_that_recovers_costs_no_shard(survey, write_shard, refuse, times):
     write_shard("a.parquet")
     write_shard("b.parquet")
@@ -177,7 +178,7 @@ def test_a_file_system_that_does_not_recover_costs_its_shard_and_no_other(
     assert [(shard.path, shard.reason) for shard in found.rejected] == [
         ("a.parquet", "a.parquet: timed out")
     ]
-    assert asked == {"a.parquet": ATTEMPTS, "b.parquet": 1}
+    assert asked == {"a.parquet": STORAGE_ATTEMPTS, "b.parquet": 1}
 
 
 def test_a_shard_that_is_bad_is_asked_for_once(survey, write_shard, refuse):

@@ -1,6 +1,5 @@
 import os
 import threading
-from pathlib import Path
 
 import pytest
 from pyarrow import fs as pafs
@@ -23,7 +22,13 @@ def target(request, tmp_path, monkeypatch) -> Location:
     return Location("store://bucket/scores/part", store, "scores/part")
 
 
-def test_the_content_appears_when_the_block_ends(target, tmp_path, content):
+def publish_half(target: Location, error: type[BaseException]) -> None:
+    with published(target) as temporary:
+        temporary.write_bytes(b"half")
+        raise error
+
+
+def test_published_appears_at_end(target, tmp_path, content):
     with published(target) as temporary:
         temporary.write_bytes(b"half")
         assert not target.is_file()
@@ -32,54 +37,39 @@ def test_the_content_appears_when_the_block_ends(target, tmp_path, content):
     assert content(tmp_path) == {"scores/part": b"half, whole"}
 
 
-def test_nothing_appears_and_nothing_is_left_where_the_block_raises(target, tmp_path, content):
-    def interrupted() -> None:
-        with published(target) as temporary:
-            temporary.write_bytes(b"half")
-            raise KeyboardInterrupt
-
+def test_published_interrupted(target, tmp_path, content):
     with pytest.raises(KeyboardInterrupt):
-        interrupted()
+        publish_half(target, KeyboardInterrupt)
     assert content(tmp_path) == {}
 
 
-def test_a_file_that_is_there_is_untouched_where_the_block_raises(target, tmp_path, content):
-    def failing() -> None:
-        with published(target) as temporary:
-            temporary.write_bytes(b"half")
-            assert target.read_bytes() == b"old"
-            raise RuntimeError
-
+def test_published_keeps_old_on_error(target, tmp_path, content):
     publish_bytes(b"old", target)
     with pytest.raises(RuntimeError):
-        failing()
+        publish_half(target, RuntimeError)
     assert content(tmp_path) == {"scores/part": b"old"}
 
 
-def test_a_file_that_is_there_is_replaced(target, tmp_path, content):
+def test_published_nothing_written(target, tmp_path, content):
+    with pytest.raises(FileNotFoundError), published(target):
+        pass
+    assert content(tmp_path) == {}
+
+
+def test_published_replaces(target, tmp_path, content):
     publish_bytes(b"an old and longer content", target)
     publish_bytes(b"new", target)
     assert content(tmp_path) == {"scores/part": b"new"}
 
 
 @pytest.mark.parametrize("size", [0, 1, 3_000_000])
-def test_content_of_any_size_is_published(size, target):
+def test_publish_bytes_any_size(size, target):
     data = os.urandom(size)
     publish_bytes(data, target)
     assert target.read_bytes() == data
 
 
-def test_a_block_that_writes_nothing_publishes_nothing(target, tmp_path, content):
-    def forgetful() -> None:
-        with published(target):
-            pass
-
-    with pytest.raises(FileNotFoundError):
-        forgetful()
-    assert content(tmp_path) == {}
-
-
-def test_bytes_that_the_file_system_refuses_are_bad_input_that_names_the_place(tmp_path, content):
+def test_publish_bytes_refused(tmp_path, content):
     (tmp_path / "file").write_bytes(b"in the way")
     (tmp_path / "directory" / "full").mkdir(parents=True)
     for place in ("file/part", "directory"):
@@ -88,12 +78,12 @@ def test_bytes_that_the_file_system_refuses_are_bad_input_that_names_the_place(t
     assert content(tmp_path) == {"file": b"in the way"}
 
 
-def test_local_directories_are_made(tmp_path, content):
+def test_publish_bytes_makes_directories(tmp_path, content):
     publish_bytes(b"x", locate(str(tmp_path / "a" / "b" / "c")))
     assert content(tmp_path) == {"a/b/c": b"x"}
 
 
-def test_a_file_on_its_way_is_beside_its_target_and_hidden_from_readers_of_archives(tmp_path):
+def test_temporary_beside_target_hidden(tmp_path):
     with published(locate(str(tmp_path / "shard.parquet"))) as temporary:
         temporary.write_bytes(b"half")
         assert temporary.parent == tmp_path  # a rename is atomic within one file system only
@@ -102,7 +92,7 @@ def test_a_file_on_its_way_is_beside_its_target_and_hidden_from_readers_of_archi
             list_shards(locate(str(tmp_path)))
 
 
-def test_readers_see_the_old_or_the_new_file_and_never_a_part(tmp_path):
+def test_readers_see_whole_files(tmp_path):
     path = tmp_path / "part"
     contents = [bytes([number]) * 400_000 for number in range(30)]
     publish_bytes(contents[0], locate(str(path)))
@@ -111,7 +101,7 @@ def test_readers_see_the_old_or_the_new_file_and_never_a_part(tmp_path):
 
     def look() -> None:
         while not stop.is_set():
-            seen.append(Path(path).read_bytes())
+            seen.append(path.read_bytes())
 
     reader = threading.Thread(target=look)
     reader.start()

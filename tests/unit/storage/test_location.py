@@ -6,25 +6,26 @@ from pathlib import Path
 import pytest
 from pyarrow import fs as pafs
 
-from digitsum.archive.shards import list_parquet, open_parquet
+from digitsum.archive.parquet.files import open_parquet
 from digitsum.errors import InputError, StorageError
 from digitsum.storage.atomic_write import publish_bytes
+from digitsum.storage.listing import list_parquet
 from digitsum.storage.location import Location, locate, storage_error
 
 
-def test_a_relative_path_is_made_absolute(tmp_path, monkeypatch):
+def test_locate_relative_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     place = locate("archive/a")
     assert place.uri == place.path == str(tmp_path / "archive" / "a")
     assert place.is_local
 
 
-def test_home_is_expanded(tmp_path, monkeypatch):
+def test_locate_home(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert locate("~/archive").path == str(tmp_path / "archive")
 
 
-def test_a_path_and_its_file_uri_are_one_place(tmp_path):
+def test_locate_file_uri(tmp_path):
     (tmp_path / "a b").write_bytes(b"x")
     by_uri = locate(f"file://{tmp_path}/a%20b")
     assert by_uri.is_local
@@ -33,7 +34,7 @@ def test_a_path_and_its_file_uri_are_one_place(tmp_path):
 
 
 @pytest.mark.parametrize("uri", ["nosuch://bucket/a", "s3:// bucket", "file://elsewhere/a"])
-def test_a_uri_that_nothing_opens_is_refused_naming_it(uri):
+def test_locate_unknown_uri(uri):
     with pytest.raises(InputError, match=f"^{uri}: "):
         locate(uri)
 
@@ -50,7 +51,7 @@ def in_store(uri: str, path: str) -> Location:
         ("s3://bucket/a?region=eu", "s3://bucket/a/b/c.parquet?region=eu"),
     ],
 )
-def test_joining_and_the_parent_keep_a_uris_query(given, joined):
+def test_join_and_parent_keep_query(given, joined):
     place = in_store(given, "bucket/a").join("b/c.parquet")
     assert (place.uri, place.path) == (joined, "bucket/a/b/c.parquet")
     assert place.name == "c.parquet"
@@ -60,7 +61,7 @@ def test_joining_and_the_parent_keep_a_uris_query(given, joined):
 
 
 @pytest.mark.parametrize("name", ["plain", "a b", "what?", "50%", "a#b", "x=1"])
-def test_joining_and_the_parent_are_inverse_for_local_paths(name, tmp_path):
+def test_parent_inverts_join(name, tmp_path):
     directory = locate(str(tmp_path / name))
     place = directory.join("a.parquet")
     assert place.path == place.uri == str(tmp_path / name / "a.parquet")
@@ -68,13 +69,13 @@ def test_joining_and_the_parent_are_inverse_for_local_paths(name, tmp_path):
     assert place.parent.uri == directory.uri
 
 
-def test_the_root_is_the_parent_of_what_lies_in_it():
+def test_parent_of_root_entry():
     parent = locate("/a.parquet").parent
     assert parent.join("b").path == "/b"
     assert locate(parent.uri).path == str(Path("/"))
 
 
-def test_files_are_told_from_directories_and_from_nothing(tmp_path):
+def test_is_file(tmp_path):
     (tmp_path / "file").write_bytes(b"content")
     assert locate(str(tmp_path / "file")).is_file()
     assert not locate(str(tmp_path)).is_file()
@@ -82,7 +83,7 @@ def test_files_are_told_from_directories_and_from_nothing(tmp_path):
     assert locate(str(tmp_path / "file")).info().size == 7
 
 
-def test_reading_what_is_not_there_is_refused_naming_it(tmp_path):
+def test_read_bytes_absent(tmp_path):
     with pytest.raises(InputError, match=r"nothing: cannot be read"):
         locate(str(tmp_path / "nothing")).read_bytes()
 
@@ -123,7 +124,7 @@ AZURE = "abfs://container@account.dfs.core.windows.net/archive"
         "s3://[hidden-word@bucket/archive",
     ],
 )
-def test_a_secret_in_a_uri_is_refused_and_not_repeated(uri):
+def test_locate_refuses_secrets(uri):
     with pytest.raises(InputError) as refusal:
         locate(uri)
     shown = "".join(traceback.format_exception(refusal.value))
@@ -140,59 +141,53 @@ def test_a_secret_in_a_uri_is_refused_and_not_repeated(uri):
         f"{AZURE}?enable_tls=false",
     ],
 )
-def test_a_uri_that_says_how_its_store_is_reached_is_opened(uri):
+def test_locate_safe_parameters(uri):
     place = locate(uri)
     assert place.uri == uri
     assert not place.is_local
 
 
-MAY_PASS = [errno.EIO, errno.ETIMEDOUT, errno.ECONNRESET, errno.EAGAIN, errno.ESTALE, errno.EBUSY]
-STAYS = [errno.ENOENT, errno.EACCES, errno.ENOSPC, errno.EROFS, errno.ENOTDIR, errno.EISDIR]
+def number(code: int) -> OSError:
+    return OSError(code, os.strerror(code))
 
 
-def kind_of(error: OSError) -> type:
-    return type(storage_error("s3://bucket/a: cannot be read", error))
+TRANSIENT = [
+    *map(number, (errno.EIO, errno.ETIMEDOUT, errno.ECONNRESET)),
+    *map(number, (errno.EAGAIN, errno.ESTALE, errno.EBUSY)),
+    OSError("AWS Error NETWORK_CONNECTION during HeadObject operation: curlCode: 7"),
+    OSError("AWS Error SLOW_DOWN during PutObject operation: reduce your rate"),
+    OSError("AWS Error SERVICE_UNAVAILABLE (HTTP status 503) during GetObject"),
+    OSError("AWS Error INTERNAL_FAILURE (HTTP status 500) during ListObjectsV2"),
+    OSError("google::cloud::Status(UNAVAILABLE: try again)"),
+]
+PERMANENT = [
+    *map(number, (errno.ENOENT, errno.EACCES, errno.ENOSPC)),
+    *map(number, (errno.EROFS, errno.ENOTDIR, errno.EISDIR)),
+    OSError("AWS Error ACCESS_DENIED during HeadObject operation: No response body."),
+    OSError("AWS Error NO_SUCH_BUCKET during ListObjectsV2 operation"),
+    OSError("Couldn't deserialize thrift: TProtocolException"),
+    OSError(""),
+    OSError(errno.ENOENT, "AWS Error SLOW_DOWN"),  # the number decides
+]
 
 
-@pytest.mark.parametrize("number", MAY_PASS, ids=errno.errorcode.get)
-def test_an_error_number_that_may_pass_is_a_storage_error(number):
-    assert kind_of(OSError(number, os.strerror(number))) is StorageError
+@pytest.mark.parametrize("error", TRANSIENT, ids=str)
+def test_storage_error_transient(error):
+    assert type(storage_error("s3://bucket/a: cannot be read", error)) is StorageError
 
 
-@pytest.mark.parametrize("number", STAYS, ids=errno.errorcode.get)
-def test_an_error_number_that_stays_is_bad_input(number):
-    assert kind_of(OSError(number, os.strerror(number))) is InputError
+@pytest.mark.parametrize("error", PERMANENT, ids=str)
+def test_storage_error_permanent(error):
+    assert type(storage_error("s3://bucket/a: cannot be read", error)) is InputError
 
 
-@pytest.mark.parametrize(
-    ("said", "kind"),
-    [
-        ("AWS Error NETWORK_CONNECTION during HeadObject operation: curlCode: 7", StorageError),
-        ("AWS Error SLOW_DOWN during PutObject operation: reduce your rate", StorageError),
-        ("AWS Error SERVICE_UNAVAILABLE (HTTP status 503) during GetObject", StorageError),
-        ("AWS Error INTERNAL_FAILURE (HTTP status 500) during ListObjectsV2", StorageError),
-        ("google::cloud::Status(UNAVAILABLE: try again)", StorageError),
-        ("AWS Error ACCESS_DENIED during HeadObject operation: No response body.", InputError),
-        ("AWS Error NO_SUCH_BUCKET during ListObjectsV2 operation", InputError),
-        ("Couldn't deserialize thrift: TProtocolException", InputError),
-        ("", InputError),
-    ],
-)
-def test_an_error_without_a_number_is_told_by_what_the_object_store_says(said, kind):
-    assert kind_of(OSError(said)) is kind
-
-
-def test_a_number_that_stays_is_bad_input_whatever_is_said_with_it():
-    assert kind_of(OSError(errno.ENOENT, "AWS Error SLOW_DOWN")) is InputError
-
-
-def test_what_is_said_of_a_storage_error_names_the_place_in_one_line():
+def test_storage_error_message():
     error = storage_error("s3://bucket/a: cannot be read", OSError("one\n  two"))
     assert str(error) == "s3://bucket/a: cannot be read: one two"
 
 
 class Refusing(pafs.FileSystemHandler):
-    """A file system that answers everything with an error that may pass."""
+    """A file system that refuses everything for a reason that may pass."""
 
     def refuse(self, *_arguments, **_named):
         raise OSError(errno.ETIMEDOUT, "timed out")
@@ -222,7 +217,7 @@ class Refusing(pafs.FileSystemHandler):
     ],
     ids=["info", "is_file", "check_directory", "read_bytes", "list", "below", "open", "publish"],
 )
-def test_a_file_system_that_refuses_for_now_raises_a_storage_error_that_names_the_place(ask):
+def test_refusal_for_now_is_storage_error(ask):
     place = Location("store://bucket/a", pafs.PyFileSystem(Refusing()), "bucket/a")
     with pytest.raises(StorageError, match=r"^store://bucket/a.*: cannot be .*timed out"):
         ask(place)

@@ -1,4 +1,5 @@
 import threading
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
@@ -8,70 +9,60 @@ from digitsum.storage.prefetch import mapped_ahead, prefetched
 
 
 @given(st.lists(st.integers() | st.none()))
-def test_all_items_come_in_order(items):
+def test_prefetched_order(items):
     assert list(prefetched(iter(items))) == items
 
 
-def test_the_next_item_is_made_while_one_is_in_use():
+def test_prefetched_works_ahead():
     made = threading.Event()
 
-    def items():
+    def items() -> Iterator[int]:
         yield 1
         made.set()
         yield 2
 
-    found = prefetched(items())
-    assert next(found) == 1
+    prefetching = prefetched(items())
+    assert next(prefetching) == 1
     assert made.wait(10)
-    assert list(found) == [2]
+    assert list(prefetching) == [2]
 
 
-def test_no_more_than_one_is_made_ahead():
+def test_prefetched_one_ahead_only():
     made = []
-
-    def items():
-        for number in range(10):
-            made.append(number)
-            yield number
-
-    found = prefetched(items())
-    next(found)
-    found.close()
+    prefetching = prefetched(made.append(number) or number for number in range(10))
+    next(prefetching)
+    prefetching.close()
     assert made in ([0], [0, 1])
 
 
-def test_an_error_comes_after_what_came_before_it():
-    def items():
-        yield 1
-        yield 2
-        raise OSError("gone")
-
-    found = prefetched(items())
-    assert [next(found), next(found)] == [1, 2]
-    with pytest.raises(OSError, match="gone"):
-        next(found)
-
-
 @given(st.lists(st.integers()), st.integers(1, 4))
-def test_what_is_mapped_ahead_comes_in_order(items, num_threads):
+def test_mapped_ahead_order(items, num_threads):
     assert list(mapped_ahead(str, items, num_threads)) == [str(item) for item in items]
 
 
-def test_each_thread_is_one_item_ahead_and_no_more():
+def test_mapped_ahead_one_per_thread():
     made = []
-    found = mapped_ahead(made.append, range(10), 2)
-    next(found)
-    found.close()
+    mapping = mapped_ahead(made.append, range(10), 2)
+    next(mapping)
+    mapping.close()
     assert len(made) <= 3
 
 
-def test_what_is_mapped_ahead_is_made_at_once():
+def test_mapped_ahead_is_parallel():
     both = threading.Barrier(2)
     assert list(mapped_ahead(lambda _: both.wait(10) >= 0, range(2), 2)) == [True, True]
 
 
-def test_an_error_comes_after_what_was_mapped_before_it():
-    found = mapped_ahead(lambda item: 1 // item, [1, 0, 1], 2)
-    assert next(found) == 1
+@pytest.mark.parametrize(
+    "start",
+    [
+        lambda: prefetched(1 // item for item in [1, 1, 0]),
+        lambda: mapped_ahead(lambda item: 1 // item, [1, 1, 0, 1], 2),
+    ],
+    ids=["prefetched", "mapped_ahead"],
+)
+def test_error_after_earlier_items(start):
+    iterator = start()
+    assert [next(iterator), next(iterator)] == [1, 1]
     with pytest.raises(ZeroDivisionError):
-        next(found)
+        next(iterator)

@@ -1,62 +1,62 @@
 import pytest
 
 from digitsum.errors import InputError, StorageError
-from digitsum.storage.retries import ATTEMPTS, retried
+from digitsum.storage.retries import STORAGE_ATTEMPTS, retried
 
 
 @pytest.fixture
 def waits(monkeypatch) -> list[float]:
-    """Collect what would be waited, in seconds, and wait for nothing."""
+    """Collect the seconds that would be waited, and wait for nothing."""
     waits: list[float] = []
     monkeypatch.setattr("tenacity.nap.time.sleep", waits.append)
     return waits
 
 
-def failing(times: int, error: type[Exception]):
-    """Return a function that fails so often, each time with another message, and its calls."""
-    calls: list[int] = []
+class Failing:
+    """A function that fails so often, each time with another message."""
 
-    def function() -> str:
-        calls.append(len(calls))
-        if len(calls) <= times:
-            raise error(f"for the {len(calls)}. time")
+    def __init__(self, times: int, error: type[BaseException]) -> None:
+        self.times, self.error, self.num_calls = times, error, 0
+
+    def __call__(self) -> str:
+        self.num_calls += 1
+        if self.num_calls <= self.times:
+            raise self.error(f"call {self.num_calls}")
         return "done"
 
-    return function, calls
 
-
-@pytest.mark.parametrize("times", range(ATTEMPTS))
-def test_storage_that_recovers_within_eight_calls_is_not_noticed(waits, times):
-    function, calls = failing(times, StorageError)
+@pytest.mark.parametrize("times", range(STORAGE_ATTEMPTS))
+def test_retried_recovers(waits, times):
+    function = Failing(times, StorageError)
     assert retried(function) == "done"
-    assert len(calls) == times + 1
+    assert function.num_calls == times + 1
     assert len(waits) == times
 
 
-def test_storage_that_does_not_recover_raises_its_last_error(waits):
-    function, calls = failing(99, StorageError)
-    with pytest.raises(StorageError, match=r"^for the 8\. time$"):
+def test_retried_raises_last_error(waits):
+    function = Failing(99, StorageError)
+    with pytest.raises(StorageError, match=r"^call 8$"):
         retried(function)
-    assert len(calls) == ATTEMPTS == 8
-    assert len(waits) == ATTEMPTS - 1
+    assert function.num_calls == STORAGE_ATTEMPTS == 8
+    assert len(waits) == STORAGE_ATTEMPTS - 1
 
 
 @pytest.mark.parametrize("kind", [InputError, OSError, ValueError, KeyboardInterrupt])
-def test_any_other_error_is_raised_at_once(waits, kind):
-    function, calls = failing(99, kind)
-    with pytest.raises(kind, match=r"^for the 1\. time$"):
+def test_retried_other_errors_once(waits, kind):
+    function = Failing(99, kind)
+    with pytest.raises(kind, match=r"^call 1$"):
         retried(function)
-    assert len(calls) == 1
+    assert function.num_calls == 1
     assert waits == []
 
 
-def test_waits_double_from_half_a_second_on_with_up_to_a_second_of_chance(waits):
-    firsts = set()
+def test_retried_waits_double_with_jitter(waits):
+    first_waits = set()
     for _ in range(5):
         waits.clear()
         with pytest.raises(StorageError):
-            retried(failing(99, StorageError)[0])
+            retried(Failing(99, StorageError))
         for wait, least in zip(waits, (0.5, 1, 2, 4, 8, 16, 20), strict=True):
             assert least <= wait <= min(least + 1, 20)
-        firsts.add(waits[0])
-    assert len(firsts) > 1
+        first_waits.add(waits[0])
+    assert len(first_waits) > 1

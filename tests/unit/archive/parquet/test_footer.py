@@ -26,38 +26,31 @@ def metadata_of(table: pa.Table, **options) -> pq.FileMetaData:
 
 @pytest.mark.parametrize("compression", ["none", "snappy", "zstd", "gzip", "lz4", "brotli"])
 @pytest.mark.parametrize("rows", [0, 7, 50])
-def test_a_footer_says_what_pyarrow_says_of_it(compression, rows):
+def test_row_groups_equal_pyarrows(compression, rows):
     metadata = metadata_of(TABLE.slice(0, rows), row_group_size=3, compression=compression)
-    found = row_groups(metadata, "a.parquet")
-    assert len(found) == metadata.num_row_groups
-    for number, group in enumerate(found):
-        said = metadata.row_group(number)
-        assert group.num_rows == said.num_rows
+    groups = row_groups(metadata, "a.parquet")
+    assert len(groups) == metadata.num_row_groups
+    for number, group in enumerate(groups):
+        expected = metadata.row_group(number)
+        assert group.num_rows == expected.num_rows
         for place, column in enumerate(group.columns):
-            one = said.column(place)
-            assert (column.path, column.codec, column.num_values) == (
-                one.path_in_schema,
-                one.compression,
-                one.num_values,
-            )
+            one = expected.column(place)
+            names = (one.path_in_schema, one.compression, one.num_values)
+            assert (column.path, column.codec, column.num_values) == names
+        assert group.column("nothing") is None
 
 
 @pytest.mark.parametrize(("name", "signed"), [("digit_sum", True), ("unsigned", False)])
-def test_the_range_of_integers_is_as_pyarrow_says(name, signed):
+def test_integer_range_equals_pyarrows(name, signed):
     metadata = metadata_of(TABLE, row_group_size=50)
-    said = metadata.row_group(0).column(TABLE.column_names.index(name)).statistics
+    expected = metadata.row_group(0).column(TABLE.column_names.index(name)).statistics
     [group] = row_groups(metadata, "a.parquet")
-    expected = (said.min, said.max, said.null_count)
-    assert group.column(name).integer_range(signed=signed) == expected
+    label_range = group.column(name).integer_range(signed=signed)
+    assert label_range == (expected.min, expected.max, expected.null_count)
 
 
-def test_no_range_is_told_without_statistics_and_of_nulls_alone():
+def test_integer_range_without_statistics():
     nulls = TABLE.slice(49).select(["digit_sum"])
     for metadata in (metadata_of(TABLE, write_statistics=False), metadata_of(nulls)):
         [group] = row_groups(metadata, "a.parquet")
         assert group.column("digit_sum").integer_range(signed=True) is None
-
-
-def test_a_column_that_is_not_there_is_none():
-    [group] = row_groups(metadata_of(TABLE), "a.parquet")
-    assert group.column("nothing") is None

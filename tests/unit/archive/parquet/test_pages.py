@@ -1,17 +1,16 @@
-"""Page headers are the same however much of a file is read at once."""
-
 import io
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from digitsum.archive.parquet.footer import row_groups
-from digitsum.archive.parquet.pages import read_page_headers
+from digitsum.archive.parquet.footer import ColumnChunk, row_groups
+from digitsum.archive.parquet.pages import PageHeader, read_page_headers, rows_begun
 
-_ROWS, _BYTES_A_ROW, _PAGE_BYTES = 2000, 100, 4096
+NUM_ROWS, BYTES_PER_ROW = 2000, 100
 
 
 class CountedFile:
@@ -27,74 +26,73 @@ class CountedFile:
         return self._content[offset : offset + size]
 
 
-@pytest.fixture(scope="module")
-def shard() -> tuple[bytes, tuple[int, int, int]]:
-    """A file of one column chunk in many pages; where the chunk begins, its bytes, its values."""
-    rows = [i.to_bytes(4, "little") * (_BYTES_A_ROW // 4) for i in range(_ROWS)]
-    table = pa.table({"image": pa.array(rows, pa.binary(_BYTES_A_ROW))})
+def write(images: pa.Array, **options) -> tuple[bytes, ColumnChunk]:
+    """Return a file of one column chunk, and the chunk as the footer describes it."""
     sink = io.BytesIO()
-    pq.write_table(
-        table,
-        sink,
-        data_page_size=_PAGE_BYTES,
-        use_dictionary=False,
-        compression="none",
-        write_batch_size=16,
-    )
-    content = sink.getvalue()
-    [group] = row_groups(pq.ParquetFile(io.BytesIO(content)).metadata, "here")
-    [column] = group.columns
-    return content, (column.first_page, column.compressed_bytes, column.num_values)
+    pq.write_table(pa.table({"image": images}), sink, **options)
+    [group] = row_groups(pq.read_metadata(io.BytesIO(sink.getvalue())), "here")
+    return sink.getvalue(), group.columns[0]
+
+
+def headers(file: CountedFile, chunk: ColumnChunk, ahead: int = 0) -> list[PageHeader]:
+    size, num_values = chunk.compressed_bytes, chunk.num_values
+    return list(read_page_headers(file, chunk.first_page, size, num_values, ahead=ahead))
+
+
+@pytest.fixture(scope="module")
+def shard() -> tuple[bytes, ColumnChunk]:
+    rows = [i.to_bytes(4, "little") * (BYTES_PER_ROW // 4) for i in range(NUM_ROWS)]
+    plain = {"use_dictionary": False, "compression": "none"}
+    images = pa.array(rows, pa.binary(BYTES_PER_ROW))
+    return write(images, data_page_size=4096, write_batch_size=16, **plain)
 
 
 @given(ahead=st.integers(1, 300_000))
-def test_headers_are_the_same_however_much_is_read_at_once(shard, ahead):
+def test_headers_same_for_any_ahead(shard, ahead):
     content, chunk = shard
-    pages = list(read_page_headers(CountedFile(content), *chunk, ahead=ahead))
-    assert pages == list(read_page_headers(CountedFile(content), *chunk))
-    assert sum(page.num_values for page in pages) == _ROWS
+    pages = headers(CountedFile(content), chunk, ahead)
+    assert pages == headers(CountedFile(content), chunk)
+    assert sum(page.num_values for page in pages) == NUM_ROWS
     assert len(pages) > 10
 
 
-def test_headers_that_hold_great_values_are_read_to_their_end():
-    """Statistics make a header of some KB, more than is read of it at first."""
-    values = [bytes([number]) * 3000 for number in range(8)]
-    sink = io.BytesIO()
-    pq.write_table(
-        pa.table({"image": pa.array(values, pa.binary())}),
-        sink,
-        compression="none",
-        use_dictionary=False,
-        data_page_size=1,
-        write_batch_size=1,
-    )
-    content = sink.getvalue()
-    [group] = row_groups(pq.ParquetFile(io.BytesIO(content)).metadata, "here")
-    [column] = group.columns
-    chunk = column.first_page, column.compressed_bytes, column.num_values
-    for ahead in (0, 2000, 2**20):
-        pages = list(read_page_headers(CountedFile(content), *chunk, ahead=ahead))
-        assert [page.num_values for page in pages] == [1] * 8
-        assert pages[0].offset - column.first_page > 2 * 1024
-        for page, value in zip(pages, values, strict=True):
-            assert content[: page.offset + page.uncompressed_bytes].endswith(value)
-
-
-def test_a_column_chunk_that_is_read_ahead_takes_one_read(shard):
+def test_headers_ahead_take_one_read(shard):
     content, chunk = shard
     each, whole = CountedFile(content), CountedFile(content)
-    pages = list(read_page_headers(each, *chunk))
-    list(read_page_headers(whole, *chunk, ahead=2**20))
+    pages = headers(each, chunk)
+    headers(whole, chunk, ahead=2**20)
     assert each.num_reads == len(pages)
     assert whole.num_reads == 1
 
 
-def test_a_chunk_that_ends_early_has_no_header_however_much_is_read_at_once(shard):
-    content, (start, size, num_values) = shard
-    for ahead in (1024, 2**20):
-        with pytest.raises(ValueError, match="does not end"):
-            list(
-                read_page_headers(
-                    CountedFile(content[: start + 2]), start, size, num_values, ahead=ahead
-                )
-            )
+def test_headers_with_large_statistics():
+    values = [bytes([number]) * 3000 for number in range(8)]
+    one_each = {"data_page_size": 1, "write_batch_size": 1, "use_dictionary": False}
+    content, chunk = write(pa.array(values, pa.binary()), compression="none", **one_each)
+    for ahead in (0, 2000, 2**20):
+        pages = headers(CountedFile(content), chunk, ahead)
+        assert [page.num_values for page in pages] == [1] * 8
+        assert pages[0].offset - chunk.first_page > 2 * 1024  # more than is read at first
+        for page, value in zip(pages, values, strict=True):
+            assert content[: page.offset + page.uncompressed_bytes].endswith(value)
+
+
+@pytest.mark.parametrize("ahead", [1024, 2**20])
+def test_headers_of_cut_chunk(ahead, shard):
+    content, chunk = shard
+    with pytest.raises(ValueError, match="does not end"):
+        headers(CountedFile(content[: chunk.first_page + 2]), chunk, ahead)
+
+
+@pytest.mark.parametrize("codec", ["none", "snappy", "gzip", "brotli", "lz4", "zstd"])
+@pytest.mark.parametrize("version", ["1.0", "2.0"])
+def test_rows_begun_in_lists(codec, version):
+    rng = np.random.default_rng(0)
+    lists = [rng.integers(256, size=n, dtype=np.uint8) for n in rng.integers(0, 400, 500)]
+    images = pa.array(lists, pa.list_(pa.uint8()))
+    options = {"compression": codec, "data_page_version": version, "data_page_size": 4096}
+    content, chunk = write(images, **options)
+    file = CountedFile(content)
+    pages = [page for page in headers(file, chunk) if not page.is_dictionary]
+    assert len(pages) > 5
+    assert sum(rows_begun(file, page, chunk.codec) for page in pages) == 500

@@ -1,0 +1,94 @@
+"""Parquet files of strangers: opened, and read in batches that fit in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from digitsum.archive.parquet.footer import row_groups
+from digitsum.archive.parquet.read_budget import plan_read
+from digitsum.errors import InputError, one_line
+from digitsum.storage.location import Location, storage_error
+
+DAMAGED = (pa.ArrowException, UnicodeDecodeError)
+"""What pyarrow raises, besides OSError, if bytes are not those of a Parquet file."""
+_STREAM_BYTES = 2**20
+
+
+def open_parquet(
+    location: Location, *, streamed: bool = False, dictionaries: Sequence[str] = ()
+) -> pq.ParquetFile:
+    """Open a Parquet file; raises InputError, naming it, if it is not one.
+
+    Bytes are fetched ahead, or if `streamed`, as they are needed. The columns `dictionaries` are
+    decoded as Arrow dictionaries.
+    """
+    try:
+        file = location.filesystem.open_input_file(location.path)
+        return pq.ParquetFile(
+            file,
+            read_dictionary=list(dictionaries),
+            pre_buffer=not streamed,
+            buffer_size=_STREAM_BYTES if streamed else 0,
+        )
+    except OSError as error:
+        raise storage_error(f"{location.uri}: cannot be read", error) from error
+    except DAMAGED as error:
+        raise InputError(
+            f"{location.uri}: not a whole Parquet file ({one_line(error)}); replace or remove it."
+        ) from error
+
+
+def read_batches(
+    parquet: pq.ParquetFile,
+    location: Location,
+    groups: Sequence[int],
+    columns: Sequence[str],
+    *,
+    batch_rows: int,
+    bytes_per_row: int,
+    limit: int,
+) -> Iterator[pa.RecordBatch]:
+    """Yield columns of row groups of an open file, at most `batch_rows` rows at a time.
+
+    There are fewer rows in a batch if two batches, with `bytes_per_row` for what the caller makes
+    of each row, would need more than `limit` bytes. Raises InputError if one row needs more, one of
+    DAMAGED if the file cannot be decoded, and OSError.
+    """
+    all_groups = row_groups(parquet.metadata, location.uri)
+    if max(groups, default=0) >= len(all_groups):
+        raise InputError(f"{location.uri}: was replaced meanwhile (by a shorter one); run again.")
+    with location.filesystem.open_input_file(location.path) as file:
+        try:
+            plan = plan_read(
+                parquet.schema,
+                [all_groups[group] for group in groups],
+                file,
+                columns,
+                batch_rows=batch_rows,
+                bytes_per_row=bytes_per_row,
+                limit=limit,
+                is_local=location.is_local,
+                where=location.uri,
+            )
+        except ValueError as error:
+            raise pa.ArrowInvalid(str(error)) from error
+    with ExitStack() as opened:
+        if plan.is_streamed or plan.as_dictionary:
+            parquet = opened.enter_context(
+                open_parquet(location, streamed=plan.is_streamed, dictionaries=plan.as_dictionary)
+            )
+        yield from parquet.iter_batches(plan.batch_rows, list(groups), list(columns))
+
+
+def read_table(content: bytes, columns: Sequence[str] | None = None) -> pa.Table:
+    """Return the table, or some of its columns, of a Parquet file in memory; raises as pyarrow.
+
+    This thread alone reads: a thread of pyarrow that released Python's bytes while the process
+    ended was seen to abort it.
+    """
+    with pq.ParquetFile(pa.BufferReader(content), pre_buffer=False) as parquet:
+        return parquet.read(None if columns is None else list(columns), use_threads=False)
