@@ -74,7 +74,7 @@ DEFAULT_SHAPE = ImageShape()
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """How to read shards that digitsum did not write; the defaults fit those that it wrote."""
+    """Reading of shards that digitsum did not write; the defaults fit those that it wrote."""
 
     image_column: str = IMAGE
     """Column that holds the images."""
@@ -87,8 +87,7 @@ class ReadOptions:
     width: int | None = None
     """Image width in pixels, if the shards do not declare it."""
     max_read_mb: int = 1024
-    """Memory in MB that each reader (an actor or a thread) may use for a batch of rows; rows that
-    need more are rejected."""
+    """Memory in MB for the rows that an actor or thread reads at once; larger rows are rejected."""
     follow_links: bool = False
     """Also read shards behind symbolic links that lead out of the archive."""
 
@@ -129,4 +128,4 @@ class InspectConfig:
     sheet: str | None = None
     """Write a contact sheet, PNG, of some images with their sums to this file."""
     read: ReadOptions = field(default_factory=ReadOptions)
-    """How to read an archive."""
+    """Reading of an archive."""

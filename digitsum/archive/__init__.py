@@ -1,1 +1,1 @@
-"""What images and scores are at rest: schemas, shards, reading, writing, importing, composing."""
+"""Archives at rest: shards, images, labels and scores, read and written without torch or Ray."""

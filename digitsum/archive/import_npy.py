@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,38 +15,31 @@ from tyro.conf import Positional
 
 from digitsum.archive.images import Uint8Array
 from digitsum.archive.preprocessing import CanvasOptions
-from digitsum.archive.schema import check_label_digits, max_sum
+from digitsum.archive.schema import max_sum
 from digitsum.archive.writer import (
     ROW_GROUP_IMAGES,
-    SHARD_IMAGES,
     ImageBatch,
+    ImportOptions,
     WrittenArchive,
     write_archive,
 )
 from digitsum.errors import InputError, one_line
-from digitsum.options import ImageShape, check_at_least
+from digitsum.options import ImageShape
 
 NpyArray = npt.NDArray[Any]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImportNpyConfig:
+class ImportNpyConfig(ImportOptions):
     """Import NumPy files of images, uint8 (n, height, width), into an archive."""
 
     data: Annotated[tuple[str, ...], Positional]
     """Files of images: data0.npy, ..."""
     labels: tuple[str, ...] = ()
     """Files of sums, integers (n,), one for each file of images in the same order."""
-    out: str
-    """Archive to write: a new or empty directory, or a URI such as s3://bucket/archive."""
-    digits: int = 4
-    """Digits in each image; sums are 0 to 9 times this number."""
-    shard_images: int = SHARD_IMAGES
-    """Images in each shard."""
-    canvas: CanvasOptions = field(default_factory=CanvasOptions)
-    """Changes to each image."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.data:
             raise InputError("no files of images are given; name at least one .npy file.")
         if self.labels and len(self.labels) != len(self.data):
@@ -54,8 +47,6 @@ class ImportNpyConfig:
                 f"{len(self.data)} files of images but {len(self.labels)} of --labels; "
                 "give one for each, in the same order."
             )
-        check_at_least(self, 1, "shard_images")
-        check_label_digits(self.digits)
 
 
 def import_npy(config: ImportNpyConfig) -> WrittenArchive:

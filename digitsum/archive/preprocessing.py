@@ -21,11 +21,9 @@ class CanvasOptions:
     invert: bool = False
     """Invert images whose ink is dark on bright paper."""
     height: int | None = None
-    """Scale images to this height in pixels, and their width in proportion; the packaged model
-    reads 40. By default images keep their size."""
+    """Height in pixels to scale images to; the packaged model reads 40; by default unchanged."""
     width: int | None = None
-    """Pad narrower images to this width in pixels, dark on the right; by default all must be as
-    wide as the first."""
+    """Width in pixels to pad narrower images to; by default all must be as wide as the first."""
 
     def __post_init__(self) -> None:
         check_at_least(self, 1, "height", "width")

@@ -25,7 +25,7 @@ def max_sum(num_digits: int) -> int:
 
 
 def check_label_digits(num_digits: int) -> None:
-    """Raise InputError if the sums of so many digits are not labels of an archive: int16."""
+    """Raise InputError if the sums of `num_digits` digits do not fit the label column: int16."""
     if not 1 <= num_digits <= MAX_LABEL_DIGITS:
         raise InputError(f"--digits {num_digits}: give at least 1 and at most {MAX_LABEL_DIGITS}.")
 

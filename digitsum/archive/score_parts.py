@@ -40,7 +40,7 @@ _MAX_INT64 = 2**63 - 1
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What a part says of itself, as JSON in its Parquet metadata."""
+    """A part's description of itself, stored as JSON in its Parquet metadata."""
 
     model_digest: str
     """The model's digest, with the known count if there is one (`known_count_digest`)."""
@@ -100,7 +100,7 @@ def part_directory(model_digest: str, shard: str) -> str:
 
 
 def write_part(location: Location, table: pa.Table, model_digest: str, chunk: ChunkId) -> Part:
-    """Make a chunk's part appear whole, and return what it says of itself.
+    """Publish a chunk's part, and return its description.
 
     Rows in are rows scored and rows rejected, or nothing appears. Raises InputError if the table
     has not as many rows as the chunk, ValueError if a row has both a sum and an error, or neither,
@@ -126,7 +126,7 @@ def write_part(location: Location, table: pa.Table, model_digest: str, chunk: Ch
 
 
 def read_part(location: Location) -> Part | None:
-    """Return what a part says of itself; None if it is absent, broken or not a part.
+    """Return a part's description; None if it is absent, broken or not a part.
 
     Raises StorageError if the file system refuses for a reason that may pass.
     """

@@ -24,7 +24,7 @@ FOOTER_THREADS = 16
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
-    """What identifies a shard's bytes without reading them, and how its images are read.
+    """Identity of a shard's bytes, as far as a listing and the footer tell, and of their reading.
 
     Two shards of one path and one fingerprint have the same scores.
     """
@@ -63,12 +63,12 @@ class Shard:
 
     @property
     def num_rows(self) -> int:
-        """Images in the shard."""
+        """Number of images in the shard."""
         return sum(self.row_group_rows)
 
     @property
     def fingerprint(self) -> Fingerprint:
-        """What identifies the shard's bytes, and how they are read."""
+        """Identity of the shard's bytes and of their reading."""
         return Fingerprint(
             self.file.size_bytes,
             self.file.mtime_ns,
@@ -89,7 +89,7 @@ class Archive:
 
     @property
     def num_images(self) -> int:
-        """Images in all shards."""
+        """Number of images in all shards."""
         return sum(shard.num_rows for shard in self.shards)
 
 

@@ -1,7 +1,7 @@
 """Synthetic archives: images of several digits composed from glyphs, for `digitsum synth`.
 
 The layout is the one measured on the real images: 28x28 tiles left to right, the first at x 0..17,
-each next one 13..45 px further, at any height that fits; where tiles overlap, bytes are added and
+each next one 13..45 px further, at any height that fits; bytes of overlapping tiles are added and
 wrap around. Of four digits in 168 px some touch in about a quarter of the images.
 
 Image i of a seed and split is always the same, however many images or shards are made: images are
@@ -112,7 +112,7 @@ def check_fits(num_digits: int, shape: ImageShape) -> None:
     narrowest = min_width(num_digits)
     if shape.height < GLYPH_SIZE or shape.width < narrowest:
         raise InputError(
-            f"{num_digits} digits do not fit on {shape} pixels; --height must be at least "
+            f"{num_digits} digits do not fit on {shape} pixels; --height is at least "
             f"{GLYPH_SIZE} and --width at least {narrowest}."
         )
 

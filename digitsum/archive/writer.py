@@ -13,10 +13,10 @@ import pyarrow.parquet as pq
 from pyarrow import fs as pafs
 
 from digitsum.archive.images import Uint8Array
-from digitsum.archive.preprocessing import count_bright
-from digitsum.archive.schema import DIGITS, shard_schema
+from digitsum.archive.preprocessing import CanvasOptions, count_bright
+from digitsum.archive.schema import DIGITS, check_label_digits, shard_schema
 from digitsum.errors import InputError, TooManyRejectedError
-from digitsum.options import DIGIT_SUM, IMAGE, IMAGE_ID, ImageShape
+from digitsum.options import DIGIT_SUM, IMAGE, IMAGE_ID, ImageShape, check_at_least
 from digitsum.storage.atomic_write import published
 from digitsum.storage.listing import PARQUET_SUFFIX
 from digitsum.storage.location import Location, locate, storage_error
@@ -28,6 +28,24 @@ REJECTED_FILE = "_rejected.jsonl"
 _ROW_GROUP_BYTES = 2**28
 # Readers walk the pages' headers first, and each costs a request to an object store.
 _PAGE_BYTES = 2**23
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportOptions:
+    """Options of every command that imports images."""
+
+    out: str
+    """Archive to write: a new or empty directory, or a URI such as s3://bucket/archive."""
+    digits: int = 4
+    """Digits in each image; sums are 0 to 9 times this number."""
+    shard_images: int = SHARD_IMAGES
+    """Images in each shard."""
+    canvas: CanvasOptions = field(default_factory=CanvasOptions)
+    """Changes to each image."""
+
+    def __post_init__(self) -> None:
+        check_at_least(self, 1, "shard_images")
+        check_label_digits(self.digits)
 
 
 @dataclass(frozen=True)

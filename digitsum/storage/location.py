@@ -150,7 +150,7 @@ class Location:
             root = os.path.realpath(self.path).rstrip("/")
             if not f"{os.path.realpath(directory)}/".startswith(f"{root}/"):
                 raise InputError(
-                    f"{directory}: is or lies below a link that leads out of {self.uri}; remove it."
+                    f"{directory}: is, or is below, a link that leads out of {self.uri}; remove it."
                 )
 
     def read_bytes(self, most: int | None = None) -> bytes:

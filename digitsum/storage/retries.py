@@ -5,7 +5,7 @@
 | a file system fails for now  | STORAGE_ATTEMPTS times     | `retried`, around reads, listings,  |
 | (StorageError)               | within a minute            | commits and publications            |
 | an actor or its node dies    | MAX_CHUNK_RETRIES times    | Ray, for each task of               |
-| with a chunk in hand         | more                       | `scoring.executors.ray_data`        |
+| while it scores a chunk      | more                       | `scoring.executors.ray_data`        |
 | a chunk cannot be read or    | in CHUNK_PASSES passes; in | `scoring.score`; then the chunk is  |
 | scored in spite of that      | 1 if an actor was lost     | rejected                            |
 | a training worker dies       | MAX_TRAINING_FAILURES      | Ray Train, from the last checkpoint |

@@ -15,21 +15,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from digitsum.archive.chunks import Chunk
+from digitsum.archive.chunks import Chunk, ChunkId
 from digitsum.archive.reader import Rows
+from digitsum.archive.shards import Fingerprint
 from digitsum.archive.synth import SynthConfig, synth
 from digitsum.cli import main
 from digitsum.console import printable, printable_lines
 from digitsum.model.saved_model import packaged_model
 from digitsum.report.build import report_of
-from digitsum.scoring.config import ActorOptions
-from digitsum.scoring.executors.threads import map_chunks_in_threads
+from digitsum.scoring.config import ComputeOptions
+from digitsum.scoring.executors.executor import LostChunk
+from digitsum.scoring.executors.threads import ThreadsExecutor
 from digitsum.storage.location import locate
 from digitsum.training.dataset import _warn
 
 # Clears the screen, names the window, writes to the clipboard, then forges a line of output.
 HOSTILE = "\x1b[2J\x1b]0;owned\x07\x1b]52;c;cm0gLXJm\x07\x9b31m\r\n0 faults\u202e"
-CHUNK = Chunk(f"a{HOSTILE}", "", 4, 4, None, row_groups=(0,), first_row=0, num_rows=1)
+CHUNK = Chunk(
+    ChunkId(f"a{HOSTILE}", Fingerprint(1, 1, 1, "image", None, 4, 4), first_row=0, num_rows=1), (0,)
+)
 CONTROLS = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 
 
@@ -154,16 +158,14 @@ def test_unencodable_name_on_disk(hostile, capfd):
     assert "cannot be read" in printed(capfd)
 
 
-def test_failed_chunk_is_escaped(capfd):
-    class Failing:
-        def __init__(self, actors):
-            pass
+def test_failed_chunk_is_escaped(caplog):
+    def fail(_):
+        raise ValueError(HOSTILE)
 
-        def __call__(self, chunk):
-            raise ValueError(HOSTILE)
-
-    assert list(map_chunks_in_threads(Failing, {}, [CHUNK], ActorOptions(), lose_failed=True)) == []
-    assert "a chunk failed" in printed(capfd)
+    executor = ThreadsExecutor(lambda _: fail, ComputeOptions(), keep_going=True)
+    assert list(executor.map([CHUNK])) == [LostChunk(CHUNK)]
+    assert "a chunk failed" in caplog.messages[0]
+    assert not controls(caplog.messages[0])
 
 
 def test_failed_report_is_escaped(capfd, tmp_path):

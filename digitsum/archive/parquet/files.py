@@ -14,7 +14,7 @@ from digitsum.errors import InputError, one_line
 from digitsum.storage.location import Location, storage_error
 
 DAMAGED = (pa.ArrowException, UnicodeDecodeError)
-"""What pyarrow raises, besides OSError, if bytes are not those of a Parquet file."""
+"""Exceptions of pyarrow, besides OSError, if bytes are not those of a Parquet file."""
 _STREAM_BYTES = 2**20
 
 

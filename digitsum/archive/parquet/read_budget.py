@@ -35,7 +35,7 @@ _NUM_BYTES = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 12, "FLOAT": 4, "DO
 
 @dataclass(frozen=True)
 class ReadPlan:
-    """How to read a chunk."""
+    """A way to read a chunk that fits in memory."""
 
     batch_rows: int
     """Number of rows to decode at a time."""
@@ -176,7 +176,7 @@ class _Leaf:
         return page.uncompressed_bytes * _COPIES
 
     def _max_cost(self, costs: npt.NDArray[np.int64], batch_rows: int) -> int:
-        """Return the largest cost of the pages that any `batch_rows` consecutive rows lie in."""
+        """Return the largest cost of the pages that any `batch_rows` consecutive rows touch."""
         before = np.concatenate([[0], np.cumsum(costs)])
         if self.row_ends is None:
             return int(before[-1])

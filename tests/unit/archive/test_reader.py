@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from digitsum.archive.chunks import plan_chunks
 from digitsum.archive.reader import BATCH_ROWS, Rows, check_labels, read_chunk
 from digitsum.archive.shards import Archive, open_archive
-from digitsum.archive.writer import write_archive
 from digitsum.errors import InputError, StorageError
 from digitsum.options import ImageShape, ReadOptions
 
@@ -61,15 +60,6 @@ def test_read_chunk_all_rows_in_order(
     np.testing.assert_array_equal(sums, batch.digit_sums)
 
 
-def test_read_written_archive(tmp_path, make_batch):
-    batch = make_batch(9000, SHAPE)
-    write_archive(str(tmp_path), [batch], SHAPE, [8500, 500], labelled=True)
-    parts = read(open_archive(str(tmp_path), ReadOptions()), ReadOptions(), labels=True)
-    np.testing.assert_array_equal(np.concatenate([rows.pixels for rows in parts]), batch.pixels)
-    assert pa.concat_arrays([rows.image_ids for rows in parts]).equals(batch.image_ids)
-    assert np.concatenate([rows.digit_sums for rows in parts]).tolist() == batch.digit_sums.tolist()
-
-
 def test_read_named_columns(tmp_path, write_parquet):
     columns = {"scan": image_column(2), "key": ["x", "y"], "total": [3, 4], "image": [0, 1]}
     write_parquet(tmp_path / "a.parquet", columns)
@@ -107,18 +97,17 @@ def test_read_makes_ids(tmp_path, write_parquet):
     assert ids == [["a.parquet#0", "a.parquet#1"], ["a.parquet#2"], ["b/c.parquet#0"]]
 
 
-def test_read_integer_ids(tmp_path, write_parquet):
-    ids = pa.array([7, 2**63], pa.uint64())
-    write_parquet(tmp_path / "a.parquet", {"image": image_column(2), "image_id": ids})
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (pa.array([7, 2**63], pa.uint64()), ["7", "9223372036854775808"]),
+        (["x", None], ["x", "a.parquet#1"]),  # scores take no null id, and no row is dropped
+    ],
+)
+def test_read_ids(given, expected, tmp_path, write_parquet):
+    write_parquet(tmp_path / "a.parquet", {"image": image_column(2), "image_id": given})
     (rows,) = read(open_archive(str(tmp_path), OPTIONS))
-    assert rows.image_ids.equals(pa.array(["7", "9223372036854775808"]))
-
-
-def test_read_null_id(tmp_path, write_parquet):
-    # Scores take no null id, and no row is ever dropped.
-    write_parquet(tmp_path / "a.parquet", {"image": image_column(2), "image_id": ["x", None]})
-    (rows,) = read(open_archive(str(tmp_path), OPTIONS))
-    assert rows.image_ids.to_pylist() == ["x", "a.parquet#1"]
+    assert rows.image_ids.equals(pa.array(expected))
 
 
 def test_read_bad_image(tmp_path, write_parquet):
@@ -153,10 +142,6 @@ def labelled(request, tmp_path, write_parquet):
     return write
 
 
-def test_check_labels(labelled):
-    check_labels(labelled([36, 0, 1, 2, 35]), OPTIONS, 4)
-
-
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
@@ -173,6 +158,7 @@ def test_check_labels_wrong(labels, message, labelled):
 
 
 def test_check_labels_num_digits(labelled):
+    check_labels(labelled([36, 0, 1, 2, 35]), OPTIONS, 4)
     check_labels(labelled([45]), OPTIONS, 5)
     with pytest.raises(InputError, match=r"a\.parquet: row group 0: .* 36, outside 0\.\.27"):
         check_labels(labelled([45]), OPTIONS, 3)

@@ -1,3 +1,4 @@
+import json
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -10,231 +11,227 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from digitsum.archive.chunks import plan_chunks
+from digitsum.archive.chunks import ChunkId
 from digitsum.archive.score_parts import (
+    DIGEST_CHARACTERS,
     SCORES_SCHEMA,
     Part,
-    PartSource,
     known_count_digest,
+    model_directory,
     part_directory,
     part_path,
-    part_source,
     read_part,
     write_part,
 )
-from digitsum.archive.shards import Shard
+from digitsum.archive.shards import Fingerprint
 from digitsum.errors import InputError
-from digitsum.options import ImageShape
-from digitsum.storage.listing import ListedFile
 from digitsum.storage.location import locate
 
 DIGEST = "0123456789abcdef" * 4
-SOURCE = PartSource(DIGEST, "day=1/a b.parquet", "size=5 mtime_ns=7 rows=9", 4, 3)
+PRINT = Fingerprint(5, 7, 9, "image", "image_id", 40, 168)
+CHUNK = ChunkId("day=1/a b.parquet", PRINT, 4, 3)
+KEY = b"digitsum.part"
 
-sources = st.builds(
-    PartSource,
-    st.sampled_from(
-        [DIGEST, DIGEST[::-1], known_count_digest(DIGEST, 4), known_count_digest(DIGEST, 44)]
+known_counts = st.none() | st.integers(1, 64)
+digests = st.builds(known_count_digest, st.sampled_from([DIGEST, DIGEST[::-1]]), known_counts)
+shards = [
+    "a.parquet",
+    "b.parquet",
+    "a/b.parquet",
+    "b/a.parquet",
+    "a.parquet.parquet",
+    "ä %?.parquet",
+]
+counts = st.integers(0, 10**13)
+chunks = st.builds(
+    ChunkId,
+    st.sampled_from(shards),
+    st.builds(
+        Fingerprint,
+        *(counts, counts, counts),
+        st.text("a= ä\n", max_size=8),
+        st.none() | st.text(max_size=3),
+        *(counts, counts),
     ),
-    st.sampled_from(
-        [
-            "a.parquet",
-            "b.parquet",
-            "a/b.parquet",
-            "b/a.parquet",
-            "a.parquet.parquet",
-            "ä %?.parquet",
-        ]
-    ),
-    st.text("a= ä\n", max_size=8),
-    st.integers(0, 10**13),
+    counts,
     st.integers(1, 10**13),
 )
 
 
 def scores(num_rows: int = 3) -> pa.Table:
+    rows = range(1, num_rows)
     columns = {
         "image_id": [f"image-{row}" for row in range(num_rows)],
-        "predicted_sum": pa.array([None, *range(1, num_rows)], pa.int16()),
-        "confidence": pa.array(np.linspace(0, 1, num_rows), pa.float32()),
-        "digits": pa.array([None, *[[row, 9] for row in range(1, num_rows)]], pa.list_(pa.int8())),
-        "digit_x": pa.array([None, *[[20, 300]] * (num_rows - 1)], pa.list_(pa.int16())),
-        "count_probabilities": pa.array(
-            [None, *[[0.25, 0.75]] * (num_rows - 1)], pa.list_(pa.float32())
-        ),
-        "error": ["image is null", *[None] * (num_rows - 1)],
+        "predicted_sum": [None, *rows],
+        "confidence": np.linspace(0, 1, num_rows).astype(np.float32),
+        "digits": [None, *[[row, 9] for row in rows]],
+        "digit_x": [None, *[[20, 300] for _ in rows]],
+        "count_probabilities": [None, *[[0.25, 0.75] for _ in rows]],
+        "error": ["image is null", *[None for _ in rows]],
     }
     return pa.table(columns, schema=SCORES_SCHEMA)
 
 
-@given(sources)
-def test_a_source_is_the_same_after_a_round_trip_through_metadata(source):
-    schema = pa.schema([], source.to_metadata())
-    assert PartSource.from_metadata(schema.metadata) == source
+def metadata_of(part: Part, folder: Path) -> dict[bytes, bytes]:
+    """Return the Parquet metadata of a part as it is written."""
+    location = locate(str(folder / "part"))
+    write_part(location, scores(part.chunk.num_rows), part.model_digest, part.chunk)
+    return dict(pq.read_schema(location.path).metadata)
 
 
-@pytest.mark.parametrize("lacking", sorted(SOURCE.to_metadata()))
-def test_metadata_that_lacks_a_value_names_no_source(lacking):
-    metadata = pa.schema([], SOURCE.to_metadata()).metadata
-    del metadata[lacking.encode()]
-    assert PartSource.from_metadata(metadata) is None
+def changed(metadata: dict[bytes, bytes], *path: str, value: object) -> dict[bytes, bytes]:
+    """Return metadata whose JSON has another value, or none if it is ..., at a path."""
+    document = json.loads(metadata[KEY])
+    inner = document
+    for name in path[:-1]:
+        inner = inner[name]
+    inner[path[-1]] = value
+    if value is ...:
+        del inner[path[-1]]
+    return metadata | {KEY: json.dumps(document).encode()}
+
+
+@given(digests, chunks.map(lambda chunk: replace(chunk, num_rows=3)))
+def test_part_round_trip(digest, chunk):
+    with tempfile.TemporaryDirectory() as folder:
+        metadata = metadata_of(Part(digest, chunk, 1), Path(folder))
+        assert Part.from_metadata(metadata | {b"\xff": b"\xfe"}) == Part(digest, chunk, 1)
+        assert read_part(locate(f"{folder}/part")) == Part(digest, chunk, 1)
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("path", "value"),
     [
-        {"format": b"2"},
-        {"format": b"4"},
-        {"first_row": b"four"},
-        {"num_rows": b""},
-        {"model_digest": b"\xff"},
+        *[((name,), ...) for name in ("model_digest", "chunk", "num_rejected")],
+        *[(("chunk", name), ...) for name in ("shard", "fingerprint", "first_row", "num_rows")],
+        (("version",), 3),
+        (("version",), 5),
+        (("chunk", "first_row"), "four"),
+        (("chunk", "num_rows"), 2**63),
+        (("chunk", "fingerprint", "mtime_ns"), 10**40),
+        (("num_rejected",), None),
+        (("num_rejected",), "one"),
+        (("num_rejected",), 1.5),
     ],
     ids=str,
 )
-def test_metadata_of_another_format_or_of_no_sense_names_no_source(change):
-    metadata = pa.schema([], SOURCE.to_metadata()).metadata
-    metadata |= {f"digitsum.{key}".encode(): value for key, value in change.items()}
-    assert PartSource.from_metadata(metadata) is None
+def test_part_metadata_malformed(path, value, tmp_path):
+    metadata = metadata_of(Part(DIGEST, CHUNK, 1), tmp_path)
+    assert Part.from_metadata(metadata) is not None
+    assert Part.from_metadata(changed(metadata, *path, value=value)) is None
 
 
-def test_metadata_of_other_tools_does_not_matter():
-    metadata = pa.schema([], SOURCE.to_metadata()).metadata
-    assert PartSource.from_metadata(metadata | {b"\xff": b"\xfe"}) == SOURCE
-    assert PartSource.from_metadata({b"pandas": b"{}"}) is None
-    assert PartSource.from_metadata(None) is None
+@pytest.mark.parametrize("metadata", [None, {}, {b"pandas": b"{}"}, {KEY: b"\xff"}, {KEY: b"[]"}])
+def test_part_metadata_of_others(metadata):
+    assert Part.from_metadata(metadata) is None
 
 
-def place(source: PartSource) -> tuple:
-    return (source.model_digest, source.shard, source.first_row, source.num_rows)
+@given(digests, digests, chunks, chunks)
+def test_part_path_is_unique(digest, other_digest, chunk, other):
+    def place(digest: str, chunk: ChunkId) -> tuple:
+        return digest, chunk.shard, chunk.first_row, chunk.num_rows
+
+    same = place(digest, chunk) == place(other_digest, other)
+    assert (part_path(digest, chunk) == part_path(other_digest, other)) == same
+    # It does not depend on the shard's bytes, and is in the directory of the shard's parts.
+    assert part_path(digest, replace(chunk, fingerprint=PRINT)) == part_path(digest, chunk)
+    assert part_path(digest, chunk).rpartition("/")[0] == part_directory(digest, chunk.shard)
 
 
-@given(sources, sources)
-def test_paths_are_equal_exactly_where_model_shard_and_row_range_are(one, other):
-    assert part_path(one) == part_path(replace(one))
-    assert (part_path(one) == part_path(other)) == (place(one) == place(other))
-
-
-def test_a_path_does_not_depend_on_the_shards_bytes():
-    changed = replace(SOURCE, fingerprint="size=6")
-    assert part_path(changed) == part_path(SOURCE)
-
-
-def test_paths_sort_as_the_rows_do():
+def test_part_paths_sort_as_rows():
     starts = [0, 9, 10, 8192, 65_536, 10**9]
-    paths = [part_path(PartSource(DIGEST, "a.parquet", "", start, 5)) for start in starts]
+    paths = [part_path(DIGEST, replace(CHUNK, first_row=start)) for start in starts]
     assert sorted(paths) == paths
 
 
-def test_a_chunks_source_names_its_shard_and_rows():
-    shard = Shard(ListedFile("a.parquet", 100, 5), (10, 10, 4), ImageShape(), None)
-    assert [part_source(chunk, DIGEST) for chunk in plan_chunks(shard, 15)] == [
-        PartSource(DIGEST, "a.parquet", shard.fingerprint, 0, 20),
-        PartSource(DIGEST, "a.parquet", shard.fingerprint, 20, 4),
-    ]
+@given(digests, digests)
+def test_model_directory_is_unique(one, other):
+    assert (model_directory(one) == model_directory(other)) == (one == other)
 
 
-def test_a_part_holds_the_scores_and_says_what_they_are_of(tmp_path):
-    location = locate(str(tmp_path)).join(part_path(SOURCE))
-    assert write_part(location, scores(), SOURCE) == Part(SOURCE, 1)
-    assert read_part(location) == Part(SOURCE, 1)
+def test_model_directory_known_count():
+    assert known_count_digest(DIGEST, None) == DIGEST
+    own = model_directory(DIGEST)
+    assert own == f"model={DIGEST[:DIGEST_CHARACTERS]}"
+    assert model_directory(known_count_digest(DIGEST, 12)) == f"{own}-digits12"
+
+
+def test_write_part(tmp_path):
+    location = locate(str(tmp_path)).join(part_path(DIGEST, CHUNK))
+    assert write_part(location, scores(), DIGEST, CHUNK) == Part(DIGEST, CHUNK, 1)
     table = pq.read_table(location.path, partitioning=None)
     assert table.schema.equals(SCORES_SCHEMA)
     assert table.to_pylist() == scores().to_pylist()
 
 
-def test_parts_read_as_one_table_with_the_model_and_the_archives_partitions(tmp_path):
+def test_parts_read_as_hive_dataset(tmp_path):
     for day in (1, 2):
-        source = PartSource(DIGEST, f"day={day}/a.parquet", "", 0, 3)
-        write_part(locate(str(tmp_path)).join(part_path(source)), scores(), source)
+        chunk = ChunkId(f"day={day}/a.parquet", PRINT, 0, 3)
+        write_part(locate(str(tmp_path)).join(part_path(DIGEST, chunk)), scores(), DIGEST, chunk)
     table = ds.dataset(tmp_path, partitioning="hive").to_table()
     assert table.column("day").to_pylist() == [1, 1, 1, 2, 2, 2]
     assert set(table.column("model").to_pylist()) == {DIGEST[:16]}
     assert table.column("image_id").to_pylist() == ["image-0", "image-1", "image-2"] * 2
 
 
-def test_a_part_is_replaced_where_the_shard_has_changed(tmp_path):
-    location = locate(str(tmp_path)).join(part_path(SOURCE))
-    write_part(location, scores(), SOURCE)
-    changed = replace(SOURCE, fingerprint="size=6")
-    write_part(location, scores(), changed)
-    assert read_part(location) == Part(changed, 1)
+def test_write_part_replaces(tmp_path):
+    location = locate(str(tmp_path)).join(part_path(DIGEST, CHUNK))
+    write_part(location, scores(), DIGEST, CHUNK)
+    other = replace(CHUNK, fingerprint=replace(PRINT, size_bytes=6))
+    write_part(location, scores(), DIGEST, other)
+    assert read_part(location) == Part(DIGEST, other, 1)
 
 
 @pytest.mark.parametrize("num_rows", [2, 4])
-def test_a_part_without_exactly_the_rows_of_its_source_is_refused(num_rows, tmp_path, content):
+def test_write_part_wrong_num_rows(num_rows, tmp_path, content):
     with pytest.raises(InputError, match=f"gave {num_rows} rows from row .* promised 3"):
-        write_part(locate(str(tmp_path / "part.parquet")), scores(num_rows), SOURCE)
+        write_part(locate(str(tmp_path / "part.parquet")), scores(num_rows), DIGEST, CHUNK)
     assert content(tmp_path) == {}
 
 
-rows_that_cannot_be = st.lists(
-    st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=9
-).filter(lambda rows: any(has_sum == has_error for has_sum, has_error in rows))
-
-
-def table_of(rows: list[tuple[bool, bool]]) -> pa.Table:
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), max_size=9))
+def test_write_part_conserves_rows(rows):
+    """Each row has a sum or an error, not both; the part counts the errors."""
     columns = {
         name: pa.nulls(len(rows), SCORES_SCHEMA.field(name).type) for name in SCORES_SCHEMA.names
     }
-    columns["image_id"] = pa.array([str(row) for row in range(len(rows))])
+    columns["image_id"] = pa.array([str(row) for row in range(len(rows))], pa.string())
     columns["predicted_sum"] = pa.array([5 if some else None for some, _ in rows], pa.int16())
     columns["error"] = pa.array(["bad" if some else None for _, some in rows], pa.string())
-    return pa.table(columns, schema=SCORES_SCHEMA)
-
-
-@given(rows_that_cannot_be)
-def test_rows_that_are_neither_scored_nor_rejected_or_both_make_no_part(rows):
-    source = PartSource(DIGEST, "a.parquet", "", 0, len(rows))
-    with tempfile.TemporaryDirectory() as directory:
-        with pytest.raises(ValueError, match=r"a\.parquet: a row is neither scored nor rejected"):
-            write_part(locate(f"{directory}/part.parquet"), table_of(rows), source)
-        assert list(Path(directory).iterdir()) == []
-
-
-@given(st.lists(st.booleans(), max_size=9))
-def test_a_part_says_how_many_of_its_rows_were_rejected(rejected):
-    source = PartSource(DIGEST, "a.parquet", "", 0, len(rejected))
+    chunk = ChunkId("a.parquet", PRINT, 0, len(rows))
     with tempfile.TemporaryDirectory() as directory:
         location = locate(f"{directory}/part.parquet")
-        part = write_part(location, table_of([(not row, row) for row in rejected]), source)
-        assert part == read_part(location) == Part(source, sum(rejected))
+        table = pa.table(columns, schema=SCORES_SCHEMA)
+        if any(has_sum == has_error for has_sum, has_error in rows):
+            with pytest.raises(
+                ValueError, match=r"a\.parquet: a row is neither scored nor rejected"
+            ):
+                write_part(location, table, DIGEST, chunk)
+            assert list(Path(directory).iterdir()) == []
+        else:
+            part = write_part(location, table, DIGEST, chunk)
+            assert part == read_part(location) == Part(DIGEST, chunk, sum(bad for _, bad in rows))
 
 
-@pytest.mark.parametrize("num_rejected", [None, b"", b"-1", b"one", b"1.0", b"\xff"], ids=str)
-def test_metadata_without_a_number_of_rejected_rows_are_no_parts(num_rejected):
-    metadata = pa.schema([], SOURCE.to_metadata()).metadata
-    key = b"digitsum.num_rejected"
-    assert Part.from_metadata({**metadata, key: b"3"}) == Part(SOURCE, 3)
-    assert Part.from_metadata(metadata | ({key: num_rejected} if num_rejected else {})) is None
-    assert Part.from_metadata({key: b"3"}) is None
-    assert Part.from_metadata(None) is None
-
-
-@given(sources)
-def test_a_part_lies_in_the_directory_of_its_shards_parts(source):
-    directory = part_directory(source.model_digest, source.shard)
-    assert part_path(source).rpartition("/")[0] == directory
-
-
-def test_a_part_that_cannot_be_written_is_refused_naming_it(tmp_path):
+def test_write_part_refused(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(InputError, match=r"file/part\.parquet: cannot be written"):
-        write_part(locate(str(tmp_path / "file" / "part.parquet")), scores(), SOURCE)
+        write_part(locate(str(tmp_path / "file" / "part.parquet")), scores(), DIGEST, CHUNK)
 
 
-def test_scores_of_another_schema_are_refused(tmp_path, content):
+def test_write_part_other_schema(tmp_path, content):
     for name in SCORES_SCHEMA.names:
         with pytest.raises((ValueError, KeyError, pa.ArrowInvalid)):
-            write_part(locate(str(tmp_path / "a")), scores().drop_columns([name]), SOURCE)
+            write_part(locate(str(tmp_path / "a")), scores().drop_columns([name]), DIGEST, CHUNK)
     unnamed = scores().set_column(0, SCORES_SCHEMA.field(0).with_nullable(True), [["a", None, "b"]])
     with pytest.raises((ValueError, pa.ArrowInvalid)):
-        write_part(locate(str(tmp_path / "a")), unnamed, SOURCE)
+        write_part(locate(str(tmp_path / "a")), unnamed, DIGEST, CHUNK)
     assert content(tmp_path) == {}
 
 
-def test_an_absent_broken_or_foreign_part_says_nothing_of_itself(tmp_path, write_parquet):
+def test_read_part_not_a_part(tmp_path, write_parquet):
     root = locate(str(tmp_path))
-    write_part(root.join("whole"), scores(), SOURCE)
+    write_part(root.join("whole"), scores(), DIGEST, CHUNK)
     data = (tmp_path / "whole").read_bytes()
     (tmp_path / "cut").write_bytes(data[:-5])
     (tmp_path / "empty").write_bytes(b"")

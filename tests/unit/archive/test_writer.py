@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from digitsum.archive.chunks import plan_chunks
+from digitsum.archive.reader import read_chunk
 from digitsum.archive.shards import open_archive
 from digitsum.archive.writer import ROW_GROUP_IMAGES, ImageBatch, write_archive
 from digitsum.cli import main
@@ -45,12 +47,10 @@ def test_written_schema(tmp_path, make_batch):
         b"digitsum.height": b"2",
         b"digitsum.width": b"3",
     }
-
-
-def test_written_schema_unlabelled(tmp_path, make_batch):
     batch = make_batch(3, SHAPE, labelled=False)
-    write_archive(str(tmp_path), [batch], SHAPE, [3], labelled=False)
-    assert pq.read_schema(tmp_path / "shard-00000.parquet").names == ["image_id", "image"]
+    write_archive(str(tmp_path / "unlabelled"), [batch], SHAPE, [3], labelled=False)
+    schema = pq.read_schema(tmp_path / "unlabelled" / "shard-00000.parquet")
+    assert schema.names == ["image_id", "image"]
 
 
 def test_written_encoding(tmp_path, make_batch):
@@ -155,10 +155,20 @@ def test_write_publishes_each_shard(tmp_path, make_batch):
     assert seen == [[], [4], [4, 4]]
 
 
-def test_write_then_open(tmp_path, make_batch):
-    write_archive(str(tmp_path), [make_batch(5, SHAPE)], SHAPE, [3, 2], labelled=True)
+def test_write_then_read(tmp_path, make_batch):
+    batch = make_batch(9000, SHAPE)
+    write_archive(str(tmp_path), [batch], SHAPE, [8500, 500], labelled=True)
     archive = open_archive(str(tmp_path), ReadOptions())
-    assert [(shard.num_rows, shard.shape) for shard in archive.shards] == [(3, SHAPE), (2, SHAPE)]
+    assert [(s.num_rows, s.shape) for s in archive.shards] == [(8500, SHAPE), (500, SHAPE)]
+    rows = [
+        rows
+        for shard in archive.shards
+        for chunk in plan_chunks(shard, 1)
+        for rows in read_chunk(archive.root, chunk, ReadOptions(), labels=True)
+    ]
+    np.testing.assert_array_equal(np.concatenate([some.pixels for some in rows]), batch.pixels)
+    assert pa.concat_arrays([some.image_ids for some in rows]).equals(batch.image_ids)
+    assert np.concatenate([some.digit_sums for some in rows]).tolist() == batch.digit_sums.tolist()
 
 
 def test_write_memory_is_flat(tmp_path, make_batch):

@@ -91,7 +91,7 @@ def test_read_bytes_absent(tmp_path):
 AZURE = "abfs://container@account.dfs.core.windows.net/archive"
 
 
-# Each with the secret `hidden-word` where somebody might put one; pyarrow opens some of them.
+# Each contains the secret `hidden-word`; pyarrow opens some of them.
 @pytest.mark.parametrize(
     "uri",
     [

@@ -1,25 +1,14 @@
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from digitsum.archive.reader import Rows
-from digitsum.archive.score_parts import (
-    DIGEST_CHARACTERS,
-    SCORES_SCHEMA,
-    Part,
-    PartSource,
-    known_count_digest,
-    model_directory,
-    part_path,
-)
+from digitsum.archive.score_parts import SCORES_SCHEMA
 from digitsum.model.outputs import Predictions, Readings
-from digitsum.scoring.commit import commit_part, committed_parts, complete, scored_rows
-from digitsum.storage.location import locate
+from digitsum.scoring.worker import score_table
 
-DIGEST = "0123456789abcdef" * 4
 WIDTH = 5  # the most digits that are read
 COLUMNS = ("digits", "digit_x", "count_probabilities")
 
@@ -46,10 +35,10 @@ def scored(read: list[list[int]], *rejected: int, x: list[list[int]] | None = No
     predictions = Predictions(
         sums, np.full(len(read), 0.5, np.float32), Readings(digits, places, count_probs)
     )
-    return scored_rows(rows, predictions)
+    return score_table(rows, predictions)
 
 
-def test_a_row_holds_its_digits_their_places_and_how_probable_each_count_is():
+def test_score_table_digits():
     assert scored([[3, 0, 9], [7]]).to_pylist() == [
         {
             "image_id": "image-0",
@@ -72,7 +61,7 @@ def test_a_row_holds_its_digits_their_places_and_how_probable_each_count_is():
     ]
 
 
-def test_no_digits_read_are_an_empty_list_and_not_null():
+def test_score_table_no_digits_read():
     table = scored([[], [5], []])
     assert table["digits"].to_pylist() == [[], [5], []]
     assert table["digit_x"].to_pylist() == [[], [10], []]
@@ -80,11 +69,11 @@ def test_no_digits_read_are_an_empty_list_and_not_null():
     assert table["count_probabilities"].to_pylist()[0] == [0.75, 0.25, 0, 0, 0, 0]
 
 
-def test_the_first_column_is_a_place_like_any_other():
+def test_score_table_digit_at_0():
     assert scored([[0, 4]], x=[[0, 167]])["digit_x"].to_pylist() == [[0, 167]]
 
 
-def test_a_rejected_row_has_null_and_leaves_the_others_as_they_are():
+def test_score_table_rejected_row():
     table = scored([[1, 2], [3, 4], [5]], 1)
     assert table["digits"].to_pylist() == [[1, 2], None, [5]]
     assert table["digit_x"].to_pylist() == [[10, 20], None, [10]]
@@ -92,7 +81,7 @@ def test_a_rejected_row_has_null_and_leaves_the_others_as_they_are():
     assert table["predicted_sum"].to_pylist() == [3, None, 5]
 
 
-def test_where_all_rows_are_rejected_every_list_is_null():
+def test_score_table_all_rejected():
     table = scored([[1], [2, 3]], 0, 1)
     for name in COLUMNS:
         assert table[name].null_count == 2
@@ -102,7 +91,7 @@ digits_read = st.lists(st.lists(st.integers(0, 9), max_size=WIDTH), max_size=20)
 
 
 @given(digits_read, st.sets(st.integers(0, 19)))
-def test_lists_are_as_long_as_digits_were_read_whatever_is_rejected(read, rejected):
+def test_score_table_any_digits(read, rejected):
     rejected = {row for row in rejected if row < len(read)}
     table = scored(read, *rejected)
     assert table.schema.equals(SCORES_SCHEMA)
@@ -120,66 +109,10 @@ def test_lists_are_as_long_as_digits_were_read_whatever_is_rejected(read, reject
             assert sum(row["count_probabilities"]) == pytest.approx(1)
 
 
-def test_a_model_that_reads_no_digits_leaves_the_columns_null():
+def test_score_table_without_readings():
     rows = Rows(0, pa.array(["a", "b"]), np.zeros((2, 1, 1), np.uint8), {1: "null"}, None)
     predictions = Predictions(np.array([3, 4], np.int16), np.array([1, 1], np.float32))
-    table = scored_rows(rows, predictions)
+    table = score_table(rows, predictions)
     assert table.schema.equals(SCORES_SCHEMA)
     for name in COLUMNS:
         assert table[name].null_count == 2
-
-
-def test_a_part_holds_the_digits_of_all_its_batches(tmp_path):
-    source = PartSource(DIGEST, "a.parquet", "", 0, 4)
-    scores = locate(str(tmp_path))
-    said = commit_part(scores, [scored([[1, 2], []], 0), scored([[9], [8, 8, 8]])], source)
-    assert said == Part(source, 1)
-    part = pq.read_table(pa.BufferReader(scores.join(part_path(source)).read_bytes()))
-    assert part["digits"].to_pylist() == [None, [], [9], [8, 8, 8]]
-    assert part["digit_x"].to_pylist() == [None, [], [10], [10, 20, 30]]
-    assert part.schema.equals(SCORES_SCHEMA)
-
-
-def test_a_model_that_is_told_nothing_has_its_own_digest():
-    assert known_count_digest(DIGEST, None) == DIGEST
-    assert model_directory(DIGEST) == f"model={DIGEST[:DIGEST_CHARACTERS]}"
-
-
-def test_what_a_model_is_told_stands_in_its_directorys_name():
-    assert (
-        model_directory(known_count_digest(DIGEST, 4))
-        == f"model={DIGEST[:DIGEST_CHARACTERS]}-digits4"
-    )
-    assert model_directory(known_count_digest(DIGEST, 12)).endswith("-digits12")
-
-
-told = st.tuples(
-    st.sampled_from([DIGEST, DIGEST[::-1], "f" * 64]), st.one_of(st.none(), st.integers(1, 64))
-)
-
-
-@given(told, told)
-def test_models_and_what_they_are_told_lie_apart(one, other):
-    digests = known_count_digest(*one), known_count_digest(*other)
-    assert (digests[0] == digests[1]) == (one == other)
-    directories = [model_directory(digest) for digest in digests]
-    assert (directories[0] == directories[1]) == (one == other)
-    paths = [part_path(PartSource(digest, "a.parquet", "", 0, 5)) for digest in digests]
-    assert (paths[0] == paths[1]) == (one == other)
-
-
-def test_the_parts_of_a_model_told_otherwise_are_not_its_own(tmp_path):
-    scores = locate(str(tmp_path))
-    sources = [
-        PartSource(known_count_digest(DIGEST, num_digits), "a.parquet", "", 0, 1)
-        for num_digits in (None, 1, 11)
-    ]
-    for source in sources:
-        commit_part(scores, [scored([[1]])], source)
-    for source in sources:
-        found = committed_parts(scores, source.model_digest, {})
-        assert found.by_path == {part_path(source): Part(source, 0)}
-    complete(scores, sources[2].model_digest)
-    current = scores.join("CURRENT").read_bytes().decode().strip()
-    assert part_path(sources[2]).startswith(f"{current}/")
-    assert not any(part_path(source).startswith(f"{current}/") for source in sources[:2])
