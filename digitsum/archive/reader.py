@@ -16,8 +16,9 @@ from digitsum.archive.chunks import Chunk
 from digitsum.archive.images import Uint8Array, decode_images, image_shape, used_values
 from digitsum.archive.parquet.files import DAMAGED, open_parquet, read_batches
 from digitsum.archive.parquet.footer import row_groups
+from digitsum.archive.parquet.read_budget import ReadBudget
 from digitsum.archive.schema import DIGITS, find_column, max_sum
-from digitsum.archive.shards import FOOTER_THREADS, Archive, Shard
+from digitsum.archive.shards import FOOTER_THREADS, Archive
 from digitsum.errors import InputError, one_line
 from digitsum.options import ReadOptions
 from digitsum.storage.location import Location, storage_error
@@ -69,15 +70,8 @@ def read_chunk(
         _check_schema(schema, chunk, options, columns, location.uri)
         columns += [DIGITS] if labels and _has_digits(schema, columns) else []
         try:
-            for batch in read_batches(
-                parquet,
-                location,
-                chunk.row_groups,
-                columns,
-                batch_rows=batch_rows,
-                bytes_per_row=chunk.shape.num_pixels,
-                limit=options.max_read_bytes,
-            ):
+            budget = ReadBudget(batch_rows, chunk.shape.num_pixels, options.max_read_bytes)
+            for batch in read_batches(parquet, location, chunk.row_groups, columns, budget):
                 yield _decode(batch, first_row, chunk, options, location.uri, labels=labels)
                 first_row += batch.num_rows
         except OSError as error:
@@ -190,19 +184,17 @@ def check_labels(archive: Archive, options: ReadOptions, num_digits: int) -> Non
     InputError, naming the shard and row group, for the first sum that is null or out of range, and
     for a shard without labels.
     """
+    locations = [archive.root.join(shard.file.path) for shard in archive.shards]
     with ThreadPoolExecutor(FOOTER_THREADS) as threads:
-        for _ in threads.map(
-            lambda shard: _check_shard_labels(archive.root, shard, options, num_digits),
-            archive.shards,
-        ):
-            pass
+        list(
+            threads.map(
+                lambda location: _check_labels(location, options.label_column, num_digits),
+                locations,
+            )
+        )
 
 
-def _check_shard_labels(
-    root: Location, shard: Shard, options: ReadOptions, num_digits: int
-) -> None:
-    location = root.join(shard.file.path)
-    name = options.label_column
+def _check_labels(location: Location, name: str, num_digits: int) -> None:
     with open_parquet(location) as parquet:
         schema = parquet.schema_arrow
         if name not in schema.names:

@@ -15,17 +15,9 @@ from digitsum.errors import InputError, StorageError, one_line
 
 NAME_NOT_UTF8 = "cannot be listed: a file in it has a name that is not UTF-8; rename that file."
 _TRANSIENT_ERRORS = {
-    errno.EAGAIN,
-    errno.EBUSY,
-    errno.ECONNABORTED,
-    errno.ECONNREFUSED,
-    errno.ECONNRESET,
-    errno.EHOSTUNREACH,
-    errno.EINTR,
-    errno.EIO,
-    errno.ENETUNREACH,
-    errno.ESTALE,
-    errno.ETIMEDOUT,
+    *(errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.EIO, errno.ESTALE, errno.ETIMEDOUT),
+    *(errno.ECONNABORTED, errno.ECONNREFUSED, errno.ECONNRESET),
+    *(errno.EHOSTUNREACH, errno.ENETUNREACH),
 }
 # Errors of object stores have no number; these are in the messages of pyarrow's S3 and GCS.
 _TRANSIENT_MESSAGES = (
@@ -41,28 +33,13 @@ _TRANSIENT_MESSAGES = (
 )
 # Query parameters that say how a store is reached and hold no secret. Others, such as Azure's
 # `sig` and `client_secret`, would be written into manifests.
-_SAFE_PARAMETERS = {
-    "allow_bucket_creation",
-    "allow_bucket_deletion",
-    "allow_delayed_open",
-    "background_writes",
-    "blob_storage_authority",
-    "blob_storage_scheme",
-    "check_directory_existence_before_creation",
-    "dfs_storage_authority",
-    "dfs_storage_scheme",
-    "enable_tls",
-    "endpoint_override",
-    "project_id",
-    "region",
-    "replication",
-    "retry_limit_seconds",
-    "scheme",
-    "smart_defaults",
-    "tls_ca_dir_path",
-    "tls_ca_file_path",
-    "tls_verify_certificates",
-}
+_SAFE_PARAMETERS = """
+allow_bucket_creation allow_bucket_deletion allow_delayed_open background_writes
+blob_storage_authority blob_storage_scheme check_directory_existence_before_creation
+dfs_storage_authority dfs_storage_scheme enable_tls endpoint_override project_id region
+replication retry_limit_seconds scheme smart_defaults tls_ca_dir_path tls_ca_file_path
+tls_verify_certificates
+"""
 # In these a container, a user's name or `anonymous` may stand before the @.
 _NAMED_BEFORE_HOST = ("abfs", "abfss", "gs", "gcs", "hdfs", "viewfs")
 _BUCKETS = ("s3", "gs", "gcs")
@@ -235,7 +212,7 @@ def _check_without_secrets(uri: str) -> None:
             f"{shown}: manifests would record the password or key in this URI; {_GIVE_CREDENTIALS}"
         )
     given = parse_qsl(parts.query, keep_blank_values=True)
-    is_safe = all(name in _SAFE_PARAMETERS and "@" not in value for name, value in given)
+    is_safe = all(name in _SAFE_PARAMETERS.split() and "@" not in value for name, value in given)
     if parts.fragment or not is_safe:
         raise InputError(
             f"{shown}: manifests would record what follows ? or # in this URI, so only parameters "

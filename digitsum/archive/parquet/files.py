@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from digitsum.archive.parquet.footer import row_groups
-from digitsum.archive.parquet.read_budget import plan_read
+from digitsum.archive.parquet.read_budget import ReadBudget, plan_read
 from digitsum.errors import InputError, one_line
 from digitsum.storage.location import Location, storage_error
 
@@ -47,35 +47,21 @@ def read_batches(
     location: Location,
     groups: Sequence[int],
     columns: Sequence[str],
-    *,
-    batch_rows: int,
-    bytes_per_row: int,
-    limit: int,
+    budget: ReadBudget,
 ) -> Iterator[pa.RecordBatch]:
-    """Yield columns of row groups of an open file, at most `batch_rows` rows at a time.
+    """Yield columns of row groups of an open file, as many rows at a time as fit in the budget.
 
-    There are fewer rows in a batch if two batches, with `bytes_per_row` for what the caller makes
-    of each row, would need more than `limit` bytes. Raises InputError if one row needs more, one of
-    DAMAGED if the file cannot be decoded, and OSError.
+    Raises InputError if a single row does not fit, one of DAMAGED if the file cannot be decoded,
+    and OSError.
     """
     all_groups = row_groups(parquet.metadata, location.uri)
     if max(groups, default=0) >= len(all_groups):
         raise InputError(f"{location.uri}: was replaced meanwhile (by a shorter one); run again.")
-    with location.filesystem.open_input_file(location.path) as file:
-        try:
-            plan = plan_read(
-                parquet.schema,
-                [all_groups[group] for group in groups],
-                file,
-                columns,
-                batch_rows=batch_rows,
-                bytes_per_row=bytes_per_row,
-                limit=limit,
-                is_local=location.is_local,
-                where=location.uri,
-            )
-        except ValueError as error:
-            raise pa.ArrowInvalid(str(error)) from error
+    chosen = [all_groups[group] for group in groups]
+    try:
+        plan = plan_read(parquet.schema, chosen, location, columns, budget)
+    except ValueError as error:
+        raise pa.ArrowInvalid(str(error)) from error
     with ExitStack() as opened:
         if plan.is_streamed or plan.as_dictionary:
             parquet = opened.enter_context(

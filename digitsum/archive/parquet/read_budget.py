@@ -20,17 +20,29 @@ import pyarrow.parquet as pq
 from digitsum.archive.parquet.footer import ColumnChunk, RowGroup
 from digitsum.archive.parquet.pages import PageHeader, read_page_headers, rows_begun
 from digitsum.errors import InputError
+from digitsum.storage.location import Location
 
 # Levels (int16), the values as Parquet decodes them (int32) and as Arrow keeps them, each twice
 # while its buffer grows: measured 14 bytes.
 _BYTES_PER_LIST_VALUE = 16
 _COPIES = 2
 _NUM_BATCHES = 2
-"""Batches in memory at a time: one is scored while the next is read."""
 _HEADER_THREADS = 16
 _AHEAD_BYTES = 8 * 2**20
 """Object stores send some MB as quickly as a few bytes."""
 _NUM_BYTES = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 12, "FLOAT": 4, "DOUBLE": 8}
+
+
+@dataclass(frozen=True)
+class ReadBudget:
+    """Bounds of a read."""
+
+    batch_rows: int
+    """Largest number of rows at a time."""
+    bytes_per_row: int
+    """Bytes that the caller makes of each row: its pixels."""
+    max_bytes: int
+    """Memory for two batches: one is scored while the next is read."""
 
 
 @dataclass(frozen=True)
@@ -48,52 +60,51 @@ class ReadPlan:
 def plan_read(
     schema: pq.ParquetSchema,
     groups: Sequence[RowGroup],
-    file: Any,
+    location: Location,
     columns: Sequence[str],
-    *,
-    batch_rows: int,
-    bytes_per_row: int,
-    limit: int,
-    is_local: bool,
-    where: str,
+    budget: ReadBudget,
 ) -> ReadPlan:
-    """Return how to read columns of row groups within `limit` bytes, at most `batch_rows` a time.
+    """Return how to read columns of row groups within the budget.
 
-    `bytes_per_row` is what the caller makes of each row: its pixels. If the file is not local and
-    not streamed, column chunks are fetched whole, in few requests, to find their pages' headers.
-    Raises InputError, naming the file `where`, if a single row needs more, ValueError if the pages'
-    headers cannot be read, and OSError.
+    If the file is not local and not streamed, column chunks are fetched whole, in few requests, to
+    find their pages' headers. Raises InputError, naming the file, if a single row needs more than
+    the budget, ValueError if the pages' headers cannot be read, and OSError.
     """
+    limit, batch_rows = budget.max_bytes, budget.batch_rows
     chosen = [n for n in range(len(schema)) if _is_in(schema.column(n).path, columns)]
     compressed = sum(group.columns[leaf].compressed_bytes for group in groups for leaf in chosen)
     is_streamed = compressed > limit // 4
     # Requests to an object store are slow, and those of a column chunk follow one another. But of
     # chunks that claim to be large, only the headers are fetched.
-    ahead = 0 if is_local or is_streamed else _AHEAD_BYTES
-    with ThreadPoolExecutor(_HEADER_THREADS) as threads:
+    ahead = 0 if location.is_local or is_streamed else _AHEAD_BYTES
+    with (
+        location.filesystem.open_input_file(location.path) as file,
+        ThreadPoolExecutor(_HEADER_THREADS) as threads,
+    ):
         chunks = [[group.columns[leaf] for group in groups] for leaf in chosen]
         headers = [threads.map(partial(_headers, file, ahead), of_leaf) for of_leaf in chunks]
         leaves = [
             _Leaf.of(schema.column(leaf), of_leaf, list(pages), file)
             for leaf, of_leaf, pages in zip(chosen, chunks, headers, strict=True)
         ]
-    for leaf in leaves:
-        leaf.choose_dictionary(batch_rows, limit)
-    rows, share = batch_rows, limit // _NUM_BATCHES
-    while (
-        needed := rows * bytes_per_row + sum(leaf.max_bytes(rows, share) for leaf in leaves)
-    ) > share:
-        if rows == 1:
-            worst = max(leaves, key=lambda leaf: leaf.max_bytes(1, share))
-            raise InputError(
-                f"{where}: column {worst.path!r} may take {_NUM_BATCHES * needed // 2**20:,} MB of "
-                f"memory at a single row, more than the {limit // 2**20:,} MB of --max-read-mb; "
-                "write smaller pages and dictionaries, or raise the option."
-            )
-        rows = max(1, rows // 2)
-    return ReadPlan(
-        rows, is_streamed, tuple(leaf.path for leaf in leaves if leaf.is_read_as_dictionary)
-    )
+        for leaf in leaves:
+            leaf.choose_dictionary(batch_rows, limit)
+        rows, share = batch_rows, limit // _NUM_BATCHES
+        while (
+            needed := rows * budget.bytes_per_row
+            + sum(leaf.max_bytes(rows, share) for leaf in leaves)
+        ) > share:
+            if rows == 1:
+                worst = max(leaves, key=lambda leaf: leaf.max_bytes(1, share))
+                needed_mb = _NUM_BATCHES * needed // 2**20
+                raise InputError(
+                    f"{location.uri}: column {worst.path!r} may take {needed_mb:,} MB of memory at "
+                    f"a single row, more than the {limit // 2**20:,} MB of --max-read-mb; write "
+                    "smaller pages and dictionaries, or raise the option."
+                )
+            rows = max(1, rows // 2)
+    as_dictionary = tuple(leaf.path for leaf in leaves if leaf.is_read_as_dictionary)
+    return ReadPlan(rows, is_streamed, as_dictionary)
 
 
 @dataclass
