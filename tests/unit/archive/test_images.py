@@ -194,11 +194,6 @@ def test_decode_encoded_modes(mode):
     np.testing.assert_array_equal(decode_encoded(stream.getvalue()), np.asarray(gray))
 
 
-def test_decode_encoded_other_format():
-    with pytest.raises(ValueError, match="decode"):
-        decode_encoded(encode(np.zeros((3, 5), np.uint8), "GIF"))
-
-
 def deep_color_png(height: int, width: int) -> bytes:
     """Return a PNG of 16 bits a channel in color, which Pillow reads but does not write."""
 
@@ -211,17 +206,18 @@ def deep_color_png(height: int, width: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + parts
 
 
-@pytest.mark.parametrize(
-    "data", [encode(np.zeros((3, 5), np.uint16)), deep_color_png(3, 5)], ids=["gray", "color"]
-)
-def test_decode_encoded_deep_pixels(data):
-    with pytest.raises(ValueError, match="not 8 bits"):
-        decode_encoded(data)
+REFUSED = {
+    "another format": (encode(np.zeros((3, 5), np.uint8), "GIF"), "decode"),
+    "deep gray": (encode(np.zeros((3, 5), np.uint16)), "not 8 bits"),
+    "deep color": (deep_color_png(3, 5), "not 8 bits"),
+    "another shape, then cut": (encode(np.zeros((8, 9), np.uint8))[:-25], "8x9 pixels, not 3x5"),
+}
 
 
-def test_decode_encoded_checks_shape_first():
-    with pytest.raises(ValueError, match="8x9 pixels, not 3x5"):
-        decode_encoded(encode(np.zeros((8, 9), np.uint8))[:-25], SHAPE)
+@pytest.mark.parametrize(("data", "message"), REFUSED.values(), ids=REFUSED)
+def test_decode_encoded_refused(data, message):
+    with pytest.raises(ValueError, match=message):
+        decode_encoded(data, SHAPE)
 
 
 @pytest.mark.parametrize(

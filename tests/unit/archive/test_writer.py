@@ -121,13 +121,6 @@ def test_write_beside_shards(name, tmp_path, make_batch, write_parquet, content)
     assert content(tmp_path) == before
 
 
-def test_write_in_place_of_file(tmp_path, make_batch):
-    (tmp_path / "file").write_bytes(b"x")
-    with pytest.raises(InputError, match="is a file"):
-        write_archive(str(tmp_path / "file"), [make_batch(1, SHAPE)], SHAPE, [1], labelled=True)
-    assert (tmp_path / "file").read_bytes() == b"x"
-
-
 @pytest.mark.parametrize("error", [InputError, KeyboardInterrupt])
 @pytest.mark.parametrize("good_batches", [0, 1, 3])
 def test_write_failed_source(error, good_batches, tmp_path, make_batch, content):
@@ -189,8 +182,11 @@ def test_write_memory_is_flat(tmp_path, make_batch):
     assert max(alive) <= 4  # those of a row group, and the one that is yielded
 
 
-def test_write_refused_by_file_system(tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("name", "reason"), [("file", "is a file"), ("file/archive", "cannot be ")]
+)
+def test_write_in_place_of_file(name, reason, tmp_path, capsys):
     (tmp_path / "file").write_text("in the way")
-    out = tmp_path / "file" / "archive"
-    assert main(["synth", "--out", str(out), "--images", "1"]) == 2
-    assert capsys.readouterr().err.startswith(f"digitsum: {out}: cannot be ")
+    assert main(["synth", "--out", str(tmp_path / name), "--images", "1"]) == 2
+    assert capsys.readouterr().err.startswith(f"digitsum: {tmp_path / name}: {reason}")
+    assert (tmp_path / "file").read_text() == "in the way"

@@ -13,16 +13,13 @@ from digitsum.storage.listing import list_parquet
 from digitsum.storage.location import Location, locate, storage_error
 
 
-def test_locate_relative_path(tmp_path, monkeypatch):
+@pytest.mark.parametrize("path", ["archive/a", "~/archive/a", "./x/../archive/a"])
+def test_locate_path(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    place = locate("archive/a")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    place = locate(path)
     assert place.uri == place.path == str(tmp_path / "archive" / "a")
     assert place.is_local
-
-
-def test_locate_home(tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert locate("~/archive").path == str(tmp_path / "archive")
 
 
 def test_locate_file_uri(tmp_path):
@@ -81,9 +78,6 @@ def test_is_file(tmp_path):
     assert not locate(str(tmp_path)).is_file()
     assert not locate(str(tmp_path / "nothing")).is_file()
     assert locate(str(tmp_path / "file")).info().size == 7
-
-
-def test_read_bytes_absent(tmp_path):
     with pytest.raises(InputError, match=r"nothing: cannot be read"):
         locate(str(tmp_path / "nothing")).read_bytes()
 
