@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import sys
 from dataclasses import fields
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +20,6 @@ from digitsum.archive.glyphs import EMBEDDED, Glyphs, load_glyphs
 from digitsum.archive.reader import Rows
 from digitsum.archive.synth import Composition, SynthConfig, compose_blocks
 from digitsum.evaluation.examples import Examples
-from digitsum.model.explain import explain
 from digitsum.model.outputs import Predictions
 from digitsum.model.predictor import make_predictor
 from digitsum.model.saved_model import load_model, packaged_model
@@ -106,7 +104,7 @@ def _draw(images: Composition, predictions: Predictions, predictor: TorchPredict
     assert predictions.readings is not None
     ids = pa.array([f"{number:05d}" for number in range(len(images.pixels))])
     rows = Rows(0, ids, images.pixels, {}, images.digit_sums.astype(np.int64))
-    examples = Examples.of(rows, predictions).explained(partial(explain, predictor))
+    examples = Examples.of(rows, predictions).explained(predictor.explain)
     gallery = draw_gallery(examples)
     (DOCS / "gallery.png").write_bytes(to_png(gallery))
     captions = [

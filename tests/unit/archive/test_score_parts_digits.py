@@ -15,7 +15,7 @@ from digitsum.archive.score_parts import (
     model_directory,
     part_path,
 )
-from digitsum.model.outputs import Predictions, Readings
+from digitsum.model.outputs import DigitReadings, Predictions
 from digitsum.scoring.commit import commit_part, committed_parts, complete, scored_rows
 from digitsum.storage.location import locate
 
@@ -44,7 +44,7 @@ def scored(read: list[list[int]], *rejected: int, x: list[list[int]] | None = No
     )
     sums = np.array([sum(values) for values in read], np.int16)
     predictions = Predictions(
-        sums, np.full(len(read), 0.5, np.float32), Readings(digits, places, count_probs)
+        sums, np.full(len(read), 0.5, np.float32), DigitReadings(digits, places, count_probs)
     )
     return scored_rows(rows, predictions)
 
