@@ -56,7 +56,7 @@ def choose_shift() -> None:
 
 
 def _compose(strength: float, shape: ImageShape) -> list[Composition]:
-    """Return images of the validation glyphs, distorted anew for each block."""
+    """Return images of the validation glyphs, each block distorted differently."""
     glyphs, rng = load_glyphs(EMBEDDED, "val"), np.random.default_rng(0)
     generator = torch.Generator().manual_seed(0)
     blocks = []

@@ -30,7 +30,7 @@ from digitsum.options import ImageShape
 COLUMN_STRIDE = 4
 """Pixels from one column to the next; column c is centred on pixel 4 c."""
 
-# Odds of e^4.5 to 1 against each digit make some 4 digits of 42 columns, as many as are typical.
+# Odds of e^4.5 to 1 against each digit make about 4 digits of 42 columns, a typical number.
 _INITIAL_BLANK_LOGIT = 4.5
 _PULL_ON_SUM, _PULL_ON_COUNT = 0.02, 0.3
 
@@ -134,7 +134,7 @@ class CounterNetwork(SumNetwork):
     def predicted_log_probs(self, logits: Tensor, known_count: int | None) -> Tensor:
         """Return log P(sum | known_count), float (b, sums), in nats, normalized.
 
-        Without a known count, sums up to 9 * max_digits are told apart.
+        Without a known count, all sums up to 9 * max_digits.
         """
         symbols_bcy = logits.log_softmax(dim=2)
         if known_count is not None:
@@ -166,7 +166,7 @@ class CounterNetwork(SumNetwork):
             )
 
     def check_known_count(self, known_count: int, shape: ImageShape) -> None:
-        """Raise InputError unless the columns of such an image can hold that many digits."""
+        """Raise InputError unless the columns of an image can hold that many digits."""
         most = min(-(-shape.width // COLUMN_STRIDE), MAX_NUM_DIGITS)
         if not 1 <= known_count <= most:
             raise InputError(

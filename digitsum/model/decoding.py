@@ -25,8 +25,8 @@ def most_probable_digits(
     """Return the digits, from left to right, and their columns, each int64 (b, c) then -1.
 
     Takes log probabilities of symbols, (b, c, 11), blank first, and the sums, int64 (b,), that the
-    digits add up to. An image has `known_count` digits, at most one a column, or if that is None,
-    as many as is most probable.
+    digits add up to. An image has `known_count` digits, at most one a column; without a known
+    count, the most probable number of them.
     """
     log_odds_bcd = symbol_log_probs_bcy[:, :, 1:] - symbol_log_probs_bcy[:, :, :1]
     best = log_odds_bcd.max(dim=2)

@@ -19,7 +19,7 @@ MAX_CONFIG_BYTES = 64 * 1024
 """More than a hundred times what the fields take."""
 MAX_PARAMETERS = 2**28
 """Most numbers in a network: 1 GiB, 600 times the packaged one."""
-# safetensors describes a tensor in some 150 bytes.
+# safetensors describes a tensor in about 150 bytes.
 _MAX_HEADER_BYTES = 64 * 1024
 MAX_WEIGHTS_BYTES = 4 * MAX_PARAMETERS + _MAX_HEADER_BYTES
 _LENGTH_BYTES = 8

@@ -54,7 +54,7 @@ class SumNetwork(nn.Module, ABC):
     def joint_log_probs(self, logits: Tensor, max_digits: int) -> Tensor:
         """Return log P(count, sum), float (b, n), in nats: all sums of each count to max_digits.
 
-        -inf if an image cannot hold so many digits. Only the sums if the network does not count.
+        -inf if an image cannot hold that many digits. Only the sums if the network does not count.
         """
 
     @abstractmethod

@@ -35,7 +35,7 @@ import openvino  # noqa: E402
 _TRACING = threading.Lock()
 # A night has one model and an archive a few shapes, each in batches of two sizes.
 _MAX_GRAPHS = 32
-_MAX_COMPILED = 8  # each takes some 50 MB
+_MAX_COMPILED = 8  # each takes about 50 MB
 
 
 class OpenVinoPredictor(BatchPredictor):

@@ -28,7 +28,7 @@ def some_logits() -> Tensor:
 
 
 def sure_logits(emitted: dict[int, int], num_columns: int = 12, logit: float = 30) -> Tensor:
-    """Logits (1, columns, 11) of columns that surely emit the given digits, or blank."""
+    """Logits (1, columns, 11) of columns that clearly emit the given digits, or blank."""
     logits = torch.full((1, num_columns, 11), -float(logit))
     logits[:, :, 0] = logit
     for column, digit in emitted.items():
@@ -106,7 +106,7 @@ def test_count_probs_of_few_columns_sum_to_1(network, some_logits):
 
 @pytest.mark.parametrize(("known_count", "counts"), [(None, (0, 5)), (3, (3, 3))])
 def test_posterior_agrees_with_training(network, some_logits, known_count, counts):
-    logits = some_logits[:, :5]  # no more columns than digits that are told apart
+    logits = some_logits[:, :5]  # no more columns than max_digits
     trained = network.sum_log_probs(logits, *counts).log_softmax(dim=1)
     predicted = network.posterior(logits, known_count).sum_log_probs
     torch.testing.assert_close(predicted.exp(), trained.exp(), rtol=1e-4, atol=1e-6)

@@ -24,7 +24,7 @@ def random_logits(*shape: int, seed: int = 0) -> np.ndarray:
 
 
 def columns_of(*images: list[int | None], sure: float = 6.0) -> np.ndarray:
-    """Logits of columns that surely emit the given digits, or BLANK."""
+    """Logits of columns that clearly emit the given digits, or BLANK."""
     logits = np.zeros((len(images), len(images[0]), NUM_SYMBOLS))
     for image, emitted in enumerate(images):
         for column, symbol in enumerate(emitted):

@@ -34,7 +34,7 @@ def test_accuracy_is_that_of_the_metrics(predictor, compose_images):
     images = compose_images(NUM_IMAGES)
     predictions = predictor.predict(images.pixels)
     accuracy = (predictions.sums == images.digit_sums).mean()
-    # About three standard deviations of so many images.
+    # About three standard deviations of that many images.
     assert accuracy == pytest.approx(METRICS["test"]["accuracy"], abs=0.025)
     exact = (predictions.readings.digits[:, :4] == images.digits).all(axis=1)
     assert exact.mean() > 0.9

@@ -81,10 +81,10 @@ def column_by_column(logits: torch.Tensor, max_count: int) -> torch.Tensor:
     for column in log_probs.unbind(dim=1):
         ways = [state + column[:, 0, None, None]]
         for digit in range(10):
-            moved = torch.nn.functional.pad(
+            shifted = torch.nn.functional.pad(
                 state[:, :-1, : state.shape[2] - digit], (digit, 0, 1, 0), value=NEVER
             )
-            ways.append(moved + column[:, 1 + digit, None, None])
+            ways.append(shifted + column[:, 1 + digit, None, None])
         state = torch.stack(ways).logsumexp(dim=0)
     return state
 
@@ -249,7 +249,7 @@ def test_20_digits_are_exact():
 
 
 def background(blank: float, noise: float = 0.5) -> torch.Tensor:
-    """Logits (1, 200, 11) of columns that emit blank, more or less surely."""
+    """Logits (1, 200, 11) of columns that emit blank, with more or less noise."""
     logits = random_logits(1, NUM_COLUMNS, scale=noise)
     logits[:, :, 0] += blank
     return logits
@@ -348,7 +348,7 @@ def test_prediction_is_exact_if_likely(regime, reference):
     assert (shown[expected < NEVER / 2] == -torch.inf).all()
 
 
-# Products of a few great odds are far from the final ones until many small odds enter, and vice
+# Products of a few large odds are far from the final ones until many small odds enter, and vice
 # versa.
 @pytest.mark.parametrize("others", [-14.0, -20.0, -25.0, -30.0, -60.0])
 @pytest.mark.parametrize("num_clear", [1, 2, 4, 6, 8])
