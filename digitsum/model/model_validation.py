@@ -22,7 +22,7 @@ MAX_PARAMETERS = 2**28
 # safetensors describes a tensor in about 150 bytes.
 _MAX_HEADER_BYTES = 64 * 1024
 MAX_WEIGHTS_BYTES = 4 * MAX_PARAMETERS + _MAX_HEADER_BYTES
-_LENGTH_BYTES = 8
+_HEADER_LENGTH_BYTES = 8
 _MAX_SCALE = 1e6
 _MAX_SHOWN = 80
 _DIGEST_CHARACTERS = 64
@@ -91,7 +91,7 @@ def load_weights(content: bytes, network: nn.Module) -> Mapping[str, Tensor]:
     shapes. Raises InputError if the content is not such a file, and, naming the tensor, if one has
     another dtype, holds NaN or infinity, or a variance below 0.
     """
-    header_bytes = int.from_bytes(content[:_LENGTH_BYTES], "little")
+    header_bytes = int.from_bytes(content[:_HEADER_LENGTH_BYTES], "little")
     if header_bytes > _MAX_HEADER_BYTES:
         raise InputError(
             f"the weights are not safetensors: their header claims {header_bytes:,} bytes, more "
