@@ -1,7 +1,7 @@
-"""How the second look was chosen: `python benchmarks/cascade.py`, in a minute.
+"""The choice of the cascade's shift: `python benchmarks/cascade.py`, in a minute.
 
-On images of the validation glyphs, as they are and distorted: which move makes most images right
-that the packaged model is not sure of, and how many those are. No test glyph has a part in it.
+It prints which shifts get most images right that the packaged model is unsure of, on images of the
+validation glyphs, as they are and distorted. It uses no test glyph.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from digitsum.archive.glyphs import EMBEDDED, Glyphs, load_glyphs
 from digitsum.archive.images import Uint8Array
 from digitsum.archive.synth import Composition, compose
-from digitsum.model.cascade import DOWN, RIGHT
+from digitsum.model.cascade import SHIFT_DOWN, SHIFT_RIGHT
 from digitsum.model.saved_model import load_model, packaged_model
 from digitsum.model.torch_backend import TorchPredictor
 from digitsum.options import ImageShape
@@ -23,40 +23,40 @@ from digitsum.training.augmentation import distort_glyphs
 
 IMAGES, BLOCK, DIGITS = 20_000, 1000, 4
 STRENGTHS = (0.0, 0.5, 0.75)
-MOVES = [move for move in product(range(-3, 5), range(-2, 3)) if move != (0, 0)]
+SHIFTS = [shift for shift in product(range(-3, 5), range(-2, 3)) if shift != (0, 0)]
 SHOWN = 10
 
 
-def second_look() -> None:
-    """Measure, and print the moves by what they add, the best first."""
+def choose_shift() -> None:
+    """Measure the shifts and print how many images each gets right, the best first."""
     model = load_model(packaged_model())
     below = model.cascade_below
-    once = TorchPredictor(replace(model, cascade_below=0.0), batch_size=64, num_threads=2)
-    added: dict[tuple[int, int], list[float]] = {move: [] for move in MOVES}
+    one_pass = TorchPredictor(replace(model, cascade_below=0.0), batch_size=64, num_threads=2)
+    added: dict[tuple[int, int], list[float]] = {shift: [] for shift in SHIFTS}
     for strength in STRENGTHS:
-        blocks = _composed(strength, model.shape)
+        blocks = _compose(strength, model.shape)
         pixels = np.concatenate([block.pixels for block in blocks])
         sums = np.concatenate([block.digit_sums for block in blocks])
-        probs = once.sum_probs(pixels)
+        probs = one_pass.sum_probs(pixels)
         unsure = np.flatnonzero(probs.max(axis=1) < below)
         right = np.count_nonzero(probs.argmax(axis=1) == sums)
         print(
             f"distorted by {strength:g}: {right / IMAGES:.2%} of {IMAGES:,} images are right, "
-            f"{len(unsure) / IMAGES:.2%} are less sure than {below:g}"
+            f"{len(unsure) / IMAGES:.2%} have a confidence below {below:g}"
         )
         before = np.count_nonzero(probs[unsure].argmax(axis=1) == sums[unsure])
-        for move in MOVES:
-            mean = probs[unsure] + once.sum_probs(_moved(pixels[unsure], *move))
+        for shift in SHIFTS:
+            mean = probs[unsure] + one_pass.sum_probs(_shift(pixels[unsure], *shift))
             after = np.count_nonzero(mean.argmax(axis=1) == sums[unsure])
-            added[move].append((after - before) / IMAGES)
-    best = sorted(MOVES, key=lambda move: -sum(added[move]))
-    for move in best[:SHOWN]:
-        chosen = ", the one taken" if move == (RIGHT, DOWN) else ""
-        print(f"{move}: {', '.join(f'{share:+.2%}' for share in added[move])}{chosen}")
+            added[shift].append((after - before) / IMAGES)
+    best = sorted(SHIFTS, key=lambda shift: -sum(added[shift]))
+    for shift in best[:SHOWN]:
+        chosen = ", the cascade's" if shift == (SHIFT_RIGHT, SHIFT_DOWN) else ""
+        print(f"{shift}: {', '.join(f'{share:+.2%}' for share in added[shift])}{chosen}")
 
 
-def _composed(strength: float, shape: ImageShape) -> list[Composition]:
-    """Return images of the validation glyphs, these distorted anew for each block."""
+def _compose(strength: float, shape: ImageShape) -> list[Composition]:
+    """Return images of the validation glyphs, each block distorted differently."""
     glyphs, rng = load_glyphs(EMBEDDED, "val"), np.random.default_rng(0)
     generator = torch.Generator().manual_seed(0)
     blocks = []
@@ -67,8 +67,8 @@ def _composed(strength: float, shape: ImageShape) -> list[Composition]:
     return blocks
 
 
-def _moved(pixels: Uint8Array, right: int, down: int) -> Uint8Array:
-    """Return images, uint8 (n, h, w), moved; either may be below 0."""
+def _shift(pixels: Uint8Array, right: int, down: int) -> Uint8Array:
+    """Return images, uint8 (n, h, w), shifted by pixels, which may be negative."""
     _, height, width = pixels.shape
     most = max(abs(right), abs(down))
     padded = np.pad(pixels, ((0, 0), (most, most), (most, most)))
@@ -77,4 +77,4 @@ def _moved(pixels: Uint8Array, right: int, down: int) -> Uint8Array:
 
 
 if __name__ == "__main__":
-    second_look()
+    choose_shift()

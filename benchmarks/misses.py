@@ -1,16 +1,15 @@
-"""What the model that comes with digitsum misses: `python benchmarks/misses.py [GLYPHS]`.
+"""The packaged model's misses: `python benchmarks/misses.py [GLYPHS]`.
 
-Of 10,000 images composed of the test glyphs, those of `make results`: which glyphs are misread, how
-many images are miscounted, and how many are right where digits stand close. GLYPHS is a directory
-of MNIST's IDX files; without it, the glyphs are the embedded ones, and the README's pictures,
-docs/gallery.png and docs/sample.png, are drawn.
+Of the 10,000 images of test glyphs in `make results`, it prints which glyphs are misread, how many
+images are miscounted, and how many are right if digits stand close. GLYPHS is a directory of
+MNIST's IDX files; without it, the glyphs are the embedded ones, and it draws the README's pictures,
+docs/gallery.png and docs/sample.png.
 """
 
 from __future__ import annotations
 
 import sys
 from dataclasses import fields
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +20,6 @@ from digitsum.archive.glyphs import EMBEDDED, Glyphs, load_glyphs
 from digitsum.archive.reader import Rows
 from digitsum.archive.synth import Composition, SynthConfig, compose_blocks
 from digitsum.evaluation.examples import Examples
-from digitsum.model.explain import explain
 from digitsum.model.outputs import Predictions
 from digitsum.model.predictor import make_predictor
 from digitsum.model.saved_model import load_model, packaged_model
@@ -37,23 +35,23 @@ RESAMPLES = 2000
 
 
 def misses(source: str) -> None:
-    """Measure, say, and draw."""
+    """Measure, print, and draw."""
     test = SynthConfig(out="unused", images=IMAGES, digits=DIGITS, split="test", glyphs=source)
     glyphs = load_glyphs(source, test.split)
-    images = _joined(list(compose_blocks(glyphs, test)))
+    images = _concatenate(list(compose_blocks(glyphs, test)))
     model = load_model(packaged_model())
     predictions = make_predictor(model, num_threads=2).predict(images.pixels)
-    _say(glyphs, images, predictions)
+    _print_misses(glyphs, images, predictions)
     if source == EMBEDDED:
         _draw(images, predictions, TorchPredictor(model, batch_size=64))
 
 
-def _joined(blocks: list[Composition]) -> Composition:
+def _concatenate(blocks: list[Composition]) -> Composition:
     names = [field.name for field in fields(Composition)]
     return Composition(*(np.concatenate([getattr(b, name) for b in blocks]) for name in names))
 
 
-def _say(glyphs: Glyphs, images: Composition, predictions: Predictions) -> None:
+def _print_misses(glyphs: Glyphs, images: Composition, predictions: Predictions) -> None:
     assert predictions.readings is not None  # the packaged model reads digits
     num_glyphs = len(glyphs)
     is_right = predictions.sums == images.digit_sums
@@ -80,18 +78,18 @@ def _say(glyphs: Glyphs, images: Composition, predictions: Predictions) -> None:
         print(f"glyph {glyph}, a {glyphs.digits[glyph]}: misread {times}")
     print(f"{np.mean(~is_counted[~is_right]):.0%} of the misses are miscounts")
     is_close = np.diff(images.left_x, axis=1).min(axis=1) < CLOSE
-    print(f"where two digits stand less than {CLOSE} px apart, {is_right[is_close].mean():.1%}")
+    print(f"with digits less than {CLOSE} px apart, {is_right[is_close].mean():.1%} are right")
 
 
 def _interval(
     num_glyphs: int, glyphs_nk: npt.NDArray[np.int64], is_right: npt.NDArray[np.bool_]
 ) -> tuple[float, float]:
-    """Return the bounds of what would be right, at 95%, of all glyphs of which these are some.
+    """Return the bounds of the 95% interval of the accuracy over all glyphs, not only these.
 
-    Images share glyphs: these are drawn with replacement, and an image counts as often as its
-    glyphs were drawn, one times the other, after Owen, "The pigeonhole bootstrap", Annals of
-    Applied Statistics 1, 2007. What varies from image to image counts several times: the interval
-    is rather too wide than too narrow.
+    Images share glyphs, so glyphs are drawn with replacement, and an image's weight is the product
+    of how often its glyphs were drawn (Owen, "The pigeonhole bootstrap", Annals of Applied
+    Statistics 1, 2007). Variation from image to image counts several times, so the interval is too
+    wide rather than too narrow.
     """
     rng = np.random.default_rng(0)
     accuracies = []
@@ -106,7 +104,7 @@ def _draw(images: Composition, predictions: Predictions, predictor: TorchPredict
     assert predictions.readings is not None
     ids = pa.array([f"{number:05d}" for number in range(len(images.pixels))])
     rows = Rows(0, ids, images.pixels, {}, images.digit_sums.astype(np.int64))
-    examples = Examples.of(rows, predictions).explained(partial(explain, predictor))
+    examples = Examples.of(rows, predictions).explained(predictor.explain)
     gallery = draw_gallery(examples)
     (DOCS / "gallery.png").write_bytes(to_png(gallery))
     captions = [

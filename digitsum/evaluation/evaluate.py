@@ -15,7 +15,6 @@ from digitsum.errors import InputError
 from digitsum.evaluation.examples import Examples
 from digitsum.evaluation.metrics import Evaluation, SumMetrics, write_evaluation
 from digitsum.manifest import find_origin, read_manifest
-from digitsum.model.explain import explain
 from digitsum.model.outputs import Predictions
 from digitsum.model.predictor import make_predictor
 from digitsum.model.saved_model import SavedModel, load_model, packaged_model
@@ -117,14 +116,14 @@ def _evaluation(
     num_shards: int,
     unread_shards: Mapping[str, str],
 ) -> Evaluation:
-    predictor = TorchPredictor(model, batch_size=1, num_digits=known_count)
+    predictor = TorchPredictor(model, batch_size=1, known_count=known_count)
     return Evaluation(
         archive_uri,
         model.uri,
         model.digest,
         known_count,
         total.metrics,
-        total.examples.explained(partial(explain, predictor)),
+        total.examples.explained(predictor.explain),
         num_shards,
         unread_shards,
         dict(sorted(total.unread.items())),

@@ -17,8 +17,7 @@ import pyarrow.parquet as pq
 from digitsum.archive.images import Uint8Array
 from digitsum.archive.parquet.files import read_table
 from digitsum.archive.reader import Rows
-from digitsum.model.explain import Explanation
-from digitsum.model.outputs import Predictions
+from digitsum.model.outputs import Explanation, Predictions
 from digitsum.storage.atomic_write import publish_bytes
 from digitsum.storage.location import Location
 

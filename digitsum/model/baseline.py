@@ -1,6 +1,7 @@
-"""The paper's network: three convolutions and two linear layers that classify the sum.
+"""The baseline: three convolutions and two linear layers that classify the sum.
 
-Course project "digit sum prediction": 13.5% validation accuracy is what its authors report.
+It is the network of a course project, "digit sum prediction", whose authors report a validation
+accuracy of 13.5%. network.py explains the suffixes of names.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from digitsum.errors import InputError
 from digitsum.model.network import SumNetwork
 from digitsum.options import ImageShape
 
-# The bytes as they are: the accuracy that the paper reports is reached so, and with pixels of 0..1
-# only half of it, at the paper's step size and number of epochs.
+# Bytes as they are reach the paper's accuracy; pixels of 0..1 reach half of it, at the paper's step
+# size and number of epochs.
 PIXEL_SCALE = 1.0
 MAX_NUM_DIGITS = 64
 _POOLED = 8  # three 2x2 max pools
@@ -43,7 +44,7 @@ class BaselineConfig:
                 f"the baseline network adds up 1 to {MAX_NUM_DIGITS} digits, not {self.num_digits}."
             )
         if not 0 <= self.dropout < 1:
-            raise InputError(f"a dropout of {self.dropout} cannot be; give 0 to below 1.")
+            raise InputError(f"dropout {self.dropout}: give at least 0 and less than 1.")
 
     @property
     def shape(self) -> ImageShape:
@@ -52,19 +53,19 @@ class BaselineConfig:
 
     @property
     def max_digits(self) -> int:
-        """Digits, at the most, that it finds: as many as it was trained on."""
+        """As many digits as it was trained on."""
         return self.num_digits
 
     @property
     def num_classes(self) -> int:
-        """Sums that can be predicted, from 0 up."""
+        """Number of sums it tells apart, from 0 up."""
         return max_sum(self.num_digits) + 1
 
 
 class BaselineNetwork(SumNetwork):
-    """conv 3x3 to 32, 64, 128 channels, each ReLU and 2x2 max pool; linear 256; linear sums.
+    """3x3 convolutions to 32, 64 and 128 maps, each with ReLU and 2x2 max pool; 256; the sums.
 
-    The layers' names are those of the paper's notebook, so that its weights load as they are.
+    The layers have the names of the paper's notebook, so that its weights load as they are.
     """
 
     def __init__(self, config: BaselineConfig) -> None:
@@ -80,41 +81,41 @@ class BaselineNetwork(SumNetwork):
 
     def forward(self, x_b1hw: Tensor) -> Tensor:
         """Return the logits of the sums, float (b, num_classes), of images float (b, 1, h, w)."""
-        x = x_b1hw
+        x_bmhw = x_b1hw
         for convolution in (self.conv1, self.conv2, self.conv3):
-            x = F.max_pool2d(F.relu(convolution(x)), kernel_size=2)
-        x = self.dropout(F.relu(self.fc1(x.flatten(start_dim=1))))
-        logits: Tensor = self.fc2(x)
-        return logits
+            x_bmhw = F.max_pool2d(F.relu(convolution(x_bmhw)), kernel_size=2)
+        x_bm = self.dropout(F.relu(self.fc1(x_bmhw.flatten(start_dim=1))))
+        logits_bs: Tensor = self.fc2(x_bm)
+        return logits_bs
 
     def sum_log_probs(self, logits: Tensor, min_digits: int, max_digits: int) -> Tensor:
-        """Return the log probabilities of the sums, float (b, num_classes), whatever the count."""
+        """Return log P(sum), float (b, num_classes), whatever the count."""
         return logits.float().log_softmax(dim=1)
 
     def joint_log_probs(self, logits: Tensor, max_digits: int) -> Tensor:
-        """Return the log probabilities of the sums, float (b, num_classes): it counts no digits."""
+        """Return log P(sum), float (b, num_classes): the network does not count."""
         return logits.float().log_softmax(dim=1)
 
-    def predicted_log_probs(self, logits: Tensor, num_digits: int | None) -> Tensor:
-        """Return the log probabilities of the sums, float (b, num_classes)."""
+    def predicted_log_probs(self, logits: Tensor, known_count: int | None) -> Tensor:
+        """Return log P(sum), float (b, num_classes)."""
         return logits.log_softmax(dim=1)
 
-    def pull(self, logits: Tensor, sums_b: Tensor, num_digits: int | None) -> Tensor:
-        """Return 0: this network needs none."""
+    def pull(self, logits: Tensor, sums_b: Tensor, known_count: int | None) -> Tensor:
+        """Return 0: this network learns without."""
         return logits.new_zeros(())
 
     def check_shape(self, shape: ImageShape, where: str) -> None:
-        """Raise InputError unless images are of the one shape it was built for."""
+        """Raise InputError unless images have the one shape it was built for."""
         if shape != self.config.shape:
             raise InputError(
                 f"{where}: images are {shape}, but the model was trained on {self.config.shape}; "
                 "give a model of that shape, or train one."
             )
 
-    def check_num_digits(self, num_digits: int, shape: ImageShape) -> None:
+    def check_known_count(self, known_count: int, shape: ImageShape) -> None:
         """Raise InputError unless images hold the number of digits it was built for."""
-        if num_digits != self.config.num_digits:
+        if known_count != self.config.num_digits:
             raise InputError(
-                f"--known-count {num_digits}: the model adds up {self.config.num_digits} digits "
+                f"--known-count {known_count}: the model adds up {self.config.num_digits} digits "
                 "and no other number; leave the option out."
             )

@@ -1,11 +1,11 @@
-"""A second look at the images that a network is not sure of: the mean of two opinions.
+"""The cascade: a second pass over the images that a network is unsure of, averaged with the first.
 
-A network with strides reads an image otherwise where it is moved by less than a stride (Azulay and
-Weiss, "Why do deep convolutional networks generalize so poorly to small image transformations?",
-JMLR 20, 2019), and where it errs for that reason it is seldom sure. Half a column across
-and one pixel down is one of several moves that make most images of the validation glyphs right,
-distorted or not (`benchmarks/cascade.py`). Ink in the last row and the last two columns is lost
-to the second look.
+A network with strides reads an image differently if it is shifted by less than a stride (Azulay
+and Weiss, "Why do deep convolutional networks generalize so poorly to small image
+transformations?", JMLR 20, 2019), and it is seldom sure if it errs for that reason. Half a column
+to the right and one pixel down is one of several shifts that get most images of the validation
+glyphs right, distorted or not (`benchmarks/cascade.py`). The second pass loses the ink in the last
+row and the last two columns.
 """
 
 from __future__ import annotations
@@ -21,43 +21,42 @@ from digitsum.archive.images import Uint8Array
 from digitsum.model.network import SumNetwork
 from digitsum.model.outputs import Posterior
 
-RIGHT, DOWN = 2, 1
-"""Pixels by which an image is moved for the second look."""
+SHIFT_RIGHT, SHIFT_DOWN = 2, 1
+"""Pixels by which the second pass shifts an image."""
 
 
-def moved(pixels: Uint8Array) -> Uint8Array:
-    """Return images, uint8 (n, h, w), moved; what comes in from the borders is blank."""
-    images = np.zeros_like(pixels)
-    images[:, DOWN:, RIGHT:] = pixels[:, :-DOWN, :-RIGHT]
-    return images
+def shift_images(pixels: Uint8Array) -> Uint8Array:
+    """Return images, uint8 (n, h, w), shifted right and down; what enters at the borders is 0."""
+    shifted = np.zeros_like(pixels)
+    shifted[:, SHIFT_DOWN:, SHIFT_RIGHT:] = pixels[:, :-SHIFT_DOWN, :-SHIFT_RIGHT]
+    return shifted
 
 
-def mean_of_looks(
-    network: SumNetwork, first: Posterior, second: Posterior, num_digits: int | None
+def average_passes(
+    network: SumNetwork, first: Posterior, second: Posterior, known_count: int | None
 ) -> Posterior:
-    """Return the mean of what a network says of b images, and of the same images moved.
+    """Return the mean of a network's posteriors of b images and of the same images shifted.
 
-    The digits are those that the look reads which makes the mean's most probable sum more probable.
+    The digits come from the pass that gives the mean's most probable sum the higher probability.
     """
     sum_log_probs = torch.logaddexp(first.sum_log_probs, second.sum_log_probs) - math.log(2)
     sums_b = sum_log_probs.argmax(dim=1)
-    by_second = _of(second, sums_b) > _of(first, sums_b)
-    as_logits = by_second.reshape(-1, *(1 for _ in first.logits.shape[1:]))
-    mean = network.posterior_of(
-        second.logits.where(as_logits, first.logits),
+    is_second_b = _log_probs_of(second, sums_b) > _log_probs_of(first, sums_b)
+    count_probs = None
+    if first.count_probs is not None and second.count_probs is not None:
+        count_probs = (first.count_probs + second.count_probs) / 2
+    mean = network.posterior_from_probs(
+        second.logits.where(is_second_b.reshape(-1, *[1] * (first.logits.ndim - 1)), first.logits),
         sum_log_probs,
-        _mean(first.count_probs, second.count_probs),
-        num_digits,
+        count_probs,
+        known_count,
     )
     if mean.digit_x is None:
         return mean
-    is_moved = by_second.unsqueeze(1) & (mean.digit_x >= 0)
-    return replace(mean, digit_x=(mean.digit_x - RIGHT).clamp(min=0).where(is_moved, mean.digit_x))
+    is_shifted = is_second_b.unsqueeze(1) & (mean.digit_x >= 0)
+    shifted_back = (mean.digit_x - SHIFT_RIGHT).clamp(min=0)
+    return replace(mean, digit_x=shifted_back.where(is_shifted, mean.digit_x))
 
 
-def _mean(first: Tensor | None, second: Tensor | None) -> Tensor | None:
-    return None if first is None or second is None else (first + second) / 2
-
-
-def _of(look: Posterior, sums_b: Tensor) -> Tensor:
-    return look.sum_log_probs.gather(1, sums_b.unsqueeze(1)).squeeze(1)
+def _log_probs_of(posterior: Posterior, sums_b: Tensor) -> Tensor:
+    return posterior.sum_log_probs.gather(1, sums_b.unsqueeze(1)).squeeze(1)

@@ -1,4 +1,4 @@
-"""Importing the paper's `model.pth`, a torch state dict, into a model."""
+"""The import of the paper's `model.pth`, a torch state dict, as a model."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from digitsum.storage.location import locate
 
 @dataclass(frozen=True, kw_only=True)
 class ImportModelConfig:
-    """Import the weights of the paper's network, a torch state dict, into a model."""
+    """Import the weights of the paper's network, a torch state dict, as a model."""
 
     weights: Annotated[str, Positional]
-    """The file, model.pth, with the keys conv1, conv2, conv3, fc1, fc2 (.weight and .bias)."""
+    """File, model.pth, with the keys conv1, conv2, conv3, fc1, fc2 (.weight and .bias)."""
     out: str
-    """Model to write: a directory or URI."""
+    """Model to write, a directory or URI."""
     height: int = 40
     """Height in pixels of the images it was trained on."""
     width: int = 168
     """Width in pixels of the images it was trained on."""
     pixel_scale: float = PIXEL_SCALE
-    """What pixels 0..255 were multiplied with in training, such as 0.00392157 for 1/255."""
+    """Factor of pixels 0..255 in training, such as 0.00392157 for 1/255."""
 
     def __post_init__(self) -> None:
         if not 0 < self.pixel_scale < float("inf"):
@@ -41,9 +41,9 @@ class ImportModelConfig:
 
 
 def import_model(config: ImportModelConfig) -> str:
-    """Write the model and return its digest; the file is read as numbers only, never as code.
+    """Write the model and return its digest; the file is read as numbers, never as code.
 
-    Raises InputError where it is not a state dict of the network at this image size.
+    Raises InputError if it is not a state dict of the baseline network at this image size.
     """
     locate(config.out).check_directory()
     state = _load_state(config.weights)
@@ -61,7 +61,7 @@ def import_model(config: ImportModelConfig) -> str:
             _check_tensor(name, tensor, config.weights)
         network.load_state_dict(state)
         for name, tensor in network.state_dict().items():
-            check_numbers(name, tensor)  # as float32, in which a great float64 is infinite
+            check_numbers(name, tensor)  # as float32, in which a large float64 is infinite
     except (AttributeError, KeyError, TypeError, RuntimeError) as error:
         raise InputError(
             f"{config.weights}: not the weights of the baseline network for {config.height}x"
@@ -87,11 +87,11 @@ def _load_state(path: str) -> dict[str, Any]:
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
-        # torch's unpickler raises whatever the bytes lead it into (UnpicklingError, KeyError,
-        # IndexError, ...); all of them mean that this is no state dict.
+        # torch's unpickler raises many types (UnpicklingError, KeyError, IndexError, ...), and each
+        # means that this is not a state dict.
         raise InputError(
-            f"{path}: not a state dict of plain tensors, which is all that is loaded: save it with "
-            f"torch.save(model.state_dict(), path). ({one_line(error)[:200]})"
+            f"{path}: not a state dict of plain tensors, the only content that is loaded: save it "
+            f"with torch.save(model.state_dict(), path). ({one_line(error)[:200]})"
         ) from error
     if not isinstance(state, dict):
         raise InputError(f"{path}: holds a {type(state).__name__}, not a state dict of tensors.")
@@ -99,17 +99,17 @@ def _load_state(path: str) -> dict[str, Any]:
 
 
 def _check_size(file: Path, path: str) -> None:
-    """Raise InputError unless it is a file, and holds no more than the greatest network's weights.
+    """Raise InputError unless it is a file that holds no more than the largest network's weights.
 
-    A zip, which is what torch writes, may hold a thousand times as much as it has bytes.
+    Torch writes zip files, which may unpack to a thousand times their size.
     """
     if not file.exists():
         raise InputError(f"{path}: no such file; give the saved state dict.")
-    if not file.is_file():  # a pipe would be waited for
-        raise InputError(f"{path}: is no file; give the saved state dict.")
+    if not file.is_file():  # a pipe would block
+        raise InputError(f"{path}: not a file; give the saved state dict.")
     size = file.stat().st_size
-    no_zip = suppress(OSError, zipfile.BadZipFile, NotImplementedError, ValueError)
-    with no_zip, zipfile.ZipFile(file) as zipped:
+    not_a_zip = suppress(OSError, zipfile.BadZipFile, NotImplementedError, ValueError)
+    with not_a_zip, zipfile.ZipFile(file) as zipped:
         size = max(size, sum(entry.file_size for entry in zipped.infolist()))
     if size > MAX_WEIGHTS_BYTES:
         raise InputError(
@@ -119,7 +119,7 @@ def _check_size(file: Path, path: str) -> None:
 
 
 def _check_tensor(name: object, tensor: object, path: str) -> None:
-    """Raise InputError unless it is a plain tensor of floats, whatever their precision."""
+    """Raise InputError unless it is a plain tensor of floats of any precision."""
     is_plain = type(tensor) is torch.Tensor and tensor.layout == torch.strided
     if not (is_plain and isinstance(tensor, torch.Tensor) and tensor.is_floating_point()):
         found = tensor.dtype if isinstance(tensor, torch.Tensor) else type(tensor).__name__

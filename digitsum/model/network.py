@@ -1,4 +1,12 @@
-"""What the rest of digitsum knows of a network: images in, the distribution of their sum out."""
+"""Networks as the rest of digitsum knows them: images in, the distribution of their sum out.
+
+Suffixes in all networks give a tensor's dimensions:
+
+    b  images                                  s  sums, from 0 up
+    h, w  height and width, in pixels          k  numbers of digits ("counts"), from 0 up
+    m  feature maps                            d  digits, 0..9
+    c  columns that a network reads            y  symbols: blank, then the digits
+"""
 
 from __future__ import annotations
 
@@ -20,15 +28,18 @@ class NetworkConfig(Protocol):
 
     @property
     def num_digits(self) -> int:
-        """Digits, at the most, in the images it is trained on."""
+        """Most digits in the images it is trained on."""
 
     @property
     def max_digits(self) -> int:
-        """Digits, at the most, that it tells apart, by number and sum; of more it may err."""
+        """Most digits that it tells apart, by number and sum; it may err on images of more."""
 
 
 class SumNetwork(nn.Module, ABC):
-    """A network from images, float (b, 1, h, w), to logits, float, of a shape of its own."""
+    """A network from images, float (b, 1, h, w), to logits, float, in a shape of its own.
+
+    `known_count` is how many digits each image holds, or None if the user does not know.
+    """
 
     config: NetworkConfig
 
@@ -36,68 +47,58 @@ class SumNetwork(nn.Module, ABC):
     def sum_log_probs(self, logits: Tensor, min_digits: int, max_digits: int) -> Tensor:
         """Return log P(min_digits <= count <= max_digits, sum), float (b, sums), in nats.
 
-        A network that counts no digits takes any count for the one it was built for.
+        A network that does not count takes every count for the one it was built for.
         """
 
     @abstractmethod
     def joint_log_probs(self, logits: Tensor, max_digits: int) -> Tensor:
-        """Return log P(count, sum), float (b, n), in nats, of all counts to max_digits.
+        """Return log P(count, sum), float (b, n), in nats: all sums of each count to max_digits.
 
-        Of each count all its sums; -inf where there cannot be so many. Of a network that counts no
-        digits, of the sums alone.
+        -inf if an image cannot hold that many digits. Only the sums if the network does not count.
         """
 
     @abstractmethod
-    def predicted_log_probs(self, logits: Tensor, num_digits: int | None) -> Tensor:
-        """Return the log probability of each sum from 0 up, float (b, sums), in nats, normalized.
-
-        Given that there are `num_digits` digits, or, where that is None, whatever their number.
-        """
+    def predicted_log_probs(self, logits: Tensor, known_count: int | None) -> Tensor:
+        """Return log P(sum | known_count), float (b, sums), in nats, normalized."""
 
     @abstractmethod
-    def pull(self, logits: Tensor, sums_b: Tensor, num_digits: int | None) -> Tensor:
-        """Return a loss, a number, that brings an untrained network near: what is expected to true.
+    def pull(self, logits: Tensor, sums_b: Tensor, known_count: int | None) -> Tensor:
+        """Return a loss, a number, that pulls an untrained network's expected sums to the true."""
 
-        `num_digits` is how many digits each image holds, where that is known.
-        """
-
-    def count_probs(self, logits: Tensor, num_digits: int | None) -> Tensor | None:
-        """Return the probability of each number of digits from 0 up, float (b, counts).
-
-        None where the network does not count.
-        """
+    def count_probs(self, logits: Tensor, known_count: int | None) -> Tensor | None:
+        """Return P(count), float (b, counts), from 0 up; None if the network does not count."""
         return None
 
     def read_digits(
-        self, logits: Tensor, sums_b: Tensor, num_digits: int | None
+        self, logits: Tensor, sums_b: Tensor, known_count: int | None
     ) -> tuple[Tensor, Tensor] | None:
-        """Return the most probable digits that add up to sums, int64 (b,), and where they stand.
+        """Return the most probable digits that add up to the sums, int64 (b,), and their pixels.
 
-        Each int64 (b, k), from left to right, then -1. None where the network does not read.
+        Each int64 (b, k), from left to right, then -1. None if the network does not read digits.
         """
         return None
 
-    def posterior(self, logits: Tensor, num_digits: int | None) -> Posterior:
-        """Return what the logits say; `num_digits` is how many digits are known to be there."""
-        return self.posterior_of(
+    def posterior(self, logits: Tensor, known_count: int | None) -> Posterior:
+        """Return the distributions and the digits that follow from the logits."""
+        return self.posterior_from_probs(
             logits,
-            self.predicted_log_probs(logits, num_digits),
-            self.count_probs(logits, num_digits),
-            num_digits,
+            self.predicted_log_probs(logits, known_count),
+            self.count_probs(logits, known_count),
+            known_count,
         )
 
-    def posterior_of(
+    def posterior_from_probs(
         self,
         logits: Tensor,
         sum_log_probs: Tensor,
         count_probs: Tensor | None,
-        num_digits: int | None,
+        known_count: int | None,
     ) -> Posterior:
-        """Return what given probabilities of sums and counts say; the logits only read digits.
+        """Return given distributions with the digits that the logits show for the likeliest sum.
 
-        The probabilities are what `predicted_log_probs` and `count_probs` say, or a mean of such.
+        The distributions are what `predicted_log_probs` and `count_probs` return, or means of them.
         """
-        read = self.read_digits(logits, sum_log_probs.argmax(dim=1), num_digits)
+        read = self.read_digits(logits, sum_log_probs.argmax(dim=1), known_count)
         digits, digit_x = read or (None, None)
         return Posterior(logits, sum_log_probs, count_probs, digits, digit_x)
 
@@ -106,5 +107,5 @@ class SumNetwork(nn.Module, ABC):
         """Raise InputError, naming `where`, unless it reads images of that shape."""
 
     @abstractmethod
-    def check_num_digits(self, num_digits: int, shape: ImageShape) -> None:
-        """Raise InputError unless it can be told that images of a shape hold that many digits."""
+    def check_known_count(self, known_count: int, shape: ImageShape) -> None:
+        """Raise InputError unless images of a shape can hold a known number of digits."""

@@ -1,8 +1,7 @@
-"""The OpenVINO back-end, for x86 CPUs: twice to three times as fast there as torch.
+"""The OpenVINO back-end, for x86 CPUs: two to three times as fast there as torch.
 
-The whole way from bytes to the distribution of the sum is one compiled graph; only the digits are
-read by torch. Its sizes are fixed when it is compiled, so there is one for each shape of images,
-and a batch that is not full is filled up with blank ones.
+One compiled graph leads from bytes to the distribution of the sum; torch only reads the digits.
+A graph has fixed sizes, so each shape of images has its own, and blank images fill up a batch.
 """
 
 from __future__ import annotations
@@ -21,23 +20,22 @@ import torch
 from torch import Tensor, nn
 
 from digitsum.archive.images import Uint8Array
+from digitsum.model.batch_predictor import BatchPredictor
 from digitsum.model.network import SumNetwork
 from digitsum.model.outputs import Posterior
-from digitsum.model.predictor import BatchPredictor
 from digitsum.model.registry import to_input
 from digitsum.model.saved_model import SavedModel
 
-# OpenVINO, once imported, reports that to its makers, under a number that it makes up for the user
-# and keeps in their home; where it finds no module for that, it goes on without.
+# OpenVINO reports each import to its makers, under a number for the user that it keeps in their
+# home; without a module to do so, it goes on without.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 import openvino  # noqa: E402
 
-# Tracing keeps what it does in variables that all threads of the process share.
+# Tracing keeps its state in variables that all threads of the process share.
 _TRACING = threading.Lock()
-# A night has one model; an archive one shape, or a few, each in batches of two sizes.
-_GRAPHS_KEPT = 32
-_COMPILED_KEPT = 8
-"""A compiled network takes some 50 MB."""
+# A night has one model and an archive a few shapes, each in batches of two sizes.
+_MAX_GRAPHS = 32
+_MAX_COMPILED = 8  # each takes about 50 MB
 
 
 class OpenVinoPredictor(BatchPredictor):
@@ -51,42 +49,44 @@ class OpenVinoPredictor(BatchPredictor):
         *,
         batch_size: int,
         num_threads: int = 1,
-        num_digits: int | None = None,
+        known_count: int | None = None,
     ) -> None:
-        super().__init__(model, batch_size, num_threads, num_digits)
-        self._graph = _Graph(model, is_counted=num_digits is not None).eval()
-        self._content = self._graph.content()
+        super().__init__(model, batch_size, num_threads, known_count)
+        self._graph = _Graph(model, has_known_count=known_count is not None).eval()
+        self._graph_digest = self._graph.digest()
         self._options = {
             "INFERENCE_NUM_THREADS": num_threads,
             "NUM_STREAMS": num_threads,
-            # Else actors of one machine would all be bound to its first cores.
+            # Pinning would bind all actors of one machine to its first cores.
             "ENABLE_CPU_PINNING": False,
-            # Else it takes bf16 wherever the chip has it; see predictor.py.
+            # By default it takes bf16 if the chip has it; see batch_predictor.py.
             "INFERENCE_PRECISION_HINT": "f32",
         }
-        # By the shape of a batch; those that were used last, the very last at the end.
-        self._compiled: dict[tuple[int, ...], _Compiled] = {}
+        # By the shape of a batch, the least recently used first.
+        self._compiled: dict[tuple[int, ...], _CompiledGraph] = {}
         self._compiling = threading.Lock()
-        # Before it is timed, and in most archives of the shape that they have.
-        sizes = [batch_size, self._batch_size_again] if model.cascade_below else [batch_size]
+        # Compiled before anybody measures speed, in the shape of most archives.
+        sizes = [batch_size, self._second_batch_size] if model.cascade_below else [batch_size]
         for size in sizes:
             self._request((size, model.shape.height, model.shape.width))
 
-    def _batch_posterior(self, pixels: Uint8Array, batch_size: int) -> Posterior:
+    def _infer_batch(self, pixels: Uint8Array, batch_size: int) -> Posterior:
         num_images, height, width = pixels.shape
         if num_images < batch_size:
-            filled = np.zeros((batch_size, height, width), np.uint8)
-            filled[:num_images] = pixels
-            pixels = filled
-        found = self._request((batch_size, height, width)).infer([pixels], share_inputs=True)
+            full_batch = np.zeros((batch_size, height, width), np.uint8)
+            full_batch[:num_images] = pixels
+            pixels = full_batch
+        outputs = self._request((batch_size, height, width)).infer([pixels], share_inputs=True)
         logits, *distributions = (
-            torch.from_numpy(found[output][:num_images]) for output in range(len(found))
+            torch.from_numpy(outputs[number][:num_images]) for number in range(len(outputs))
         )
         if not distributions:
-            return self._network.posterior(logits, self._num_digits)
+            return self._network.posterior(logits, self._known_count)
         sum_log_probs = distributions[0]
         count_probs = distributions[1] if len(distributions) > 1 else None
-        return self._network.posterior_of(logits, sum_log_probs, count_probs, self._num_digits)
+        return self._network.posterior_from_probs(
+            logits, sum_log_probs, count_probs, self._known_count
+        )
 
     def _request(self, shape: tuple[int, int, int]) -> Any:
         """Return this thread's request for a batch of images of a shape, (b, h, w)."""
@@ -94,71 +94,72 @@ class OpenVinoPredictor(BatchPredictor):
             compiled = self._compiled.pop(shape, None)
             if compiled is None:
                 with _TRACING:
-                    model = _converted(_Conversion(self._content, shape, self._graph))
-                network = openvino.Core().compile_model(model, "CPU", self._options)
-                compiled = _Compiled(network)
+                    model = _convert(_Conversion(self._graph_digest, shape, self._graph))
+                compiled = _CompiledGraph(
+                    openvino.Core().compile_model(model, "CPU", self._options)
+                )
             self._compiled[shape] = compiled
-            if len(self._compiled) > _COMPILED_KEPT:
+            if len(self._compiled) > _MAX_COMPILED:
                 del self._compiled[next(iter(self._compiled))]
         return compiled.request()
 
 
-class _Compiled:
-    """A compiled network, and each thread's request to it."""
+class _CompiledGraph:
+    """A compiled graph, and each thread's request to it."""
 
-    def __init__(self, network: Any) -> None:
-        self._network = network
+    def __init__(self, compiled_model: Any) -> None:
+        self._compiled_model = compiled_model
         self._own = threading.local()
 
     def request(self) -> Any:
         """Return the calling thread's request."""
         if not hasattr(self._own, "request"):
-            self._own.request = self._network.create_infer_request()
+            self._own.request = self._compiled_model.create_infer_request()
         return self._own.request
 
 
 @dataclass(frozen=True)
 class _Conversion:
-    """What is converted, known by the graph's content: equal ones have equal results."""
+    """A graph to convert, compared by its digest and the shape of a batch."""
 
-    content: str
+    digest: str
     shape: tuple[int, ...]
-    """Of images uint8 (b, h, w)."""
+    """(b, h, w) of the images."""
     graph: nn.Module = field(compare=False)
 
 
-# Torch never gives back what it traced, 5 MB of the packaged network, so a process that scores
-# again and again must not trace the same again and again. (pytorch/pytorch#35600)
-@lru_cache(maxsize=_GRAPHS_KEPT)
-def _converted(wanted: _Conversion) -> openvino.Model:
-    """Return a graph as OpenVINO takes it; one thread at a time."""
-    example = torch.zeros(wanted.shape, dtype=torch.uint8)
+# Torch never frees what it traced, 5 MB of the packaged network, so a process that scores many
+# times must trace each graph once. (pytorch/pytorch#35600)
+@lru_cache(maxsize=_MAX_GRAPHS)
+def _convert(conversion: _Conversion) -> openvino.Model:
+    """Return a graph as OpenVINO takes it; the caller holds _TRACING."""
+    example = torch.zeros(conversion.shape, dtype=torch.uint8)
     with torch.inference_mode(mode=False), torch.no_grad(), warnings.catch_warnings():
-        # Tracing warns of each size that it takes for fixed, which they are.
+        # Tracing warns of each size that it takes for fixed; all of them are.
         warnings.simplefilter("ignore")
-        # Frozen first: constants are computed once, and it converts in a third of the time.
-        traced = torch.jit.trace(wanted.graph, example, check_trace=False)  # type: ignore[no-untyped-call]
+        # Freezing computes constants once, and brings conversion down to a third of the time.
+        traced = torch.jit.trace(conversion.graph, example, check_trace=False)  # type: ignore[no-untyped-call]
         frozen = torch.jit.freeze(traced)
         model = openvino.convert_model(frozen, example_input=example)
-    model.reshape(list(wanted.shape))
+    model.reshape(list(conversion.shape))
     return model
 
 
 class _Graph(nn.Module):
-    """What is compiled: images uint8 (b, h, w) to logits, and to what follows from them.
+    """The graph from images uint8 (b, h, w) to logits, and to the distributions of sum and count.
 
-    Where the digits are counted before, that takes float64, which torch computes from the logits.
+    With a known count it ends at the logits: the rest takes float64, which torch computes.
     """
 
-    def __init__(self, model: SavedModel, *, is_counted: bool) -> None:
+    def __init__(self, model: SavedModel, *, has_known_count: bool) -> None:
         super().__init__()
         self._network: SumNetwork = copy.deepcopy(model.network)
         self._pixel_scale, self._temperature = model.pixel_scale, model.temperature
-        self._is_counted = is_counted
+        self._has_known_count = has_known_count
 
     def forward(self, pixels_bhw: Tensor) -> tuple[Tensor, ...]:
         logits = self._network(to_input(pixels_bhw, self._pixel_scale)) / self._temperature
-        if self._is_counted:
+        if self._has_known_count:
             return (logits,)
         sum_log_probs = self._network.predicted_log_probs(logits, None)
         count_probs = self._network.count_probs(logits, None)
@@ -166,11 +167,11 @@ class _Graph(nn.Module):
             return logits, sum_log_probs
         return logits, sum_log_probs, count_probs
 
-    def content(self) -> str:
-        """Return a digest of all that bears on what it computes."""
+    def digest(self) -> str:
+        """Return a digest of all that affects what the graph computes."""
         network = self._network
-        what = type(network), network.config, self._pixel_scale, self._temperature
-        digest = hashlib.sha256(repr((*what, self._is_counted)).encode())
+        options = self._pixel_scale, self._temperature, self._has_known_count
+        digest = hashlib.sha256(repr((type(network), network.config, *options)).encode())
         for name, values in network.state_dict().items():
             digest.update(f"{name} {values.dtype} {tuple(values.shape)}".encode())
             digest.update(values.contiguous().numpy().tobytes())

@@ -1,9 +1,10 @@
-"""What a model says of images, whatever runs it."""
+"""Results of a network and of a model: posteriors as tensors, predictions as numpy arrays."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,48 +14,59 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a model says of n images."""
+    """A model's predictions for n images."""
 
     sums: npt.NDArray[np.int16]
     """int16 (n,): the most probable sum."""
     confidences: npt.NDArray[np.float32]
     """float32 (n,): the probability of that sum, 0..1."""
-    readings: Readings | None = None
-    """The digits, where the model reads digits."""
+    readings: DigitReadings | None = None
+    """The digits; None if the network reads none."""
 
     def without(self, rows: Collection[int]) -> Predictions:
-        """Return those of all images but some rows."""
+        """Return the predictions for all images except some rows."""
         if not rows:
             return self
-        kept = np.ones(len(self.sums), bool)
-        kept[list(rows)] = False
-        readings = self.readings and Readings(
-            self.readings.digits[kept],
-            self.readings.digit_x[kept],
-            self.readings.count_probs[kept],
+        is_kept = np.ones(len(self.sums), bool)
+        is_kept[list(rows)] = False
+        readings = self.readings and DigitReadings(
+            self.readings.digits[is_kept],
+            self.readings.digit_x[is_kept],
+            self.readings.count_probs[is_kept],
         )
-        return Predictions(self.sums[kept], self.confidences[kept], readings)
+        return Predictions(self.sums[is_kept], self.confidences[is_kept], readings)
 
 
 @dataclass(frozen=True)
-class Readings:
-    """The digits that were read on n images, from left to right; they add up to the sums."""
+class DigitReadings:
+    """The digits read on n images, from left to right; they add up to the predicted sums."""
 
     digits: npt.NDArray[np.int8]
     """int8 (n, columns): the digits of an image, then -1."""
     digit_x: npt.NDArray[np.int16]
     """int16 (n, columns): the pixel column of each digit's centre, then -1."""
     count_probs: npt.NDArray[np.float32]
-    """float32 (n, counts): the probability that an image holds 0, 1, 2, ... digits, as far as
-    the model tells counts apart."""
+    """float32 (n, counts): the probability that an image holds 0, 1, 2, ... digits."""
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """The digits read on one image, and how probable others were."""
+
+    column_probs: npt.NDArray[np.float32]
+    """float32 (columns, 11): the probability of each symbol in each column, blank first."""
+    digits: tuple[int, ...]
+    """From left to right."""
+    digit_x: tuple[int, ...]
+    """The pixel column of each digit's centre."""
 
 
 @dataclass(frozen=True)
 class Posterior:
-    """What a network says of b images."""
+    """The distributions that a network infers for b images, and the digits it reads."""
 
     logits: Tensor
-    """Float (b, ...): the network's output; of two looks, that by which the digits are read."""
+    """Float (b, ...): the network's output; of two passes, the one whose digits are read."""
     sum_log_probs: Tensor
     """Float (b, sums): log probability, in nats, of each sum from 0 up, normalized."""
     count_probs: Tensor | None = None
@@ -65,30 +77,21 @@ class Posterior:
     """int64 (b, k): the pixel column of each digit's centre, then -1."""
 
     @staticmethod
-    def joined(posteriors: Sequence[Posterior]) -> Posterior:
-        """Return what one network says of consecutive batches as one."""
-        return _combined(posteriors, torch.cat)
+    def concatenate(posteriors: Sequence[Posterior]) -> Posterior:
+        """Return the posteriors of consecutive batches as one."""
+        return _map_fields(torch.cat, posteriors)
 
-    def of_rows(self, rows: Tensor) -> Posterior:
-        """Return what is said of some of the images, int64 (n,)."""
-        return _combined([self], lambda of: of[0][rows])
+    def select(self, rows: Tensor) -> Posterior:
+        """Return the posterior of some of the images, int64 (n,)."""
+        return _map_fields(lambda values: values[0][rows], [self])
 
-    def with_rows(self, rows: Tensor, other: Posterior) -> Posterior:
-        """Return the same, but of some of the images, int64 (n,), what `other` says."""
-        return _combined([self, other], lambda of: of[0].index_copy(0, rows, of[1]))
+    def replace(self, rows: Tensor, other: Posterior) -> Posterior:
+        """Return this posterior with some rows, int64 (n,), taken from `other`."""
+        return _map_fields(lambda values: values[0].index_copy(0, rows, values[1]), [self, other])
 
 
-def _combined(
-    posteriors: Sequence[Posterior], combine: Callable[[list[Tensor]], Tensor]
-) -> Posterior:
-    def combined(values: list[Tensor | None]) -> Tensor | None:
-        known = [value for value in values if value is not None]
-        return combine(known) if known else None
-
-    return Posterior(
-        combine([p.logits for p in posteriors]),
-        combine([p.sum_log_probs for p in posteriors]),
-        combined([p.count_probs for p in posteriors]),
-        combined([p.digits for p in posteriors]),
-        combined([p.digit_x for p in posteriors]),
-    )
+def _map_fields(function: Callable[[Any], Tensor], posteriors: Sequence[Posterior]) -> Posterior:
+    """Apply a function to the posteriors' values of each field; a field without values is None."""
+    names = [field.name for field in fields(Posterior)]
+    values = {name: [getattr(posterior, name) for posterior in posteriors] for name in names}
+    return Posterior(**{name: function(v) for name, v in values.items() if v[0] is not None})

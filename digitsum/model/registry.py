@@ -1,4 +1,4 @@
-"""The networks digitsum knows, by the names that models and `--model` use."""
+"""The networks that digitsum knows, by the names that models and `train --network` use."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _NETWORKS: dict[str, tuple[type, Callable[[Any], SumNetwork]]] = {
 def build_network(name: str, sizes: Mapping[str, Any]) -> SumNetwork:
     """Return a network with fresh weights.
 
-    `sizes` are the fields of its configuration. Raises InputError where the name or a field is
-    unknown, or a value is of another type or out of bounds: a model comes from anywhere.
+    `sizes` are the fields of its configuration. A model comes from anywhere, so this raises
+    InputError if the name or a field is unknown, or a value has another type or is out of bounds.
     """
     if not isinstance(name, str) or name not in _NETWORKS:
         known = " and ".join(repr(known) for known in get_args(NetworkName))
-        raise InputError(f"a network {shown(name)} is not known; digitsum knows {known}.")
+        raise InputError(f"the network {shown(name)} is not known; digitsum knows {known}.")
     config_type, network_type = _NETWORKS[name]
     types = {field.name: type(field.default) for field in fields(config_type)}
     for field, value in sizes.items():
@@ -41,7 +41,7 @@ def build_network(name: str, sizes: Mapping[str, Any]) -> SumNetwork:
                 f"the network's {shown(field)} cannot be {shown(value)}; it has {sorted(types)}."
             )
     network_config = config_type(**sizes)
-    with torch.device("meta"):  # so that it costs nothing to find out
+    with torch.device("meta"):  # takes no memory
         num_parameters = sum(p.numel() for p in network_type(network_config).parameters())
     if num_parameters > MAX_PARAMETERS:
         raise InputError(
@@ -58,5 +58,5 @@ def network_sizes(network: SumNetwork) -> dict[str, Any]:
 
 
 def to_input(pixels_bhw: torch.Tensor, pixel_scale: float) -> torch.Tensor:
-    """Return uint8 images (b, h, w) as the networks take them: float32 (b, 1, h, w), scaled."""
+    """Return uint8 images (b, h, w) as networks take them: float32 (b, 1, h, w), scaled."""
     return pixels_bhw.unsqueeze(1).to(torch.float32).mul_(pixel_scale)

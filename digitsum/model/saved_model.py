@@ -1,10 +1,9 @@
 """A trained model on disk: config.json, model.safetensors, metrics.json, MODEL_CARD.md.
 
-Nothing in a model is code, and nothing in it is executed: the configuration is numbers and names
-that are checked one by one, the weights are safetensors. The digest, recorded in config.json,
-covers both; a model in which either was changed is refused. A model comes from anywhere, so the
-network is built without memory first, and no file is read that is larger than it can have reason
-to be.
+Nothing in a model is code, and nothing in it is executed: the configuration is numbers and names,
+each checked, and the weights are safetensors. The digest in config.json covers both, and a model in
+which either was changed is refused. A model comes from anywhere, so the network is built without
+memory first, and files larger than they need to be are not read.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ from digitsum.model.model_validation import (
     parse_config,
 )
 from digitsum.model.network import SumNetwork
-from digitsum.model.prediction_stats import Distributions
+from digitsum.model.prediction_stats import PredictionStats
 from digitsum.model.registry import build_network, network_sizes
 from digitsum.options import ImageShape
 from digitsum.storage.atomic_write import publish_bytes
@@ -40,32 +39,33 @@ METRICS_FILE = "metrics.json"
 CARD_FILE = "MODEL_CARD.md"
 
 MAX_METRICS_BYTES = 16 * 1024 * 1024
+_MAX_REASON = 400  # characters; torch lists every tensor that does not fit
 
 PACKAGED_MODEL = Path(__file__).parent / "packaged"
 
 
 @dataclass(frozen=True)
 class SavedModel:
-    """A network with its weights, and how its input is made."""
+    """A trained model, loaded: its network and what belongs to it."""
 
     network_name: str
     network: SumNetwork
     pixel_scale: float
-    """What uint8 pixels are multiplied with."""
+    """Factor of uint8 pixels."""
     temperature: float
-    """What logits are divided by, so that probabilities are as often right as they say."""
+    """Divisor of logits that calibrates probabilities (Guo et al., ICML 2017)."""
     uri: str
-    """Where it was loaded from."""
+    """The path or URI it was loaded from."""
     digest: str
     """SHA-256, hexadecimal, of configuration and weights: the model's identity."""
     cascade_below: float = 0.0
-    """Confidence, 0..1, below which an image is looked at a second time (`cascade.py`)."""
-    reference: Distributions | None = None
-    """How what it predicted of the images that it was validated on is distributed."""
+    """Confidence, 0..1, below which an image takes a second pass (`cascade.py`)."""
+    reference: PredictionStats | None = None
+    """Counts of its predictions for its validation images; None if it has no metrics."""
 
     @property
     def shape(self) -> ImageShape:
-        """Shape of the images it was trained on; of images that do not say theirs."""
+        """Shape of the images it was trained on, and of images without a recorded shape."""
         return self.network.config.shape
 
 
@@ -80,14 +80,19 @@ def save_model(
     temperature: float = 1.0,
     cascade_below: float = 0.0,
 ) -> str:
-    """Write a model and return its digest; config.json, which makes it one, is written last."""
+    """Write a model and return its digest; config.json comes last and makes it one."""
     weights = save_safetensors(
         {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     )
-    sizes = network_sizes(network)
-    config = SavedModelConfig(
-        network_name, sizes, pixel_scale, float(temperature), float(cascade_below)
-    ).to_json()
+    config = asdict(
+        SavedModelConfig(
+            network_name,
+            network_sizes(network),
+            pixel_scale,
+            float(temperature),
+            float(cascade_below),
+        )
+    )
     digest = _digest(config, weights)
     location = locate(uri)
     publish_bytes(weights, location.join(WEIGHTS_FILE))
@@ -98,17 +103,23 @@ def save_model(
 
 
 def packaged_model() -> str:
-    """Return the path of the model that comes with digitsum, and scores where none is named."""
+    """Return the path of the model that comes with digitsum, the default."""
     return str(PACKAGED_MODEL)
 
 
 def load_model(uri: str) -> SavedModel:
     """Return the model at a path or URI, its network in evaluation mode on the CPU.
 
-    Raises InputError where there is none, where it is of another format or fails its digest.
+    Raises InputError if there is none, if it has another format, or if it fails its digest.
     """
     location = locate(uri)
-    fields, recorded = _read_config(location)
+    config_file = location.join(CONFIG_FILE)
+    if not config_file.is_file():
+        raise InputError(
+            f"{uri}: not a model: it has no {CONFIG_FILE}; make one with `digitsum train` or "
+            "`digitsum import model`."
+        )
+    fields, recorded = parse_config(config_file.read_bytes(MAX_CONFIG_BYTES), config_file.uri)
     weights = location.join(WEIGHTS_FILE).read_bytes(MAX_WEIGHTS_BYTES)
     digest = _digest(fields, weights)
     if recorded != digest:
@@ -118,13 +129,13 @@ def load_model(uri: str) -> SavedModel:
         )
     try:
         config = SavedModelConfig.from_json(fields)
-        # Sizes are only claims until the weights fit them, so no memory is given to them before.
+        # Sizes are only claims until the weights fit them, so they take no memory before.
         with torch.device("meta"):
             network = build_network(config.network, config.sizes)
         network.load_state_dict(load_weights(weights, network), assign=True)
     except (TypeError, RuntimeError, InputError) as error:
-        raise InputError(f"{uri}: not a model that can be loaded: {one_line(error)}") from error
-    reference = _read_reference(location)
+        reason = one_line(error)[:_MAX_REASON]
+        raise InputError(f"{uri}: not a model that can be loaded: {reason}") from error
     return SavedModel(
         config.network,
         network.eval(),
@@ -133,33 +144,25 @@ def load_model(uri: str) -> SavedModel:
         uri,
         digest,
         config.cascade_below,
-        reference,
+        _read_reference(location),
     )
 
 
 def num_parameters(network: torch.nn.Module) -> int:
-    """Return the number of trainable numbers of a network."""
+    """Return the number of a network's trainable parameters."""
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-def _read_reference(location: Location) -> Distributions | None:
-    """Return the reference that a model's metrics hold; None where they hold none."""
+def _read_reference(location: Location) -> PredictionStats | None:
+    """Return the reference in a model's metrics; None if it is missing or unreadable."""
     file = location.join(METRICS_FILE)
     try:
         metrics = json.loads(file.read_bytes(MAX_METRICS_BYTES)) if file.is_file() else None
     except (InputError, ValueError, RecursionError):
-        return None  # no model, and no score, depends on it
-    return Distributions.from_json(metrics.get("reference")) if isinstance(metrics, dict) else None
-
-
-def _read_config(location: Location) -> tuple[dict[str, Any], str]:
-    file = location.join(CONFIG_FILE)
-    if not file.is_file():
-        raise InputError(
-            f"{location.uri}: not a model: it has no {CONFIG_FILE}; make one with "
-            "`digitsum train` or `digitsum import model`."
-        )
-    return parse_config(file.read_bytes(MAX_CONFIG_BYTES), file.uri)
+        return None  # no score depends on it
+    return (
+        PredictionStats.from_json(metrics.get("reference")) if isinstance(metrics, dict) else None
+    )
 
 
 def _digest(config: Mapping[str, Any], weights: bytes) -> str:

@@ -1,25 +1,23 @@
-"""The exact distribution of how many digits an image holds, and of their sum, given its columns.
+"""The exact distribution of the number of digits in an image, and of their sum, from its columns.
 
-Each of C columns emits, independently of the others, either nothing ("blank", with probability b_c)
-or one digit d (with probability p_cd). The joint distribution of the number K of digits and of
-their sum S has the generating function
+Each of C columns emits one symbol, independently of the others: blank, with probability b_c, or a
+digit d, with probability p_cd. The number K of digits and their sum S have the generating function
 
     sum_{k,s} P(K=k, S=s) z^k x^s  =  prod_c ( b_c + z p_c(x) ),      p_c(x) = sum_d p_cd x^d.
 
-For the count alone (x = 1) this is the Poisson-binomial distribution. It is computed in two forms.
+For the count alone (x = 1) this is the Poisson-binomial distribution. There are two ways to it.
 
-**Fourier, for prediction** (`sum_probs`, `count_probs`). With z = 1, the values of the product at
-the n-th roots of unity are the discrete Fourier transform of P(S = 0..n-1); n = 9 C + 1 holds every
-sum, so nothing is cut off or folded back, whatever the count. One product over the columns and one
-inverse transform: PLIA does so for sums of any integer variables (Duijn et al., "Probabilistic
-linear integer arithmetic", NeurIPS 2024), Hong for the Poisson-binomial ("On computing the
-distribution function for the Poisson binomial distribution", Computational Statistics & Data
-Analysis 59, 2013). Terms cancel, so probabilities are right to the precision of 1, which is what
-the most probable sum and its confidence take.
+**Fourier, for prediction** (`sum_probs`, `count_probs`). At z = 1, the product's values at the n-th
+roots of unity are the discrete Fourier transform of P(S = 0..n-1); n = 9 C + 1 holds every sum, so
+nothing is cut off or folded back. It takes one product over the columns and one inverse transform
+(for any integer variables: Duijn et al., "Probabilistic linear integer arithmetic", NeurIPS 2024;
+for the Poisson-binomial: Hong, "On computing the distribution function for the Poisson binomial
+distribution", Computational Statistics & Data Analysis 59, 2013). Terms cancel, so probabilities
+have the precision of 1, which is enough for the most probable sum and its confidence.
 
-**Convolution, for learning, and for known counts** (`log_probs_by_count`). Minus the logarithm of a
-small probability, and its gradient, need that probability's own precision. Divided by the blanks,
-the product leaves elementary symmetric polynomials of the odds r_c(x) = p_c(x) / b_c:
+**Convolution, for learning, and for known counts** (`log_probs_by_count`). The logarithm of a small
+probability, and its gradient, need that probability's own precision. Divided by the blanks, the
+product leaves elementary symmetric polynomials of the odds r_c(x) = p_c(x) / b_c:
 
     P(K=k, .)  =  prod_c b_c  *  e_k,       e_k = sum over c_1 < ... < c_k of r_{c_1} ... r_{c_k}.
 
@@ -27,12 +25,13 @@ With G_k[c] the part of e_k whose last digit stands in column c,
 
     G_1 = r,      G_{k+1}[c](x) = r_c(x) * sum_{c' < c} G_k[c'](x),      e_k = sum_c G_k[c],
 
-so that k digits take k steps, however many columns there are: a running sum over the columns, and a
-convolution of length 10 for all columns at once (for x = 1, the convolution of Chen and Liu,
-"Statistical applications of the Poisson-binomial and conditional Bernoulli distributions",
-Statistica Sinica 7, 1997). Every term is positive: nothing cancels. Odds are divided by a factor
-rho of each image, as logarithms, and e_k multiplied by rho^k, so that what float64 computes with
-stays within its range; what is still less than its least comes out as 0.
+so k digits take k steps, whatever the number of columns: a running sum over the columns, and one
+convolution of length 10 for all of them (for x = 1: Chen and Liu, "Statistical applications of the
+Poisson-binomial and conditional Bernoulli distributions", Statistica Sinica 7, 1997). Every term is
+positive, so nothing cancels. To stay within float64's range, each image's odds are divided by a
+factor rho, in logarithms, and e_k multiplied by rho^k; what still underflows becomes 0.
+
+Suffixes as in network.py; here f are the frequencies of a transform.
 """
 
 from __future__ import annotations
@@ -49,43 +48,43 @@ from digitsum.archive.schema import MAX_DIGIT, max_sum
 
 NUM_DIGIT_VALUES = MAX_DIGIT + 1
 NUM_SYMBOLS = 1 + NUM_DIGIT_VALUES
-"""What a column can emit: blank, which is symbol 0, or a digit d, which is symbol 1 + d."""
+"""Symbols that a column can emit: 0 is blank, 1 + d is the digit d."""
 
-# Products of odds up to e^600 leave float64 (e^709) room for how many of them are added up.
+# Products of odds up to e^600 leave float64 (up to e^709) room for adding up many of them.
 _MAX_LOG_PRODUCT = 600.0
-# Bounds the memory that transforms take of wide images, each as long as all columns together.
+# Bounds the memory for wide images: each column's transform is as long as all columns together.
 _COLUMNS_AT_ONCE = 64
-# Stands for log 0 where a gradient passes: from -inf it would come back as NaN.
+# Stands for log 0 on the way of a gradient, which -inf would turn into NaN.
 _NO_LOG_PROB = -1e30
 
 
 def sum_probs(symbol_log_probs_bcy: Tensor, max_sum: int) -> Tensor:
     """Return P(sum = s) for s = 0..max_sum, whatever the number of digits, float (b, max_sum + 1).
 
-    Takes log probabilities of symbols, float (b, columns, 11), blank first. Right to the precision
-    of 1 in that dtype; see the module's docstring. Probabilities of greater sums are left out.
+    Takes log probabilities of symbols, float (b, columns, 11), blank first. Has the precision of 1
+    in that dtype; see the module's docstring. Larger sums are left out.
     """
     values = (0, *range(NUM_DIGIT_VALUES))  # blank adds nothing
-    return _emitted(symbol_log_probs_bcy.exp(), values, max_sum)
+    return _distribution(symbol_log_probs_bcy.exp(), values, max_sum)
 
 
 def count_probs(symbol_log_probs_bcy: Tensor, max_count: int) -> Tensor:
-    """Return P(count = k) for k = 0..max_count, float (b, max_count + 1), likewise."""
+    """Return P(count = k) for k = 0..max_count, float (b, max_count + 1); see `sum_probs`."""
     blank_bc = symbol_log_probs_bcy[:, :, 0].exp()
-    return _emitted(torch.stack([blank_bc, 1 - blank_bc], dim=2), (0, 1), max_count)
+    return _distribution(torch.stack([blank_bc, 1 - blank_bc], dim=2), (0, 1), max_count)
 
 
 def log_probs_by_count(symbol_log_probs_bcy: Tensor, max_count: int) -> list[Tensor]:
     """Return the joint log probabilities of the number of digits and of their sum, in nats.
 
     Takes log probabilities of symbols, float (b, columns, 11), blank first. Item k of the list, for
-    k = 0..max_count, is float (b, 9 * k + 1): log P(count = k, sum = s), -inf where there are fewer
+    k = 0..max_count, is float (b, 9 * k + 1): log P(count = k, sum = s), -inf if there are fewer
     than k columns. Counts above `max_count` are left out, so an image's probabilities may sum to
-    less than 1. Differentiable; where it is -inf, the gradient is 0.
+    less than 1. Differentiable; the gradient of -inf is 0.
     """
     if max_count < 1:
         raise ValueError(f"max_count is {max_count}; it must be at least 1")
-    # By [digit, column, image]: shifting by a digit, and adding up columns, then run along memory.
+    # In this order of dimensions, shifts by a digit and sums over columns run along memory.
     symbols_ycb = symbol_log_probs_bcy.double().permute(2, 1, 0).contiguous()
     blank_cb, digits_dcb = symbols_ycb[0], symbols_ycb[1:]
     log_odds_dcb = digits_dcb - blank_cb
@@ -107,7 +106,7 @@ def log_probs_by_count(symbol_log_probs_bcy: Tensor, max_count: int) -> list[Ten
 def known_count_log_probs(symbol_log_probs_bcy: Tensor, count: int) -> Tensor:
     """Return log P(sum | count), float (b, 9 * count + 1), in nats, normalized.
 
-    All sums are as probable where the count is so improbable that its probabilities come out as 0.
+    All sums are equally probable if the count is so improbable that its probabilities underflow.
     """
     joint_bs = log_probs_by_count(symbol_log_probs_bcy, count)[count]
     return joint_bs.clamp(min=_NO_LOG_PROB).log_softmax(dim=1)
@@ -129,11 +128,11 @@ def sum_log_probs(by_count: list[Tensor], min_count: int, max_count: int) -> Ten
     return total_bs.where(total_bs > _NO_LOG_PROB / 2, -torch.inf)
 
 
-def _emitted(probs_bcy: Tensor, values_y: Sequence[int], max_sum: int) -> Tensor:
-    """Return the distribution of the sum of what columns emit, float (b, max_sum + 1).
+def _distribution(probs_bcy: Tensor, values_y: Sequence[int], max_sum: int) -> Tensor:
+    """Return the distribution of the sum of the columns' values, float (b, max_sum + 1).
 
-    Symbol y has probability `probs_bcy[..., y]` and adds `values_y[y]`, up from 0 to the last.
-    In real numbers throughout, for not every back-end that this is compiled for knows complex ones.
+    Symbol y has probability `probs_bcy[..., y]` and value `values_y[y]`; values rise from 0.
+    All numbers are real, because OpenVINO compiles this too and lacks complex ones.
     """
     num_columns = probs_bcy.shape[1]
     length = values_y[-1] * num_columns + 1
@@ -149,8 +148,8 @@ def _emitted(probs_bcy: Tensor, values_y: Sequence[int], max_sum: int) -> Tensor
     ]
     real_1bf, imaginary_1bf = _product(*map(torch.cat, zip(*products, strict=True)))
 
-    # The inverse transform, of the sums that are wanted only. Of each pair of conjugate frequencies
-    # one was computed, and counts twice.
+    # The inverse transform, at sums up to max_sum only. One of each pair of conjugate frequencies
+    # was computed, and counts twice.
     sums_s = torch.arange(max_sum + 1, dtype=torch.float64, device=probs_bcy.device)
     angles_fs = angles_f.unsqueeze(1) * sums_s
     weights_f1 = torch.full_like(angles_f, 2 / length).unsqueeze(1)
@@ -158,7 +157,7 @@ def _emitted(probs_bcy: Tensor, values_y: Sequence[int], max_sum: int) -> Tensor
     inverse_cos_fs = (angles_fs.cos() * weights_f1).to(probs_bcy.dtype)
     inverse_sin_fs = (angles_fs.sin() * weights_f1).to(probs_bcy.dtype)
     probs_bs = real_1bf[0] @ inverse_cos_fs - imaginary_1bf[0] @ inverse_sin_fs
-    # What no columns add up to has come round to a sum that they do.
+    # The transform is periodic: a sum beyond all columns repeats a smaller one.
     return probs_bs.clamp(min=0) * (sums_s <= values_y[-1] * num_columns)
 
 
@@ -175,16 +174,16 @@ def _product(real_cbf: Tensor, imaginary_cbf: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _log(values: Tensor) -> Tensor:
-    """Return the logarithm, -inf of 0; there its gradient is 0, for 0 times infinity is NaN."""
+    """Return the logarithm, -inf of 0; there the gradient is 0, because 0 times infinity is NaN."""
     tiny = torch.finfo(values.dtype).tiny
     return values.clamp(min=tiny).log().where(values > 0, -torch.inf)
 
 
 def _log_rho(log_odds_dcb: Tensor, max_count: int) -> Tensor:
-    """Return, (b,), the log of what each image's odds are divided by.
+    """Return log rho, (b,), by whose factor each image's odds are divided.
 
-    The mean of the `max_count` greatest log odds of columns brings e_k of that count near 1; it is
-    raised where the product of fewer of them would leave the range.
+    The mean of the columns' `max_count` greatest log odds brings e_k of that count near 1; it is
+    raised if the product of fewer of them would leave the range.
     """
     per_column = log_odds_dcb.detach().amax(dim=0)
     greatest_kb = per_column.topk(min(max_count, len(per_column)), dim=0).values
@@ -194,9 +193,9 @@ def _log_rho(log_odds_dcb: Tensor, max_count: int) -> Tensor:
 
 
 class _Convolution(torch.autograd.Function):
-    """Polynomial products, (s, c, b) by (10, c, b) to (s + 9, c, b), in as few passes as need be.
+    """Products of polynomials, (s, c, b) by (10, c, b) to (s + 9, c, b).
 
-    Its own backward pass, for autograd's of ten additions in place took twice as long.
+    Hand-written, because autograd's backward pass of ten additions in place took twice as long.
     """
 
     @staticmethod

@@ -10,7 +10,8 @@ from tyro.conf import Positional
 
 from digitsum.archive.reader import BATCH_ROWS
 from digitsum.errors import InputError
-from digitsum.model.predictor import Backend, Predictor, check_backend, make_predictor
+from digitsum.model.batch_predictor import BatchPredictor
+from digitsum.model.predictor import Backend, check_backend, make_predictor
 from digitsum.model.saved_model import SavedModel
 from digitsum.options import ReadOptions, parse_fraction
 
@@ -79,7 +80,7 @@ class ComputeOptions:
         at_once = self.images_per_batch * self.cpus_per_actor
         return at_once * math.ceil(BATCH_ROWS / at_once)
 
-    def predictor(self, model: SavedModel, known_count: int | None) -> Predictor:
+    def predictor(self, model: SavedModel, known_count: int | None) -> BatchPredictor:
         """Return the predictor of an actor, on the GPU or the CPUs that are reserved for it."""
         return make_predictor(
             model,
@@ -87,7 +88,7 @@ class ComputeOptions:
             batch_size=self.images_per_batch,
             device=self.device,
             num_threads=self.cpus_per_actor,
-            num_digits=known_count,
+            known_count=known_count,
         )
 
 

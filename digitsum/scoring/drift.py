@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import chi2_contingency
 
-from digitsum.model.prediction_stats import Counts, Distributions
+from digitsum.model.prediction_stats import Counts, PredictionStats
 
 MAX_INDEX = 0.2
 MAX_P_VALUE = 0.001
@@ -62,7 +62,7 @@ class Shift:
         )
 
 
-def find_shifts(predicted: Distributions, reference: Distributions) -> tuple[Shift, ...]:
+def find_shifts(predicted: PredictionStats, reference: PredictionStats) -> tuple[Shift, ...]:
     """Return how far each quantity that both have is from the reference; () for too few images."""
     if min(predicted.num_images, reference.num_images) < MIN_IMAGES:
         return ()

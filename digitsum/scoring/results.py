@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from digitsum.archive.chunks import ChunkId
 from digitsum.errors import TooManyRejectedError
-from digitsum.model.prediction_stats import Distributions
+from digitsum.model.prediction_stats import PredictionStats
 from digitsum.scoring.drift import Shift
 from digitsum.scoring.plan import PlanSummary, ScorePlan
 
@@ -41,7 +41,7 @@ class ChunkResult:
     """Times that it was read by the worker that finished it: storage may refuse."""
     node: str = ""
     """Name of the machine it was scored on."""
-    predicted: Distributions = field(default_factory=Distributions)
+    predicted: PredictionStats = field(default_factory=PredictionStats)
     backend: str = ""
     """Library that ran the network; empty if it was not run."""
     ended: float = 0.0
@@ -102,9 +102,9 @@ class ScoreCounts:
         return self.num_images / self.elapsed_s if self.num_images else 0.0
 
     @property
-    def predicted(self) -> Distributions:
+    def predicted(self) -> PredictionStats:
         """How this run's predictions are distributed."""
-        return sum((result.predicted for result in self.results), Distributions())
+        return sum((result.predicted for result in self.results), PredictionStats())
 
     @property
     def failed(self) -> set[ChunkId]:
@@ -199,8 +199,8 @@ class ScoreOutcome:
     bottleneck: str
     plan: PlanSummary
     totals: Totals
-    predicted: Distributions
-    reference: Distributions | None
+    predicted: PredictionStats
+    reference: PredictionStats | None
     """The predictions on the images that the model was validated on."""
     shifts: tuple[Shift, ...]
     """How far the predictions are from those of reference."""
@@ -216,7 +216,7 @@ class ScoreOutcome:
         scores: str,
         archive: str,
         why_incomplete: str | None,
-        reference: Distributions | None,
+        reference: PredictionStats | None,
         shifts: Sequence[Shift],
     ) -> ScoreOutcome:
         """Return the record of a run's counts."""

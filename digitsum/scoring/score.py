@@ -13,7 +13,7 @@ from digitsum.archive.score_parts import Part, part_directory, part_path, read_p
 from digitsum.errors import DriftError, InputError, TooManyRejectedError
 from digitsum.fault_injection import fault_point
 from digitsum.manifest import to_json, to_python, write_manifest
-from digitsum.model.prediction_stats import Distributions
+from digitsum.model.prediction_stats import PredictionStats
 from digitsum.scoring.commit import (
     check_committed,
     point_current,
@@ -239,7 +239,7 @@ def _find_shifts(run: ScoreRun, counts: ScoreCounts) -> tuple[Shift, ...]:
     if not predicted.num_images:
         # Nothing was scored, perhaps because a scheduler tried again: drift is what it was.
         last = last_scored(run.scores, run.model_digest, before=run.directory.name)
-        predicted = last.predicted if last else Distributions()
+        predicted = last.predicted if last else PredictionStats()
     if run.config.known_count is not None:
         # A known count changes how sure the model is, and is how many digits it counts.
         predicted = replace(predicted, confidences=(), digit_counts=())

@@ -81,4 +81,4 @@ def _check_shape(root: Location, shard: Shard, model: SavedModel, known_count: i
     """
     model.network.check_shape(shard.shape, root.join(shard.file.path).uri)
     if known_count is not None:
-        model.network.check_num_digits(known_count, shard.shape)
+        model.network.check_known_count(known_count, shard.shape)

@@ -106,7 +106,7 @@ class _PartChecker:
             TorchPredictor(
                 replace(model, cascade_below=below),
                 batch_size=_BATCH_SIZE,
-                num_digits=config.known_count,
+                known_count=config.known_count,
             )
             for below in (0.0, math.inf)
         )

@@ -20,9 +20,9 @@ from digitsum.archive.reader import Rows, read_chunk
 from digitsum.archive.score_parts import SCORES_SCHEMA
 from digitsum.errors import InputError
 from digitsum.fault_injection import fault_point
-from digitsum.model.decoding import NOTHING
-from digitsum.model.outputs import Predictions, Readings
-from digitsum.model.prediction_stats import Distributions
+from digitsum.model.decoding import NO_DIGIT
+from digitsum.model.outputs import DigitReadings, Predictions
+from digitsum.model.prediction_stats import PredictionStats
 from digitsum.model.saved_model import SavedModel
 from digitsum.options import ReadOptions
 from digitsum.scoring.commit import commit_part
@@ -58,7 +58,7 @@ class _Attempt:
     """One attempt at a chunk, and the seconds it has spent."""
 
     tables: list[pa.Table] = field(default_factory=list)
-    predicted: Distributions = field(default_factory=Distributions)
+    predicted: PredictionStats = field(default_factory=PredictionStats)
     read_s: float = 0.0
     forward_s: float = 0.0
     sample: pa.Table | None = None
@@ -139,7 +139,7 @@ class ChunkScorer:
                     f"{chunk.first_row} on take more than the {read.max_read_mb:,} MB of "
                     "--max-read-mb; write smaller row groups, or raise the option."
                 )
-            attempt.predicted += Distributions.of(predictions.without(rows.errors))
+            attempt.predicted += PredictionStats.of(predictions.without(rows.errors))
             attempt.read_s += was_read - before
             before = time.perf_counter()
             attempt.forward_s += before - was_read
@@ -174,12 +174,12 @@ def score_table(rows: Rows, predictions: Predictions) -> pa.Table:
 
 
 def _digit_columns(
-    readings: Readings | None, is_rejected: npt.NDArray[np.bool_]
+    readings: DigitReadings | None, is_rejected: npt.NDArray[np.bool_]
 ) -> dict[str, pa.Array]:
     if readings is None:
         names = ("digits", "digit_x", "count_probabilities")
         return {name: pa.nulls(len(is_rejected), SCORES_SCHEMA.field(name).type) for name in names}
-    is_read = (readings.digits != NOTHING) & ~is_rejected[:, None]
+    is_read = (readings.digits != NO_DIGIT) & ~is_rejected[:, None]
     is_counted = np.broadcast_to(~is_rejected[:, None], readings.count_probs.shape)
     return {
         "digits": _lists(readings.digits, is_read, is_rejected),

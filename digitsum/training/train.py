@@ -20,7 +20,7 @@ from digitsum.errors import InputError
 from digitsum.manifest import RUNS_DIRECTORY, new_run_id, write_manifest
 from digitsum.model.counter import CounterConfig, CounterNetwork
 from digitsum.model.network import SumNetwork
-from digitsum.model.prediction_stats import Distributions
+from digitsum.model.prediction_stats import PredictionStats
 from digitsum.model.predictor import make_predictor
 from digitsum.model.registry import build_network, network_sizes
 from digitsum.model.saved_model import SavedModel, save_model
@@ -166,7 +166,7 @@ def _calibrated(
     config: TrainConfig,
     validation: LabelledImages,
     start: SavedModel | None,
-) -> tuple[Calibration, Distributions]:
+) -> tuple[Calibration, PredictionStats]:
     """Return a network's calibration, and how what it predicts of validation images is distributed.
 
     Of the validation images, the calibration where they are composed of these distorted; or those
@@ -186,7 +186,7 @@ def _calibrated(
         digest="",
         cascade_below=config.recipe.cascade_below,
     )
-    return calibration, Distributions.of(make_predictor(model).predict(validation[0]))
+    return calibration, PredictionStats.of(make_predictor(model).predict(validation[0]))
 
 
 def worker_cpus(config: TrainConfig, cluster_cpus: float) -> float:

@@ -11,7 +11,7 @@ from digitsum.archive.chunks import ChunkId
 from digitsum.archive.score_parts import _PART_KEY, SCORES_SCHEMA, Part
 from digitsum.archive.shards import Fingerprint
 from digitsum.manifest import Manifest, Origin, to_json, to_python
-from digitsum.model.prediction_stats import Distributions
+from digitsum.model.prediction_stats import PredictionStats
 from digitsum.scoring.footer_cache import _PARTS, _SHARDS
 from digitsum.scoring.plan import PlannedChunks, PlannedParts, PlannedShards, PlanSummary
 from digitsum.scoring.rejects import REJECTS_SCHEMA
@@ -51,7 +51,7 @@ def rejects() -> Iterator[bytes]:
 
 def run_manifest() -> Manifest:
     """Return the manifest of a run whose archive and scores are gone."""
-    predicted = Distributions((0, 90, 20), (0,) * 10 + (110,), (0, 110))
+    predicted = PredictionStats((0, 90, 20), (0,) * 10 + (110,), (0, 110))
     nothing = PlannedChunks()
     plan = PlanSummary(
         model_digest="digest",

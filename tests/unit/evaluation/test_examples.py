@@ -13,8 +13,7 @@ from digitsum.evaluation.examples import (
     read_examples,
     write_examples,
 )
-from digitsum.model.explain import Explanation
-from digitsum.model.outputs import Predictions
+from digitsum.model.outputs import Explanation, Predictions
 from digitsum.storage.location import locate
 
 

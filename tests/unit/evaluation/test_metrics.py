@@ -19,7 +19,7 @@ from digitsum.evaluation.metrics import (
     write_evaluation,
 )
 from digitsum.manifest import Origin
-from digitsum.model.outputs import Predictions, Readings
+from digitsum.model.outputs import DigitReadings, Predictions
 from digitsum.storage.location import locate
 
 NUM_CLASSES = 37
@@ -41,7 +41,7 @@ def predictions_of(sums, *, confidences=None, read=None) -> Predictions:
         for row, values in enumerate(read):
             digits[row, : len(values)] = values
         places = np.where(digits >= 0, 10, -1).astype(np.int16)
-        readings = Readings(digits, places, np.full((len(read), 6), 1 / 6, np.float32))
+        readings = DigitReadings(digits, places, np.full((len(read), 6), 1 / 6, np.float32))
     confidences = [0.5] * len(sums) if confidences is None else confidences
     return Predictions(np.array(sums, np.int16), np.array(confidences, np.float32), readings)
 

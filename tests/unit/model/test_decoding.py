@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from digitsum.model.decoding import NOTHING, most_probable_digits
+from digitsum.model.decoding import NO_DIGIT, most_probable_digits
 from digitsum.model.sum_distribution import NUM_SYMBOLS, log_probs_by_count
 
 BLANK = None
@@ -24,7 +24,7 @@ def random_logits(*shape: int, seed: int = 0) -> np.ndarray:
 
 
 def columns_of(*images: list[int | None], sure: float = 6.0) -> np.ndarray:
-    """Logits of columns that emit quite surely what is given: a digit, or BLANK."""
+    """Logits of columns that clearly emit the given digits, or BLANK."""
     logits = np.zeros((len(images), len(images[0]), NUM_SYMBOLS))
     for image, emitted in enumerate(images):
         for column, symbol in enumerate(emitted):
@@ -33,29 +33,29 @@ def columns_of(*images: list[int | None], sure: float = 6.0) -> np.ndarray:
 
 
 def read(
-    logits: np.ndarray, sums: list[int], num_digits: int | None = None
+    logits: np.ndarray, sums: list[int], known_count: int | None = None
 ) -> tuple[list[list[int]], list[list[int]]]:
-    """Return digits and columns as lists, after checking how they are laid out."""
+    """Return digits and columns as lists, after a check of their layout."""
     symbols = torch.as_tensor(logits).log_softmax(dim=2)
     expected = torch.tensor(sums, dtype=torch.int64)
-    digits, columns = most_probable_digits(symbols, expected, num_digits)
+    digits, columns = most_probable_digits(symbols, expected, known_count)
     assert digits.shape == columns.shape == logits.shape[:2]
     assert digits.dtype == columns.dtype == torch.int64
-    assert torch.equal(digits == NOTHING, columns == NOTHING)
-    assert NOTHING == -1
+    assert torch.equal(digits == NO_DIGIT, columns == NO_DIGIT)
+    assert NO_DIGIT == -1
     lists = []
     for rows in (digits.tolist(), columns.tolist()):
         for row in rows:
-            count = sum(number != NOTHING for number in row)
+            count = sum(number != NO_DIGIT for number in row)
             assert all(number >= 0 for number in row[:count])
-            assert all(number == NOTHING for number in row[count:])
-        lists.append([[number for number in row if number != NOTHING] for row in rows])
+            assert all(number == NO_DIGIT for number in row[count:])
+        lists.append([[number for number in row if number != NO_DIGIT] for row in rows])
     return lists[0], lists[1]
 
 
 @functools.cache
 def emissions(num_columns: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """All that columns can emit, symbols (11**columns, columns), with its counts and sums."""
+    """Every emission of the columns, symbols (11**columns, columns), with its count and sum."""
     symbol = np.indices((NUM_SYMBOLS,) * num_columns).reshape(num_columns, -1).T
     return symbol, (symbol > 0).sum(axis=1), (symbol - 1).clip(min=0).sum(axis=1)
 
@@ -67,7 +67,7 @@ def log_probs_of_emissions(logits: np.ndarray) -> np.ndarray:
 
 
 def log_prob_of(logits: np.ndarray, digits: list[int], columns: list[int]) -> float:
-    """Log probability that an image's columns emit these digits, and nothing else."""
+    """Log probability that an image's columns emit exactly these digits."""
     symbol = np.zeros(len(logits), int)
     symbol[columns] = np.array(digits, int) + 1
     log_probs = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
@@ -75,47 +75,47 @@ def log_prob_of(logits: np.ndarray, digits: list[int], columns: list[int]) -> fl
 
 
 def assert_best(
-    logits: np.ndarray, digits: list[int], columns: list[int], digit_sum: int, counts: range
+    logits: np.ndarray,
+    read_lists: tuple[list[list[int]], list[list[int]]],
+    sums: list[int],
+    counts: range,
 ) -> None:
-    """Check that of all emissions of these counts, and of this sum, none is more probable."""
-    assert sum(digits) == digit_sum
-    assert columns == sorted(set(columns))
-    log_probs = log_probs_of_emissions(logits)
-    _, count_of, sum_of = emissions(len(logits))
-    possible = (sum_of == digit_sum) & np.isin(count_of, counts)
-    assert log_prob_of(logits, digits, columns) >= log_probs[possible].max() - 1e-9
+    """Check that of all emissions of these counts and sums, none is more probable."""
+    _, count_of, sum_of = emissions(logits.shape[1])
+    for image, digits, columns, digit_sum in zip(logits, *read_lists, sums, strict=True):
+        assert sum(digits) == digit_sum
+        assert len(digits) in counts
+        assert columns == sorted(set(columns))
+        possible = (sum_of == digit_sum) & np.isin(count_of, counts)
+        best = log_probs_of_emissions(image)[possible].max()
+        assert log_prob_of(image, digits, columns) >= best - 1e-9
 
 
 @settings(max_examples=40)
 @given(batches(3), st.data())
-def test_digits_of_any_sum_are_the_most_probable_ones_of_it(logits, data):
+def test_digits_of_a_sum(logits, data):
     sums = [data.draw(st.integers(0, 27)) for _ in logits]
-    read_digits, read_columns = read(logits, sums)
-    for image, digits, columns, total in zip(logits, read_digits, read_columns, sums, strict=True):
-        assert_best(image, digits, columns, total, range(4))
+    assert_best(logits, read(logits, sums), sums, range(4))
 
 
 @settings(max_examples=40)
 @given(batches(4), st.integers(1, 4), st.data())
-def test_so_are_those_of_a_known_number(logits, num_digits, data):
-    sums = [data.draw(st.integers(0, 9 * num_digits)) for _ in logits]
-    read_digits, read_columns = read(logits, sums, num_digits)
-    for image, digits, columns, total in zip(logits, read_digits, read_columns, sums, strict=True):
-        assert len(digits) == num_digits
-        assert_best(image, digits, columns, total, range(num_digits, num_digits + 1))
+def test_digits_of_a_sum_and_known_count(logits, known_count, data):
+    sums = [data.draw(st.integers(0, 9 * known_count)) for _ in logits]
+    counts = range(known_count, known_count + 1)
+    assert_best(logits, read(logits, sums, known_count), sums, counts)
 
 
-def test_so_they_are_in_a_large_batch_of_every_kind():
+def test_digits_in_a_large_batch():
     logits = random_logits(60, 4)
     logits[::2, :, 0] += 3
     sums = (np.arange(60) * 7 % 37).tolist()
-    read_digits, read_columns = read(logits, sums)
-    assert {len(digits) for digits in read_digits} >= {1, 2, 3, 4}
-    for image, digits, columns, total in zip(logits, read_digits, read_columns, sums, strict=True):
-        assert_best(image, digits, columns, total, range(5))
+    lists = read(logits, sums)
+    assert {len(digits) for digits in lists[0]} >= {1, 2, 3, 4}
+    assert_best(logits, lists, sums, range(5))
 
 
-def test_what_is_clear_is_read_where_it_stands():
+def test_clear_digits_and_their_columns():
     logits = columns_of(
         [BLANK, 3, BLANK, BLANK, 0, 9, BLANK],
         [7, BLANK, BLANK, BLANK, BLANK, BLANK, BLANK],
@@ -129,21 +129,21 @@ def test_what_is_clear_is_read_where_it_stands():
     )
 
 
-def test_where_the_digits_do_not_add_up_the_least_sure_one_gives_way():
+def test_least_sure_digit_gives_way():
     logits = columns_of([BLANK, 3, BLANK, 5, BLANK], [4, BLANK, 4, BLANK, BLANK])
-    logits[0, 3, 1 + 6] = 5  # the second digit may be a 6 as well
+    logits[0, 3, 1 + 6] = 5  # the second digit may also be a 6
     logits[1, 0, 1 + 1] = 5
-    assert read(logits, [9, 5], num_digits=2) == ([[3, 6], [1, 4]], [[1, 3], [0, 2]])
+    assert read(logits, [9, 5], known_count=2) == ([[3, 6], [1, 4]], [[1, 3], [0, 2]])
 
 
-def test_where_it_has_to_be_another_digit_also_its_column_may_be_another():
+def test_another_digit_in_another_column():
     logits = columns_of([BLANK, 3, BLANK, 5, BLANK])
     logits[0, 4, 1 + 6] = 5
     logits[0, 3, 0] = 5.5
-    assert read(logits, [9], num_digits=2) == ([[3, 6]], [[1, 4]])
+    assert read(logits, [9], known_count=2) == ([[3, 6]], [[1, 4]])
 
 
-def test_one_images_correction_does_not_touch_the_others():
+def test_correction_leaves_other_images():
     logits = random_logits(20, 4)
     symbols = torch.tensor(logits).log_softmax(dim=2)
     likely = log_probs_by_count(symbols, 3)[3].argmax(dim=1)
@@ -156,34 +156,34 @@ def test_one_images_correction_does_not_touch_the_others():
         assert before[:5] + before[6:] == after[:5] + after[6:]
 
 
-def test_fewer_digits_in_the_images_that_are_corrected_than_in_others_leave_no_trace():
-    # The first image holds three digits that add up; the second's one digit has to be another.
+def test_correction_with_fewer_digits():
+    # The first image's three digits add up; the second's one digit must become another.
     logits = columns_of([1, 2, 3, BLANK], [BLANK, BLANK, 8, BLANK])
     logits[1, 2, 1 + 7] = 5
     assert read(logits, [6, 7]) == ([[1, 2, 3], [7]], [[0, 1, 2], [2]])
 
 
-@pytest.mark.parametrize("num_digits", [None, 3])
-def test_an_image_is_read_alike_alone_and_in_a_batch(num_digits):
+@pytest.mark.parametrize("known_count", [None, 3])
+def test_image_alone_and_in_a_batch(known_count):
     logits = random_logits(12, 5, seed=1)
     sums = [n * 2 for n in range(12)]
-    together = read(logits, sums, num_digits)
-    alone = [read(logits[n : n + 1], sums[n : n + 1], num_digits) for n in range(12)]
+    together = read(logits, sums, known_count)
+    alone = [read(logits[n : n + 1], sums[n : n + 1], known_count) for n in range(12)]
     assert together == ([digits for (digits,), _ in alone], [columns for _, (columns,) in alone])
 
 
-def test_no_images_give_no_digits():
+def test_no_images():
     assert read(random_logits(0, 5), []) == ([], [])
 
 
-def test_fewer_columns_than_digits_could_be_are_read_too():
+def test_few_columns():
     logits = columns_of([4, 5], [BLANK, 2])
     assert read(logits, [9, 2]) == ([[4, 5], [2]], [[0, 1], [1]])
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_12_digits_of_an_unlikely_sum_are_found_among_many_columns(dtype):
+def test_12_digits_of_an_unlikely_sum(dtype):
     logits = random_logits(2, 42, seed=3).astype(dtype)
-    digits, _ = read(logits, [100, 5], num_digits=12)
+    digits, _ = read(logits, [100, 5], known_count=12)
     assert [len(image) for image in digits] == [12, 12]
     assert [sum(image) for image in digits] == [100, 5]

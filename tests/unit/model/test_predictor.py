@@ -8,14 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from digitsum.errors import InputError
+from digitsum.model import predictor as predictor_module
 from digitsum.model.baseline import BaselineConfig, BaselineNetwork
 from digitsum.model.predictor import make_predictor
 from digitsum.model.saved_model import SavedModel
-
-CONFIG = BaselineConfig(height=16, width=24, num_digits=2)
-# Images of large bright and dark blocks, so that they differ in what the network makes of them.
-BLOCKS = np.random.default_rng(0).integers(2, size=(50, 4, 6), dtype=np.uint8) * 255
-PIXELS = np.kron(BLOCKS, np.ones((1, 4, 4), np.uint8))
+from digitsum.model.torch_backend import TorchPredictor
 
 
 @pytest.fixture(params=["torch", "openvino"])
@@ -23,22 +21,28 @@ def predictor_of(request):
     """Give what makes a predictor of a model, by each back-end in turn."""
     if request.param == "openvino":
         pytest.importorskip("openvino")
-    return partial(make_predictor, backend=request.param)
+    return partial(make_predictor, backend=request.param, batch_size=16)
+
+
+@pytest.fixture(scope="module")
+def pixels(block_images) -> np.ndarray:
+    return np.ascontiguousarray(block_images[:, :, :24])
 
 
 @pytest.fixture
-def model() -> SavedModel:
+def model(make_model, pixels) -> SavedModel:
+    """A model whose sums differ from image to image, and clearly."""
     torch.manual_seed(0)
-    network = BaselineNetwork(CONFIG).eval()
-    with torch.no_grad():  # make the sums differ from image to image, and clearly
+    network = BaselineNetwork(BaselineConfig(height=16, width=24, num_digits=2)).eval()
+    with torch.no_grad():
         network.fc2.weight *= 40
-        network.fc2.bias -= network(torch.tensor(PIXELS).unsqueeze(1) / 255).mean(dim=0)
-    return SavedModel("baseline", network, 1 / 255, 1.0, "model", "0" * 64)
+        network.fc2.bias -= network(torch.tensor(pixels).unsqueeze(1) / 255).mean(dim=0)
+    return make_model(network)
 
 
 @pytest.fixture
-def always_warned() -> Iterator[None]:
-    """Make torch warn every time, not only the first in this process, and warnings errors."""
+def strict_warnings() -> Iterator[None]:
+    """Make torch warn every time, not only once a process, and warnings errors."""
     before = torch.is_warn_always_enabled()
     torch.set_warn_always(True)
     with warnings.catch_warnings():
@@ -47,86 +51,101 @@ def always_warned() -> Iterator[None]:
     torch.set_warn_always(before)
 
 
-def reference(model: SavedModel) -> tuple[np.ndarray, np.ndarray]:
+def forward(model: SavedModel, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return sums and confidences by a plain forward pass over all images at once."""
     network = copy.deepcopy(model.network).eval()
-    images = torch.tensor(PIXELS).unsqueeze(1).float() * model.pixel_scale
+    images = torch.tensor(pixels).unsqueeze(1).float() * model.pixel_scale
     with torch.inference_mode():
-        probabilities = torch.softmax(network(images) / model.temperature, dim=1)
-    return probabilities.argmax(dim=1).numpy(), probabilities.amax(dim=1).numpy()
+        probs = torch.softmax(network(images) / model.temperature, dim=1)
+    return probs.argmax(dim=1).numpy(), probs.amax(dim=1).numpy()
 
 
-def test_predictions_are_those_of_a_plain_forward_pass(predictor_of, model):
-    sums, confidences = reference(model)
-    assert len(set(sums)) > 3
-    predictions = predictor_of(model, batch_size=64).predict(PIXELS)
+@pytest.mark.parametrize(
+    "change", [{}, {"pixel_scale": 1 / 16}, {"temperature": 2.5}], ids=["", "scale", "temperature"]
+)
+def test_predict_is_a_plain_forward_pass(predictor_of, model, pixels, change):
+    changed = replace(model, **change)
+    sums, confidences = forward(changed, pixels)
+    predictions = predictor_of(changed).predict(pixels)
     np.testing.assert_array_equal(predictions.sums, sums)
     np.testing.assert_allclose(predictions.confidences, confidences, rtol=1e-4)
     assert predictions.sums.dtype == np.int16
     assert predictions.confidences.dtype == np.float32
+    plain_sums, plain_confidences = forward(model, pixels)
+    assert len(set(plain_sums)) > 3
+    if "temperature" in change:
+        np.testing.assert_array_equal(sums, plain_sums)
+        assert (confidences < plain_confidences).all()
+    elif change:
+        assert not np.allclose(confidences, plain_confidences)
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 49, 50, 51])
-def test_the_batch_size_makes_no_difference(predictor_of, model, batch_size):
-    sums, confidences = reference(model)
-    predictions = predictor_of(model, batch_size=batch_size).predict(PIXELS)
+def test_predict_in_batches(predictor_of, model, pixels, batch_size):
+    sums, confidences = forward(model, pixels)
+    predictions = predictor_of(model, batch_size=batch_size).predict(pixels)
     np.testing.assert_array_equal(predictions.sums, sums)
     np.testing.assert_allclose(predictions.confidences, confidences, rtol=1e-4)
 
 
-def test_a_network_in_training_mode_predicts_without_dropout(predictor_of, model):
-    sums, _ = reference(model)
+def test_predict_without_dropout(predictor_of, model, pixels):
+    sums, _ = forward(model, pixels)
     model.network.train()
-    np.testing.assert_array_equal(predictor_of(model, batch_size=64).predict(PIXELS).sums, sums)
+    np.testing.assert_array_equal(predictor_of(model).predict(pixels).sums, sums)
 
 
-def test_pixels_are_scaled_as_the_bundle_says(predictor_of, model):
-    other = replace(model, pixel_scale=1 / 16)
-    sums, confidences = reference(other)
-    assert not np.allclose(confidences, reference(model)[1])
-    predictions = predictor_of(other, batch_size=64).predict(PIXELS)
-    np.testing.assert_array_equal(predictions.sums, sums)
-    np.testing.assert_allclose(predictions.confidences, confidences, rtol=1e-4)
-
-
-def test_a_temperature_changes_the_confidences_as_the_bundle_says_and_not_the_sums(
-    predictor_of, model
-):
-    other = replace(model, temperature=2.5)
-    sums, confidences = reference(other)
-    assert (confidences < reference(model)[1]).all()
-    predictions = predictor_of(other, batch_size=64).predict(PIXELS)
-    np.testing.assert_array_equal(predictions.sums, sums)
-    np.testing.assert_array_equal(predictions.sums, reference(model)[0])
-    np.testing.assert_allclose(predictions.confidences, confidences, rtol=1e-4)
-
-
-@pytest.mark.usefixtures("always_warned")
-def test_read_only_pixels_as_parquet_gives_them_cause_no_warning(predictor_of, model):
-    pixels = np.frombuffer(PIXELS.tobytes(), np.uint8).reshape(PIXELS.shape)
+@pytest.mark.usefixtures("strict_warnings")
+def test_predict_read_only_pixels(predictor_of, model, pixels):
+    read_only = np.frombuffer(pixels.tobytes(), np.uint8).reshape(pixels.shape)
     with pytest.raises(UserWarning, match="not writable"):
-        torch.from_numpy(pixels)
-    predictions = predictor_of(model, batch_size=16).predict(pixels)
-    np.testing.assert_array_equal(predictions.sums, reference(model)[0])
-    np.testing.assert_array_equal(pixels, PIXELS)
+        torch.from_numpy(read_only)
+    predictions = predictor_of(model).predict(read_only)
+    np.testing.assert_array_equal(predictions.sums, forward(model, pixels)[0])
+    np.testing.assert_array_equal(read_only, pixels)
 
 
-def test_other_warnings_are_not_swallowed(predictor_of, model):
-    predictor = predictor_of(model, batch_size=16)
+def test_other_warnings_are_not_swallowed(predictor_of, model, pixels):
+    predictor = predictor_of(model)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        predictor.predict(PIXELS[:1])
+        predictor.predict(pixels[:1])
         warnings.warn("somebody else's", UserWarning, stacklevel=1)
     assert [str(warning.message) for warning in caught] == ["somebody else's"]
 
 
-def test_no_images_give_no_predictions(predictor_of, model):
-    predictions = predictor_of(model, batch_size=16).predict(PIXELS[:0])
+def test_predict_no_images(predictor_of, model, pixels):
+    predictions = predictor_of(model).predict(pixels[:0])
     assert predictions.sums.shape == predictions.confidences.shape == (0,)
     assert predictions.sums.dtype == np.int16
     assert predictions.confidences.dtype == np.float32
 
 
-def test_predicting_leaves_no_gradients_behind(predictor_of, model):
-    predictor_of(model, batch_size=16).predict(PIXELS)
+def test_predict_leaves_no_gradients(predictor_of, model, pixels):
+    predictor_of(model).predict(pixels)
     assert all(parameter.grad is None for parameter in model.network.parameters())
+
+
+def test_predict_refuses_nan(make_counter, make_model, block_images):
+    """Finite weights may overflow. (OpenVINO's ReLU turns NaN into 0, so it predicts some sum.)"""
+    model = make_model(make_counter())
+    with torch.no_grad():
+        for weights in model.network.parameters():
+            weights *= 1e30
+    predictor = make_predictor(replace(model, pixel_scale=1.0), backend="torch")
+    with pytest.raises(InputError, match="the model predicts NaN"):
+        predictor.predict(np.full_like(block_images[:3], 255))
+
+
+def test_choice_of_back_end(block_model, monkeypatch):
+    openvino_backend = pytest.importorskip("digitsum.model.openvino_backend")
+    assert isinstance(make_predictor(block_model), openvino_backend.OpenVinoPredictor)
+    assert isinstance(make_predictor(block_model, backend="torch"), TorchPredictor)
+    with pytest.raises(InputError, match=r"--backend openvino: .* not on GPUs"):
+        make_predictor(block_model, backend="openvino", device="cuda")
+    monkeypatch.setattr(predictor_module.platform, "machine", lambda: "aarch64")
+    assert isinstance(make_predictor(block_model), TorchPredictor)
+    with pytest.raises(InputError, match="pip install openvino"):
+        make_predictor(block_model, backend="openvino")
+    monkeypatch.setattr(predictor_module.platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(predictor_module, "find_spec", lambda name: None)
+    assert isinstance(make_predictor(block_model), TorchPredictor)

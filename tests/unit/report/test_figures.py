@@ -10,7 +10,7 @@ from PIL import Image
 from digitsum.evaluation.calibration import CALIBRATION_BINS, ConfidenceCounts
 from digitsum.evaluation.examples import Example, Examples
 from digitsum.evaluation.metrics import SumMetrics, count_pairs
-from digitsum.model.explain import Explanation
+from digitsum.model.outputs import Explanation
 from digitsum.report.figures import (
     NUM_IMAGES,
     draw_calibration,

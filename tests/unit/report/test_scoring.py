@@ -10,7 +10,7 @@ from digitsum.archive.chunks import ChunkId
 from digitsum.archive.shards import Fingerprint
 from digitsum.errors import InputError
 from digitsum.manifest import RUNS_DIRECTORY, new_run_id, read_manifest, to_python, write_manifest
-from digitsum.model.prediction_stats import Distributions
+from digitsum.model.prediction_stats import PredictionStats
 from digitsum.report.page import render
 from digitsum.report.scoring import score_page
 from digitsum.scoring.config import StatusConfig
@@ -28,7 +28,7 @@ from digitsum.storage.location import Location, locate
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 DIGEST = "d" * 64
 FINGERPRINT = Fingerprint(1, 2, 420, "image", "image_id", 40, 168)
-COUNTS = Distributions((0, 150, 50), (200, *[0] * 10), (0, 200))
+COUNTS = PredictionStats((0, 150, 50), (200, *[0] * 10), (0, 200))
 RESULTS = tuple(
     ChunkResult(
         ChunkId("a.parquet", FINGERPRINT, first_row, 210),
@@ -107,7 +107,7 @@ def test_score_page_of_record(tmp_path):
 
 
 def test_score_page_incomplete_and_idle(tmp_path):
-    nothing = Distributions()
+    nothing = PredictionStats()
     page = html_of(
         write_run(
             tmp_path,

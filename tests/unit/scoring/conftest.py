@@ -11,7 +11,7 @@ from digitsum.archive.chunks import Chunk, ChunkId
 from digitsum.archive.score_parts import SCORES_SCHEMA, Part, part_path
 from digitsum.archive.shards import Archive, Fingerprint, Shard
 from digitsum.model.counter import CounterConfig, CounterNetwork
-from digitsum.model.prediction_stats import Distributions
+from digitsum.model.prediction_stats import PredictionStats
 from digitsum.model.saved_model import save_model
 from digitsum.options import ImageShape
 from digitsum.scoring.plan import ScorePlan, plan_scores
@@ -56,7 +56,7 @@ def _make_result(chunk: Chunk, num_rejected: int = 0, reason: str = "", **known)
         return ChunkResult.rejected(chunk.id, reason, **known)
     num_scored = chunk.num_rows - num_rejected
     counts = (num_scored // 2, 0, num_scored - num_scored // 2)
-    known = {"predicted": Distributions(counts, counts)} | known
+    known = {"predicted": PredictionStats(counts, counts)} | known
     return ChunkResult(chunk.id, num_rejected, **known)
 
 

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from digitsum.archive.glyphs import EMBEDDED, load_glyphs
 from digitsum.archive.synth import compose
-from digitsum.model.outputs import Predictions, Readings
-from digitsum.model.prediction_stats import CONFIDENCE_EDGES, Distributions
+from digitsum.model.outputs import DigitReadings, Predictions
+from digitsum.model.prediction_stats import CONFIDENCE_EDGES, PredictionStats
 from digitsum.model.predictor import make_predictor
 from digitsum.model.saved_model import load_model, packaged_model
 from digitsum.options import DEFAULT_SHAPE, ImageShape
@@ -22,7 +22,7 @@ from digitsum.scoring.drift import (
     find_shifts,
 )
 
-REFERENCE = Distributions((5000,), (5000,), (5000,))
+REFERENCE = PredictionStats((5000,), (5000,), (5000,))
 counts = st.lists(st.integers(0, 400), min_size=1, max_size=40).map(tuple)
 
 
@@ -31,46 +31,46 @@ def predictions(sums, confidences, digits_of=None) -> Predictions:
     if digits_of is not None:
         probs = np.eye(9, dtype=np.float32)[list(digits_of)]
         nothing = np.zeros((len(sums), 0))
-        readings = Readings(nothing.astype(np.int8), nothing.astype(np.int16), probs)
+        readings = DigitReadings(nothing.astype(np.int8), nothing.astype(np.int16), probs)
     return Predictions(np.array(sums, np.int16), np.array(confidences, np.float32), readings)
 
 
 def test_distributions_of_predictions():
-    found = Distributions.of(predictions([3, 0, 3], [0.2, 0.5, 1.0], [4, 4, 2]))
+    found = PredictionStats.of(predictions([3, 0, 3], [0.2, 0.5, 1.0], [4, 4, 2]))
     assert found.sums == (1, 0, 0, 2)
     assert found.confidences == (1, 1, *[0] * (len(CONFIDENCE_EDGES) - 2), 1)
     assert found.digit_counts == (0, 0, 1, 0, 2)
     assert found.num_images == 3
-    assert Distributions.of(predictions([3], [0.5])).digit_counts == ()
+    assert PredictionStats.of(predictions([3], [0.5])).digit_counts == ()
 
 
 def test_distributions_of_no_images():
-    none = Distributions.of(predictions([], [], []))
-    assert (none + Distributions((1,), (1,), (1,))).num_images == 1
+    none = PredictionStats.of(predictions([], [], []))
+    assert (none + PredictionStats((1,), (1,), (1,))).num_images == 1
     assert none.num_images == 0
 
 
 def test_distributions_without_rejected_rows():
     found = predictions([1, 2, 3], [0.1, 0.2, 0.3], [1, 2, 3])
     kept = found.without({1: "cannot be decoded"})
-    assert Distributions.of(kept).sums == (0, 1, 0, 1)
-    assert Distributions.of(kept).digit_counts == (0, 1, 0, 1)
+    assert PredictionStats.of(kept).sums == (0, 1, 0, 1)
+    assert PredictionStats.of(kept).digit_counts == (0, 1, 0, 1)
     assert found.without({}) is found
 
 
 @given(counts, counts, counts)
 def test_distributions_add_up(one, two, three):
-    a, b = Distributions(one, two, ()), Distributions(two, three, one)
+    a, b = PredictionStats(one, two, ()), PredictionStats(two, three, one)
     assert (a + b).num_images == a.num_images + b.num_images
     assert a + b == b + a
-    assert Distributions.from_json((a + b).to_json()) == a + b
+    assert PredictionStats.from_json((a + b).to_json()) == a + b
 
 
 @pytest.mark.parametrize(
     "found", [None, 7, {}, {"sums": [1]}, {"sums": [1], "confidences": [-1], "digit_counts": []}]
 )
 def test_distributions_from_other_json(found):
-    assert Distributions.from_json(found) is None
+    assert PredictionStats.from_json(found) is None
 
 
 def test_find_shift_formula():
@@ -112,13 +112,13 @@ def test_is_drift_large_and_certain():
 
 
 def test_find_shifts_too_few_images():
-    few = Distributions((MIN_IMAGES - 1,), (MIN_IMAGES - 1,), ())
+    few = PredictionStats((MIN_IMAGES - 1,), (MIN_IMAGES - 1,), ())
     assert find_shifts(few, REFERENCE) == find_shifts(REFERENCE, few) == ()
     assert "not judged" in drift_sentence(())
 
 
 def test_find_shifts_missing_quantity():
-    shifts = find_shifts(Distributions((200,), (200,), ()), REFERENCE)
+    shifts = find_shifts(PredictionStats((200,), (200,), ()), REFERENCE)
     assert [shift.quantity for shift in shifts] == ["sums", "confidences"]
 
 
@@ -143,7 +143,9 @@ def shifts_of():
     model = load_model(packaged_model())
     predictor = make_predictor(model, num_threads=2)
     assert model.reference is not None
-    return lambda pixels: find_shifts(Distributions.of(predictor.predict(pixels)), model.reference)
+    return lambda pixels: find_shifts(
+        PredictionStats.of(predictor.predict(pixels)), model.reference
+    )
 
 
 def test_drift_alarms_of_usual_images(shifts_of):

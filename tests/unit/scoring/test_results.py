@@ -8,7 +8,7 @@ from digitsum.archive.chunks import Chunk
 from digitsum.archive.score_parts import Part, part_path, part_source
 from digitsum.archive.shards import Archive, Shard
 from digitsum.errors import TooManyRejectedError
-from digitsum.model.prediction_stats import Distributions
+from digitsum.model.prediction_stats import PredictionStats
 from digitsum.options import ImageShape
 from digitsum.scoring.plan import RejectedShard, ScorePlan, Survey, plan_scores
 from digitsum.scoring.results import Outcome, ScoredChunk, rejected_of
@@ -54,7 +54,7 @@ def said(chunk: Chunk, num_rejected: int, reason: str = "") -> ScoredChunk:
         3,
         1,
         "n",
-        Distributions(counts, counts, ()),
+        PredictionStats(counts, counts, ()),
     )
 
 
@@ -109,7 +109,7 @@ def test_a_row_that_is_lost_or_doubled_within_a_chunk_is_found(outcome, data, ch
     wrong = [
         replace(which, num_rows=which.num_rows + change),
         replace(which, num_rejected=which.num_rejected + change),
-        replace(which, predicted=which.predicted + Distributions((change,))),
+        replace(which, predicted=which.predicted + PredictionStats((change,))),
     ]
     for chunk in wrong:
         chunks = tuple(chunk if one is which else one for one in outcome.chunks)

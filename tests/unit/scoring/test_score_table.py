@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from digitsum.archive.reader import Rows
 from digitsum.archive.score_parts import SCORES_SCHEMA
-from digitsum.model.outputs import Predictions, Readings
+from digitsum.model.outputs import DigitReadings, Predictions
 from digitsum.scoring.worker import score_table
 
 WIDTH = 5  # the most digits that are read
@@ -33,7 +33,7 @@ def scored(read: list[list[int]], *rejected: int, x: list[list[int]] | None = No
     )
     sums = np.array([sum(values) for values in read], np.int16)
     predictions = Predictions(
-        sums, np.full(len(read), 0.5, np.float32), Readings(digits, places, count_probs)
+        sums, np.full(len(read), 0.5, np.float32), DigitReadings(digits, places, count_probs)
     )
     return score_table(rows, predictions)
 

@@ -9,7 +9,7 @@ from digitsum.archive.score_parts import CURRENT_FILE
 from digitsum.archive.shards import Fingerprint
 from digitsum.errors import InputError
 from digitsum.manifest import MANIFEST_FILE, RUNS_DIRECTORY, new_run_id, to_python, write_manifest
-from digitsum.model.prediction_stats import Distributions
+from digitsum.model.prediction_stats import PredictionStats
 from digitsum.scoring.config import ScoreConfig, StatusConfig
 from digitsum.scoring.plan import ScorePlan
 from digitsum.scoring.results import ChunkResult, ScoreOutcome, Totals
@@ -56,7 +56,7 @@ def end(scores: Location, night: int, model: str = MODEL, **changes) -> str:
         "bottleneck": "",
         "plan": ScorePlan(model, (), {}, 0).summary(),
         "totals": Totals(1000, 998, 2, 1, 0),
-        "predicted": Distributions(),
+        "predicted": PredictionStats(),
         "reference": None,
         "shifts": (),
         "rejected_shards": {},
