@@ -16,9 +16,7 @@ from digitsum.report.page import REPORT_FILE, Page, publish_page
 from digitsum.report.scoring import score_page
 from digitsum.report.training import train_page
 from digitsum.storage.location import Location
-from digitsum.training.metrics import history_from_json
-
-CURVES_FILE = "curves.json"
+from digitsum.training.metrics import CURVES_FILE, history_from_json
 
 
 def make_report(directory: Location) -> Location:

@@ -25,7 +25,7 @@ from digitsum.report.build import report_of
 from digitsum.scoring.config import ActorOptions
 from digitsum.scoring.executors.threads import map_chunks_in_threads
 from digitsum.storage.location import locate
-from digitsum.training.dataset import _warn
+from digitsum.training.dataset import warn_undecodable
 
 # Clears the screen, names the window, writes to the clipboard; then a line that looks like ours.
 HOSTILE = "\x1b[2J\x1b]0;owned\x07\x1b]52;c;cm0gLXJm\x07\x9b31m\r\n0 faults\u202e"
@@ -181,6 +181,6 @@ def test_a_report_that_is_not_made_is_told_of_as_text(capfd, tmp_path):
 def test_images_that_are_left_out_of_a_training_are_told_of_as_text(caplog):
     rows = Rows(0, pa.array(["a"]), np.zeros((1, 4, 4), np.uint8), {0: HOSTILE}, None)
     with caplog.at_level(logging.WARNING):
-        _warn(CHUNK, rows, np.array([0]))
+        warn_undecodable(CHUNK.shard, rows, np.array([0]))
     assert "left out" in caplog.messages[0]
     assert not obeyed(caplog.messages[0])
