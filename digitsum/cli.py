@@ -146,10 +146,11 @@ def _train(config: TrainConfig) -> None:
 
     trained = train(config)
     record_validation(trained.validated, trained.run)
-    best, averaged = trained.best, ", averaged with others" if config.advanced.average_with else ""
+    best = trained.outcome.best
+    averaged = ", averaged with others" if config.advanced.average_with else ""
     say(f"{trained.run.uri}: run, with {' and '.join([CURVES_FILE, *report_of(trained.run)])}")
     say(
-        f"{trained.validated.model.uri}: model of epoch {best.epoch} of {len(trained.history)}"
+        f"{trained.outcome.model}: model of epoch {best.epoch} of {len(trained.history)}"
         f"{averaged}, validation accuracy {best.validation_accuracy:.2%} on "
         f"{best.validation_images:,} images"
     )

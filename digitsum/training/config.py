@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Literal
 
 from digitsum.archive.glyphs import EMBEDDED
@@ -222,18 +221,12 @@ class FixedOptions:
             **{f.name: getattr(config, f.name) for f in fields(FixedOptions) if f.name not in own},
         )
 
-    def to_json(self) -> str:
-        """Return the options as a JSON object, the recipe's values among them."""
-        options = asdict(self)
-        recipe = options.pop("recipe")
-        return json.dumps({**options, **recipe}, indent=2) + "\n"
-
-    def check_unchanged(self, recorded: str | bytes, run: str) -> None:
-        """Raise InputError if a run that recorded `to_json` cannot be resumed with these."""
-        earlier = json.loads(recorded)
-        for name, value in json.loads(self.to_json()).items():
-            if earlier.get(name) != value:
-                raise InputError(
-                    f"run {run} was started with {name}={earlier.get(name)!r}, not {value!r}; "
-                    "resume it with the same options, or give the new run another --name."
-                )
+    def check_resumes(self, earlier: FixedOptions, run: str) -> None:
+        """Raise InputError, naming the first difference, if a run was started with others."""
+        for before, now in ((earlier, self), (earlier.recipe, self.recipe)):
+            for name in (f.name for f in fields(now) if f.name != "recipe"):
+                if (old := getattr(before, name)) != (new := getattr(now, name)):
+                    raise InputError(
+                        f"run {run} was started with {name}={old!r}, not {new!r}; resume it with "
+                        "the same options, or give the new run another --name."
+                    )

@@ -22,8 +22,8 @@ CURVES_FILE = "curves.json"
 TENSORBOARD_DIRECTORY = "tensorboard"
 
 
-class Totals:
-    """Sums over images, kept on the device until they are reduced over all workers."""
+class EpochTotals:
+    """Sums over the images of an epoch, on the device until they are reduced over all workers."""
 
     def __init__(self, device: torch.device) -> None:
         # Loss, images with a right sum, images; float64 counts exactly up to 2**53.
@@ -40,7 +40,7 @@ class Totals:
         log_probs = network.predicted_log_probs(logits.double(), None)
         self.add(log_probs, sums_b, -log_probs.gather(1, sums_b.unsqueeze(1)).mean())
 
-    def reduce(self) -> Totals:
+    def reduce(self) -> EpochTotals:
         """Add the totals of other workers, if there are any, and return itself."""
         if torch.distributed.is_initialized():
             torch.distributed.all_reduce(self._sums)
@@ -80,6 +80,19 @@ class Epoch:
     train_images_per_s: float
     data_wait: float = 0.0
     """Fraction of the training time, 0..1, that the first worker waited for batches."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOutcome:
+    """What came of a training run, as its manifest records it."""
+
+    model: str
+    """URI of the model."""
+    model_digest: str
+    epochs: int
+    best: Epoch
+    """The epoch whose weights the model holds; with --average-with, its validation figures are
+    those of the averaged weights."""
 
 
 def best_epoch(history: Sequence[Epoch]) -> Epoch:

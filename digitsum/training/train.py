@@ -6,7 +6,6 @@ import math
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import torch
 from ray.train import Checkpoint, CheckpointConfig, FailureConfig, Result, RunConfig, ScalingConfig
@@ -15,7 +14,14 @@ from safetensors.torch import load_file
 
 from digitsum.archive.glyphs import load_glyphs
 from digitsum.errors import InputError
-from digitsum.manifest import RUNS_DIRECTORY, new_run_id, write_manifest
+from digitsum.manifest import (
+    RUNS_DIRECTORY,
+    new_run_id,
+    parse_json,
+    to_json,
+    to_python,
+    write_manifest,
+)
 from digitsum.model.counter import CounterConfig, CounterNetwork
 from digitsum.model.network import SumNetwork
 from digitsum.model.prediction_stats import Distributions
@@ -35,6 +41,7 @@ from digitsum.training.init_weights import load_start, network_with_weights
 from digitsum.training.metrics import (
     CURVES_FILE,
     Epoch,
+    TrainOutcome,
     best_epoch,
     history_from_json,
     history_to_json,
@@ -93,20 +100,9 @@ class TrainResult:
 
     run: Location
     """The run's directory."""
+    outcome: TrainOutcome
     history: tuple[Epoch, ...]
-    best: Epoch
-    """The epoch whose weights the model holds; with --average-with, its validation figures are
-    those of the averaged weights."""
     validated: ValidatedModel
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the figures of the run."""
-        return {
-            "model": self.validated.model.uri,
-            "model_digest": self.validated.model.digest,
-            "epochs": len(self.history),
-            "best": asdict(self.best),
-        }
 
 
 def open_run(config: TrainConfig) -> TrainRun:
@@ -127,9 +123,10 @@ def open_run(config: TrainConfig) -> TrainRun:
     directory = runs.join(config.name or new_run_id("train", started))
     for target in (directory, locate(config.out)):
         target.check_directory()
-    fixed_options = directory.join(FIXED_OPTIONS_FILE)
-    if fixed_options.is_file():
-        FixedOptions.of(config).check_unchanged(fixed_options.read_bytes(), directory.name)
+    recorded = directory.join(FIXED_OPTIONS_FILE)
+    if recorded.is_file():
+        earlier = parse_json(FixedOptions, recorded.read_bytes(), recorded.uri)
+        FixedOptions.of(config).check_resumes(earlier, directory.name)
     return TrainRun(config, started, directory, images, network, start, teachers, averaged_with)
 
 
@@ -142,7 +139,7 @@ def train(config: TrainConfig) -> TrainResult:
     run = open_run(config)
     with connect_ray(state_api=True):
         resources = _resources(config)
-        fixed_options = FixedOptions.of(config).to_json().encode()
+        fixed_options = to_json(FixedOptions.of(config), indent=2) + b"\n"
         publish_bytes(fixed_options, run.directory.join(FIXED_OPTIONS_FILE))
         fitted = _fit(run, resources)
     return _finish(run, fitted)
@@ -229,9 +226,9 @@ def _finish(run: TrainRun, fitted: Result) -> TrainResult:
     publish_bytes(history_to_json(history).encode(), run.directory.join(CURVES_FILE))
     model = replace(model, uri=locate(config.out).uri, digest=digest)
     validated = ValidatedModel(model, sample, predictions)
-    result = TrainResult(run.directory, tuple(history), best, validated)
-    write_manifest(run.directory, "train", config, run.started, result.to_json())
-    return result
+    outcome = TrainOutcome(model=model.uri, model_digest=digest, epochs=len(history), best=best)
+    write_manifest(run.directory, "train", config, run.started, to_python(outcome))
+    return TrainResult(run.directory, outcome, tuple(history), validated)
 
 
 def worker_cpus(config: TrainConfig, cluster_cpus: float) -> float:

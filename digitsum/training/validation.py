@@ -14,7 +14,7 @@ from digitsum.model.registry import to_input
 from digitsum.model.saved_model import SavedModel
 from digitsum.training.config import TrainConfig
 from digitsum.training.dataset import LabelledChunks, PixelsAndSums, read_pieces
-from digitsum.training.metrics import Totals
+from digitsum.training.metrics import EpochTotals
 from digitsum.training.sampling import sample_pieces, validation_share
 from digitsum.training.synthetic import validation_images
 
@@ -51,7 +51,7 @@ def validation_sample(config: TrainConfig, chunks: LabelledChunks | None) -> Pix
 @torch.inference_mode()
 def validate(network: SumNetwork, images: PixelsAndSums, pixel_scale: float) -> tuple[float, float]:
     """Return the mean loss, in nats, and the accuracy of a network, in evaluation mode."""
-    totals = Totals(torch.device("cpu"))
+    totals = EpochTotals(torch.device("cpu"))
     pixels, sums = torch.from_numpy(np.array(images[0])), torch.from_numpy(images[1])
     for pixels_bhw, sums_b in zip(
         torch.split(pixels, _BATCH_IMAGES), torch.split(sums, _BATCH_IMAGES), strict=True

@@ -32,7 +32,7 @@ from digitsum.training.checkpoint import TrainingState, load_checkpoint, save_ch
 from digitsum.training.config import TrainConfig
 from digitsum.training.dataset import LabelledChunks
 from digitsum.training.distillation import Teachers
-from digitsum.training.metrics import Epoch, Totals, write_event_file
+from digitsum.training.metrics import Epoch, EpochTotals, write_event_file
 from digitsum.training.progress import EpochProgress
 from digitsum.training.sampling import BatchSource
 
@@ -138,12 +138,12 @@ class _Worker:
             )
             self._report()
 
-    def _train_epoch(self, progress: EpochProgress, epoch: int) -> Totals:
+    def _train_epoch(self, progress: EpochProgress, epoch: int) -> EpochTotals:
         self._parallel_network.train()
         recipe, state = self._recipe, self._state
         counts = self._config.digit_counts
         known_count = counts.start if len(counts) == 1 else None
-        totals = Totals(self._device)
+        totals = EpochTotals(self._device)
         for batch in self._source.train_batches(progress, epoch):
             for group in state.optimizer.param_groups:
                 group["lr"] = recipe.learning_rate_at(progress.fraction)
@@ -177,7 +177,7 @@ class _Worker:
         return totals
 
     @torch.no_grad()
-    def _validate(self) -> Totals:
+    def _validate(self) -> EpochTotals:
         """Return the totals of the validation images, as users will use the network.
 
         That is with unknown counts and averaged weights. Each worker has normalized by its own
@@ -188,7 +188,7 @@ class _Worker:
             for tensor in averaged.state_dict().values():
                 torch.distributed.broadcast(tensor, src=0)
         averaged.eval()
-        totals = Totals(self._device)
+        totals = EpochTotals(self._device)
         for batch in self._source.validation_batches():
             with self._autocast:
                 logits = averaged(to_input(batch.pixels, self._recipe.pixel_scale))

@@ -10,7 +10,7 @@ from tensorboardX.proto.event_pb2 import Event
 from digitsum.storage.location import locate
 from digitsum.training.metrics import (
     Epoch,
-    Totals,
+    EpochTotals,
     best_epoch,
     history_from_json,
     history_to_json,
@@ -18,9 +18,9 @@ from digitsum.training.metrics import (
 )
 
 
-def totals_of(*batches: tuple[list[int], list[int], float]) -> Totals:
+def totals_of(*batches: tuple[list[int], list[int], float]) -> EpochTotals:
     """Add batches, each of predicted sums, true sums and the mean loss."""
-    totals = Totals(torch.device("cpu"))
+    totals = EpochTotals(torch.device("cpu"))
     for predicted, true, mean_loss in batches:
         log_probs = torch.nn.functional.one_hot(torch.tensor(predicted), 10).float()
         totals.add(log_probs, torch.tensor(true), torch.tensor(mean_loss))
@@ -49,7 +49,7 @@ def test_totals_nan_loss():
 
 
 def test_totals_count_exactly():
-    totals = Totals(torch.device("cpu"))
+    totals = EpochTotals(torch.device("cpu"))
     log_probs, sums = torch.eye(10)[[3]].expand(1000, 10), torch.full((1000,), 3)
     for _ in range(50):
         totals.add(log_probs, sums, torch.tensor(0.1, dtype=torch.bfloat16))
