@@ -2,12 +2,14 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from digitsum.archive.chunks import Chunk
+from digitsum.archive.chunks import Chunk, ChunkId
+from digitsum.archive.shards import Fingerprint
 from digitsum.training.sampling import batched, shuffled, split_evenly
 
 
 def chunk_of(number: int, num_rows: int) -> Chunk:
-    return Chunk(f"{number}.parquet", "", 1, 1, None, (0,), 0, num_rows)
+    fingerprint = Fingerprint(0, 0, num_rows, "image", None, 1, 1)
+    return Chunk(ChunkId(f"{number}.parquet", fingerprint, 0, num_rows), (0,))
 
 
 def images(numbers) -> tuple[np.ndarray, np.ndarray]:
