@@ -21,40 +21,44 @@ def model_card(
     run_uri: str,
 ) -> str:
     """Return the Markdown card: what was trained, on what, how, and with what result."""
-    recipe = config.recipe
+    recipe, advanced = config.recipe, config.advanced
+    counts = config.digit_counts
+    digits = f"{counts.start}" if len(counts) == 1 else f"{counts.start} to {counts.stop - 1}"
+    learned = "sums alone"
+    if advanced.teachers:
+        learned = f"sums and, for {DISTILLED:.0%} of the loss, from other networks' predictions"
     schedule = "rising and falling once" if recipe.one_cycle else "constant"
-    return f"""# {config.network}: the sum of {_digits(config)} handwritten digits
+    passes = "one pass over each image"
+    if recipe.cascade_below:
+        passes = f"a second pass over images whose confidence is below {recipe.cascade_below:g}"
+    chosen = "one of highest validation accuracy"
+    limit = "chose the epoch, and so is a little too high"
+    if advanced.train_on_validation:
+        chosen = "last"
+        limit = "is of handwriting that it was trained on, and too high for any other"
+    if advanced.average_with:
+        chosen += f", averaged with {' and '.join(advanced.average_with)}"
+    return f"""# {config.network}: the sum of {digits} handwritten digits
 
-Network `{config.network}`, {num_parameters(network):,} parameters, trained from {_learned(config)}.
+Network `{config.network}`, {num_parameters(network):,} parameters, trained from {learned}.
 
 | | |
 |---|---|
 | trained on | {_trained_on(config)}; {best.train_images:,} images an epoch |
 | validated on | {_validated_on(config)}; {best.validation_images:,} images |
 | validation accuracy | {best.validation_accuracy:.2%}, loss {best.validation_loss:.4f} nats |
-| weights | of epoch {best.epoch} of {len(history)}, the {_chosen(config)}{_averaged(config)} |
+| weights | of epoch {best.epoch} of {len(history)}, the {chosen} |
 | calibration | temperature {calibration.temperature:.3f}, {_calibrated_on(config, calibration)} |
 | recipe | AdamW, step size {recipe.learning_rate:g}, {schedule}, batch {recipe.batch_size}, \
 weight decay {recipe.weight_decay:g}, distortion {recipe.distortion:g}, pixels times \
 {recipe.pixel_scale:.6g}, seed {config.seed}, workers {config.workers} |
-| scoring | {_cascade(recipe.cascade_below)} |
+| scoring | {passes} |
 | run | {run_uri} |
 
-Limits: the validation accuracy {_optimism(config)}. How well it reads images of another layout,
+Limits: the validation accuracy {limit}. How well it reads images of another layout,
 ink or number of digits than those it was trained on is unknown; measure it with `digitsum evaluate`
 on labelled images of your own.
 """
-
-
-def _learned(config: TrainConfig) -> str:
-    if not config.advanced.teachers:
-        return "sums alone"
-    return f"sums and, for {DISTILLED:.0%} of the loss, from other networks' predictions"
-
-
-def _digits(config: TrainConfig) -> str:
-    counts = config.digit_counts
-    return f"{counts.start}" if len(counts) == 1 else f"{counts.start} to {counts.stop - 1}"
 
 
 def _trained_on(config: TrainConfig) -> str:
@@ -76,28 +80,6 @@ def _validated_on(config: TrainConfig) -> str:
         return "images composed of glyphs that are not trained on"
     part = f"{config.validation_fraction:.0%} of the same archive, held out (seed {config.seed})"
     return config.validation or part
-
-
-def _chosen(config: TrainConfig) -> str:
-    train_on_validation = config.advanced.train_on_validation
-    return "last" if train_on_validation else "one of highest validation accuracy"
-
-
-def _averaged(config: TrainConfig) -> str:
-    others = config.advanced.average_with
-    return f", averaged with {' and '.join(others)}" if others else ""
-
-
-def _cascade(below: float) -> str:
-    if not below:
-        return "one pass over each image"
-    return f"a second pass over images whose confidence is below {below:g}"
-
-
-def _optimism(config: TrainConfig) -> str:
-    if config.advanced.train_on_validation:
-        return "is of handwriting that it was trained on, and too high for any other"
-    return "chose the epoch, and so is a little too high"
 
 
 def _calibrated_on(config: TrainConfig, calibration: Calibration) -> str:
