@@ -22,7 +22,7 @@ from digitsum.report.page import (
 from digitsum.storage.location import Location
 from digitsum.training.metrics import CURVES_FILE, Epoch, TrainOutcome, history_from_json
 
-_COLOURS = {"train": "#2f7ed8", "validation": "#c8741a"}
+_CURVE_COLOURS = {"train": "#2f7ed8", "validation": "#c8741a"}
 
 
 def train_page(run: Location, manifest: Manifest, validation: Evaluation | None) -> Page:
@@ -71,7 +71,7 @@ def _curve(history: Sequence[Epoch], quantity: str) -> Chart:
     with chart_style():
         figure = new_figure()
         axes = figure.subplots()
-        for part, colour in _COLOURS.items():
+        for part, colour in _CURVE_COLOURS.items():
             values = [getattr(epoch, f"{part}_{quantity}") for epoch in history]
             axes.plot(epochs, values, "o-", markersize=3, color=colour, label=part)
         axes.set_xlabel("epoch")

@@ -33,8 +33,8 @@ PixelsAndSums = tuple[Uint8Array, npt.NDArray[np.int64]]
 """Images, uint8 (n, height, width), and their sums, int64 (n,)."""
 
 # Rows of a chunk; a larger row group is a chunk of its own.
-CHUNK_IMAGES = 8192
-_MOST_ROWS_READ_AHEAD = 4 * CHUNK_IMAGES
+READ_CHUNK_IMAGES = 8192
+_MOST_ROWS_READ_AHEAD = 4 * READ_CHUNK_IMAGES
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +50,9 @@ class LabelledChunks:
     @staticmethod
     def of(archive: Archive, subset: Subset) -> LabelledChunks:
         """Return those of an archive."""
-        chunks = (chunk for shard in archive.shards for chunk in plan_chunks(shard, CHUNK_IMAGES))
+        chunks = (
+            chunk for shard in archive.shards for chunk in plan_chunks(shard, READ_CHUNK_IMAGES)
+        )
         return LabelledChunks(archive.root.uri, tuple(chunks), subset)
 
     def is_in_subset(
@@ -94,10 +96,18 @@ def open_images(config: TrainConfig) -> ArchiveImages | None:
     archive = _open_labelled(config.archive, config)
     shape, num_images = archive.shards[0].shape, archive.num_images
     if config.validation is None:
-        _check_both_parts(archive, config)
-        num_images = max(1, round(num_images * (1 - config.validation_fraction)))
         train, validation = (LabelledChunks.of(archive, s) for s in ("train", "validation"))
-        return ArchiveImages(shape, train, validation, num_images)
+        num_held_out = sum(num for _, num in validation.num_images_by_chunk(config))
+        fewest = min(num_held_out, num_images - num_held_out)
+        if fewest < config.workers:
+            raise InputError(
+                f"{config.archive}: {num_held_out} of {num_images} images would be held out, which "
+                f"leaves {fewest} to validate or to train on for {config.workers} workers; give "
+                "more images, another --validation-fraction, a --validation archive, or fewer "
+                "--workers."
+            )
+        epoch_images = max(1, round(num_images * (1 - config.validation_fraction)))
+        return ArchiveImages(shape, train, validation, epoch_images)
     other = _open_labelled(config.validation, config)
     if other.shards[0].shape != shape:
         raise InputError(
@@ -121,22 +131,6 @@ def _open_labelled(uri: str, config: TrainConfig) -> Archive:
         )
     check_labels(archive, config.read, config.digits)
     return archive
-
-
-def _check_both_parts(archive: Archive, config: TrainConfig) -> None:
-    num_held_out = 0
-    for shard in archive.shards:
-        rows = np.arange(shard.num_rows)
-        is_held_out = held_out(shard.file.path, rows, config.validation_fraction, config.seed)
-        num_held_out += int(is_held_out.sum())
-    fewest = min(num_held_out, archive.num_images - num_held_out)
-    if fewest < config.workers:
-        raise InputError(
-            f"{config.archive}: {num_held_out} of {archive.num_images} images would be held out, "
-            f"which leaves {fewest} to validate or to train on for {config.workers} workers; give "
-            "more images, another --validation-fraction, a --validation archive, or fewer "
-            "--workers."
-        )
 
 
 def held_out(

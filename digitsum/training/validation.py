@@ -18,7 +18,7 @@ from digitsum.training.metrics import EpochTotals
 from digitsum.training.sampling import sample_pieces, validation_share
 from digitsum.training.synthetic import validation_images
 
-SAMPLE_IMAGES = 5000
+VALIDATION_SAMPLE_IMAGES = 5000
 _BATCH_IMAGES = 1000
 
 
@@ -39,7 +39,9 @@ def validation_sample(config: TrainConfig, chunks: LabelledChunks | None) -> Pix
     """
     if chunks is None:
         return validation_images(config)
-    pieces = sample_pieces(validation_share(chunks, config, rank=0, workers=1), SAMPLE_IMAGES)
+    pieces = sample_pieces(
+        validation_share(chunks, config, rank=0, workers=1), VALIDATION_SAMPLE_IMAGES
+    )
     blocks = list(read_pieces(chunks, pieces, config, num_threads=1))
     if not any(len(block.sums) for block in blocks):
         raise InputError(

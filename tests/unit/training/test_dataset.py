@@ -30,7 +30,7 @@ NUM_IMAGES = NUM_SHARDS * SHARD_IMAGES
 @pytest.fixture
 def archive(tmp_path, monkeypatch):
     """Write an archive of images that hold their own number; chunks are row groups."""
-    monkeypatch.setattr(dataset, "CHUNK_IMAGES", GROUP)
+    monkeypatch.setattr(dataset, "READ_CHUNK_IMAGES", GROUP)
     numbers = iter(range(NUM_IMAGES))
     for shard in range(NUM_SHARDS):
         own = [next(numbers) for _ in range(SHARD_IMAGES)]
