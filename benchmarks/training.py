@@ -1,9 +1,9 @@
-"""What training costs beyond its own arithmetic: `python benchmarks/training.py`.
+"""The cost of training beyond its own arithmetic: `python benchmarks/training.py`.
 
-In interleaved rounds, on one archive: digitsum with one worker that has one core, with two workers
-that have one each, with one worker that has both, and a plain loop over the same images in memory,
-on both cores. All take the same steps of the same network, with the same distortions. Of each run
-of digitsum the last epoch counts, whose caches are warm.
+In interleaved rounds, on one archive: digitsum with one worker on one core, two workers on one core
+each, one worker on both cores, and a plain loop over the same images in memory on both cores. All
+take the same steps of the same network, with the same distortions. Of each run of digitsum the last
+epoch counts, when caches are warm.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ from digitsum.archive.shards import open_archive
 from digitsum.model.registry import build_network, to_input
 from digitsum.training.augmentation import distort_images
 from digitsum.training.config import TrainConfig
-from digitsum.training.dataset import LabelledChunks, read_pieces, train_share
-from digitsum.training.metrics import history_from_json
+from digitsum.training.dataset import LabelledChunks, read_pieces
+from digitsum.training.metrics import CURVES_FILE, history_from_json
+from digitsum.training.sampling import train_share
 
 OUT = Path("build/bench-training")
 RUNS = {
@@ -62,10 +63,10 @@ def training(num_images: int, rounds: int) -> None:
             )
         rates[PLAIN].append(_plain_loop(archive))
         print(f"round {number + 1}: {PLAIN}: {rates[PLAIN][-1]:,.0f} images/s", flush=True)
-    median = {name: statistics.median(found) for name, found in rates.items()}
+    median = {name: statistics.median(values) for name, values in rates.items()}
     one, two, both = (median[name] for name in RUNS)
-    wait = max(statistics.median(found) for found in waits.values())
-    start_s = statistics.median(start for found in starts.values() for start in found)
+    wait = max(statistics.median(values) for values in waits.values())
+    start_s = statistics.median(start for values in starts.values() for start in values)
     print(
         f"two workers are {two / one:.2f} times as fast as one of them; a plain loop takes "
         f"{both / median[PLAIN]:.2f} of the time of one worker on its cores, and "
@@ -87,14 +88,14 @@ def _digitsum(archive: Path, options: str, cores: str) -> tuple[float, float, fl
         capture_output=True,
         env={**os.environ, "RAY_USAGE_STATS_ENABLED": "0"},
     )
-    history = history_from_json((run / "_runs/run/curves.json").read_text())
+    history = history_from_json((run / f"_runs/run/{CURVES_FILE}").read_text())
     first = min(path.stat().st_mtime for path in (run / "_runs/run").glob("checkpoint_*/*"))
     last = history[-1]
     return last.train_images_per_s, last.data_wait, first - history[0].seconds - launched
 
 
 def _plain_loop(archive: Path) -> float:
-    """Return the images/s of what a user would write: one process, all images in memory."""
+    """Return the images/s of a user's own loop: one process, all images in memory."""
     code = f"from training import plain_loop; plain_loop({str(archive)!r})"
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
     ended = subprocess.run(

@@ -139,20 +139,20 @@ def _import_model(config: ImportModelConfig) -> None:
 
 
 def _train(config: TrainConfig) -> None:
-    from digitsum.evaluation.evaluate import evaluate_validation
+    from digitsum.evaluation.evaluate import record_validation
     from digitsum.report.build import report_of
+    from digitsum.training.metrics import CURVES_FILE
     from digitsum.training.train import train  # Ray takes a second to import: only where needed
 
     trained = train(config)
-    try:
-        evaluate_validation(trained.run)
-    except DigitsumError as error:  # the training is complete
-        warn(f"the model was not evaluated on its validation images: {error}")
-    best, averaged = trained.best, ", averaged with others" if config.average_with else ""
-    say(f"{trained.run.uri}: run, with {' and '.join(['curves.json', *report_of(trained.run)])}")
+    record_validation(trained.validated, trained.run)
+    best = trained.outcome.best
+    averaged = ", averaged with others" if config.advanced.average_with else ""
+    say(f"{trained.run.uri}: run, with {' and '.join([CURVES_FILE, *report_of(trained.run)])}")
     say(
-        f"{trained.model_uri}: model of epoch {best.epoch} of {len(trained.history)}{averaged}, "
-        f"validation accuracy {best.validation_accuracy:.2%} on {best.validation_images:,} images"
+        f"{trained.outcome.model}: model of epoch {best.epoch} of {len(trained.history)}"
+        f"{averaged}, validation accuracy {best.validation_accuracy:.2%} on "
+        f"{best.validation_images:,} images"
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import pyarrow as pa
@@ -14,9 +14,8 @@ from digitsum.archive.schema import max_sum
 from digitsum.errors import InputError
 from digitsum.evaluation.examples import Examples
 from digitsum.evaluation.metrics import Evaluation, SumMetrics, write_evaluation
-from digitsum.manifest import find_origin, read_manifest
+from digitsum.manifest import find_origin
 from digitsum.model.outputs import Predictions
-from digitsum.model.predictor import make_predictor
 from digitsum.model.saved_model import SavedModel, load_model, packaged_model
 from digitsum.model.torch_backend import TorchPredictor
 from digitsum.options import ReadOptions
@@ -27,8 +26,7 @@ from digitsum.scoring.survey import survey_archive
 from digitsum.storage.location import Location, locate
 from digitsum.storage.prefetch import prefetched
 from digitsum.storage.retries import retried
-from digitsum.training.config import TrainConfig
-from digitsum.training.validation import validated_images
+from digitsum.training.validation import ValidatedModel
 
 
 @dataclass(frozen=True)
@@ -82,30 +80,14 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
     return _evaluation(config.archive, model, config.known_count, total, num_shards, unread)
 
 
-def evaluate_validation(run: Location) -> None:
-    """Record, in a training run's directory, how its model does on its validation images.
-
-    Without the cascade, as during the training. Raises InputError if the model or the images are
-    gone.
-    """
-    manifest = read_manifest(run)
-    outcome = manifest.outcome
-    model = replace(load_model(outcome["model"]), cascade_below=0.0)
-    if model.digest != outcome["model_digest"]:
-        raise InputError(f"{model.uri}: is another run's by now; evaluate it with `evaluate`.")
-    settings = {**manifest.config, **outcome["learned_from"]}
-    known = {name: settings[name] for f in fields(TrainConfig) if (name := f.name) in settings}
-    config = TrainConfig(**{**known, "read": ReadOptions(**settings["read"])})
+def record_validation(validated: ValidatedModel, run: Location) -> None:
+    """Write the evaluation of a trained model on its validation images into its run's directory."""
+    model, (pixels, sums) = validated.model, validated.images
+    ids = pa.array([f"validation {row}" for row in range(len(sums))])
     num_classes = max_sum(model.network.config.max_digits) + 1
-    total = ChunkEvaluation(SumMetrics.empty(num_classes))
-    predictor, first_row = make_predictor(model), 0
-    for pixels, sums in validated_images(config):
-        ids = pa.array([f"validation {first_row + i}" for i in range(len(sums))])
-        rows = Rows(first_row, ids, pixels, {}, sums)
-        total += ChunkEvaluation.of(rows, predictor.predict(pixels), num_classes)
-        first_row += len(sums)
-    where = config.archive or "composed images"
-    write_evaluation(_evaluation(where, model, None, total, 0, {}), run)
+    rows = Rows(0, ids, pixels, {}, sums)
+    total = ChunkEvaluation.of(rows, validated.predictions, num_classes)
+    write_evaluation(_evaluation("validation images", model, None, total, 0, {}), run)
 
 
 def _evaluation(

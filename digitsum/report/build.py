@@ -16,9 +16,6 @@ from digitsum.report.page import REPORT_FILE, Page, publish_page
 from digitsum.report.scoring import score_page
 from digitsum.report.training import train_page
 from digitsum.storage.location import Location
-from digitsum.training.metrics import history_from_json
-
-CURVES_FILE = "curves.json"
 
 
 def make_report(directory: Location) -> Location:
@@ -60,5 +57,4 @@ def _page(directory: Location) -> Page:
     manifest = read_manifest(directory)
     if manifest.kind == "score":
         return score_page(directory, manifest)
-    history = history_from_json(directory.join(CURVES_FILE).read_bytes())
-    return train_page(manifest, history, evaluation)
+    return train_page(directory, manifest, evaluation)

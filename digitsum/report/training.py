@@ -1,4 +1,4 @@
-"""The report of a training run: how it went, and how good the model is on what it was tried on."""
+"""The report of a training run: curves, and the evaluation of its model on validation images."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from digitsum.evaluation.metrics import Evaluation
-from digitsum.manifest import Manifest
+from digitsum.manifest import Manifest, from_python
 from digitsum.report.evaluation import evaluation_facts, evaluation_sections
 from digitsum.report.page import (
     Chart,
@@ -19,34 +19,29 @@ from digitsum.report.page import (
     origin_section,
     to_chart,
 )
-from digitsum.training.metrics import Epoch
+from digitsum.storage.location import Location
+from digitsum.training.metrics import CURVES_FILE, Epoch, TrainOutcome, history_from_json
 
-_COLOURS = {"train": "#2f7ed8", "validation": "#c8741a"}
+_CURVE_COLOURS = {"train": "#2f7ed8", "validation": "#c8741a"}
 
 
-def train_page(
-    manifest: Manifest,
-    history: Sequence[Epoch],
-    validation: Evaluation | None,
-) -> Page:
+def train_page(run: Location, manifest: Manifest, validation: Evaluation | None) -> Page:
     """Return the page of a run; `validation` evaluates its model on the validation images."""
-    config, best = manifest.config, manifest.outcome["best"]
-    averaged = (
-        f", averaged with {len(others)} others" if (others := config.get("average_with")) else ""
-    )
-    seconds = sum(epoch.seconds for epoch in history)
+    outcome = from_python(TrainOutcome, manifest.outcome, manifest.run)
+    history = history_from_json(run.join(CURVES_FILE).read_bytes())
+    config, best = manifest.config, outcome.best
+    others = config["advanced"]["average_with"]
+    averaged = f", averaged with {len(others)} others" if others else ""
     facts = [
-        ("weights of epoch", f"{best['epoch']} of {len(history)}{averaged}"),
-        ("validation accuracy", f"{best['validation_accuracy']:.2%}"),
+        ("weights of epoch", f"{best.epoch} of {len(history)}{averaged}"),
+        ("validation accuracy", f"{best.validation_accuracy:.2%}"),
         ("images trained on", f"{sum(epoch.train_images for epoch in history):,}"),
         ("images a second", f"{history[-1].train_images_per_s:,.0f}"),
         ("of the time waiting for images", f"{history[-1].data_wait:.1%}"),
-        ("minutes of training", f"{seconds / 60:,.1f}"),
+        ("minutes of training", f"{sum(epoch.seconds for epoch in history) / 60:,.1f}"),
         ("workers", f"{config['workers']}"),
     ]
-    sections = [
-        Section("Curves", charts=[_curve(history, "loss"), _curve(history, "accuracy")]),
-    ]
+    sections = [Section("Curves", charts=[_curve(history, "loss"), _curve(history, "accuracy")])]
     if validation is not None:
         facts += evaluation_facts(validation.metrics)[2:5]
         sections += evaluation_sections(
@@ -55,19 +50,19 @@ def train_page(
     else:
         text = ["Only the curves can be shown: the model was not evaluated after the run."]
         sections.append(Section("What it is worth", text=text))
-    sections += [
-        _epochs(history),
-        origin_section(manifest.origin, manifest.outcome["model_digest"]),
-    ]
     return Page(
         title=f"Training run {manifest.run}",
         summary=(
-            f"{config['model']}, trained on {config['archive'] or 'composed images'}, into "
-            f"{config['model']}. The figures are of images that it was validated on, which chose "
+            f"{config['network']}, trained on {config['archive'] or 'composed images'}, into "
+            f"{outcome.model}. The figures are of images that it was validated on, which chose "
             "the epoch: on others it does a little worse."
         ),
         facts=facts,
-        sections=sections,
+        sections=[
+            *sections,
+            _epochs(history),
+            origin_section(manifest.origin, outcome.model_digest),
+        ],
     )
 
 
@@ -76,7 +71,7 @@ def _curve(history: Sequence[Epoch], quantity: str) -> Chart:
     with chart_style():
         figure = new_figure()
         axes = figure.subplots()
-        for part, colour in _COLOURS.items():
+        for part, colour in _CURVE_COLOURS.items():
             values = [getattr(epoch, f"{part}_{quantity}") for epoch in history]
             axes.plot(epochs, values, "o-", markersize=3, color=colour, label=part)
         axes.set_xlabel("epoch")
@@ -94,6 +89,15 @@ def _curve(history: Sequence[Epoch], quantity: str) -> Chart:
 
 
 def _epochs(history: Sequence[Epoch]) -> Section:
+    columns = (
+        "epoch",
+        "training loss",
+        "training accuracy",
+        "validation loss",
+        "validation accuracy",
+        "images/s",
+        "seconds",
+    )
     rows = [
         (
             epoch.epoch,
@@ -106,13 +110,4 @@ def _epochs(history: Sequence[Epoch]) -> Section:
         )
         for epoch in history
     ]
-    columns = (
-        "epoch",
-        "training loss",
-        "training accuracy",
-        "validation loss",
-        "validation accuracy",
-        "images/s",
-        "seconds",
-    )
     return Section("Epochs", table=Table(columns, rows))

@@ -1,8 +1,9 @@
-"""Random distortions of handwriting, so that a network meets more hands than were collected.
+"""Random distortions of handwriting, so that a network sees more hands than were collected.
 
 Each image is moved, turned, scaled and sheared a little, bent by a smooth field (Simard, Steinkraus
 and Platt, "Best practices for convolutional neural networks applied to visual document analysis",
-ICDAR 2003), and its strokes made thinner or thicker, and harder.
+ICDAR 2003), and its strokes are made thinner or thicker, and harder. Hand-written because
+torchvision's transforms distort all images of a batch alike.
 """
 
 from __future__ import annotations
@@ -11,12 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# At strength 1, in pixels: what the bending field moves a point by, one standard deviation, and how
-# far apart the points are between which it is interpolated.
+# At strength 1, in pixels: the standard deviation of the bending field, and the distance between
+# the points that it is interpolated from.
 _BEND = 1.2
 _BEND_SPACING = 7
-# At strength 1, the most by which a glyph is turned, in radians, scaled, sheared and moved, the
-# last as a fraction of half its size.
+# At strength 1, the most that a glyph is turned (radians), scaled, sheared and moved (fraction of
+# half its size).
 _TURN = 0.22
 _SCALE_X, _SCALE_Y = 0.18, 0.15
 _SHEAR = 0.3
@@ -24,17 +25,17 @@ _MOVE = 0.1
 _THICKEN, _THIN = 0.8, 0.45
 _HARDEN = 0.8
 _FAINT = 0.02
-# Fewer images at a time stay within a core's cache: measured three times as fast as 16,384.
-_AT_ONCE = 512
+# So few images stay within a core's cache: measured three times as fast as 16,384.
+_CACHED_IMAGES = 512
 
 
 def distort_glyphs(glyphs_nhw: Tensor, strength: float, generator: torch.Generator) -> Tensor:
-    """Return glyphs, uint8 (n, h, w), each distorted in its own way; `strength` 0 leaves them."""
+    """Return glyphs, uint8 (n, h, w), each distorted independently; not at all at strength 0."""
     return _in_parts(glyphs_nhw, strength, generator, placed=True)
 
 
 def distort_images(images_nhw: Tensor, strength: float, generator: torch.Generator) -> Tensor:
-    """Return whole images, uint8 (n, h, w), bent and with other strokes, all digits in place."""
+    """Return images, uint8 (n, h, w), bent and with other strokes, their digits in place."""
     return _in_parts(images_nhw, strength, generator, placed=False)
 
 
@@ -43,7 +44,7 @@ def _in_parts(
 ) -> Tensor:
     if strength == 0 or len(pixels_nhw) == 0:
         return pixels_nhw
-    parts = torch.split(pixels_nhw, _AT_ONCE)
+    parts = torch.split(pixels_nhw, _CACHED_IMAGES)
     return torch.cat([_distort(part, strength, generator, placed=placed) for part in parts])
 
 
@@ -58,7 +59,7 @@ def _distort(
 
 
 def _placement(ink_n1hw: Tensor, strength: float, generator: torch.Generator) -> Tensor:
-    """Return where each pixel is taken from, (n, h, w, 2), x and y in -1..1."""
+    """Return the place that each pixel is taken from, (n, h, w, 2), x and y in -1..1."""
     n = len(ink_n1hw)
     turn, scale_x, scale_y, shear, move_x, move_y = strength * _uniform(6, n, generator)
     cos, sin = torch.cos(_TURN * turn), torch.sin(_TURN * turn)
@@ -99,5 +100,5 @@ def _restroke(ink_n1hw: Tensor, strength: float, generator: torch.Generator) -> 
 
 
 def _uniform(rows: int, n: int, generator: torch.Generator) -> Tensor:
-    """Return (rows, n) numbers of -1..1."""
+    """Return numbers in -1..1, (rows, n)."""
     return torch.rand(rows, n, generator=generator, device=generator.device) * 2 - 1

@@ -1,10 +1,10 @@
-"""Distillation: a network learns from what other networks think too, and not from sums alone.
+"""Distillation: a network learns the mean predictions of other networks along with the sums.
 
-Several networks that were trained apart misread other images each, and their mean opinion is right
-more often than any of them. A network that is trained to think likewise can come near to it, and
-costs no more than one to run (Hinton, Vinyals and Dean, "Distilling the knowledge in a neural
-network", 2015). The opinion is the joint distribution of the number of
-digits and of their sum, so that networks of any sizes can teach each other.
+Several networks that were trained separately misread different images, so their mean is right more
+often than any of them. A network that is trained to predict it comes near to it, and costs no more
+than one to run (Hinton, Vinyals and Dean, "Distilling the knowledge in a neural network", 2015).
+What is learned is the joint distribution of the number of digits and of their sum, so networks of
+any sizes can teach each other.
 """
 
 from __future__ import annotations
@@ -22,37 +22,33 @@ from digitsum.options import ImageShape
 from digitsum.training.config import TrainConfig
 from digitsum.training.init_weights import load_trained
 
-TAUGHT = 0.8
-"""Part of the loss that is the teachers' opinion; the rest is the sums'."""
+DISTILLED = 0.8
+"""Fraction of the loss that the teachers' predictions decide; the true sums decide the rest."""
 
-# Log probability of what a network holds to be impossible: infinity times 0 would be no number.
+# Log probability of what a network takes for impossible: minus infinity times 0 would be NaN.
 _IMPOSSIBLE = -1000.0
 
 
-def load_teachers(config: TrainConfig, shape: ImageShape) -> list[SavedModel]:
-    """Return the models that teach; none where sums alone do.
+def load_teachers(config: TrainConfig, shape: ImageShape) -> tuple[SavedModel, ...]:
+    """Return the teachers; () if sums alone are learned.
 
-    Raises InputError where one is no model, or reads no images of that shape, or is of another
-    network than is to be trained, or one of other sums.
+    Raises InputError if one is not a model of the network that is to be trained, cannot read images
+    of that shape, or predicts other sums.
     """
-    teachers = [load_trained(uri) for uri in config.teachers or ()]
+    teachers = tuple(load_trained(uri, "--teachers", config) for uri in config.advanced.teachers)
     for teacher in teachers:
-        if teacher.network_name != config.network:
+        num_digits = teacher.network.config.num_digits
+        if config.network == "baseline" and num_digits != config.digits:
             raise InputError(
-                f"{teacher.uri}: holds the network {teacher.network_name!r}, which cannot teach "
-                f"{config.network!r}; leave it out of --teachers."
-            )
-        if config.network == "baseline" and teacher.network.config.num_digits != config.digits:
-            raise InputError(
-                f"{teacher.uri}: tells the sums of {teacher.network.config.num_digits} digits, and "
-                f"cannot teach those of {config.digits}; leave it out of --teachers."
+                f"{teacher.uri}: predicts the sums of {num_digits} digits, and cannot teach those "
+                f"of {config.digits}; leave it out of --teachers."
             )
         teacher.network.check_shape(shape, config.archive or "--height and --width")
     return teachers
 
 
 class Teachers:
-    """Networks whose mean opinion of images is to be learned; they are moved to the device."""
+    """Networks whose mean predictions are learned; they are moved to the device."""
 
     def __init__(self, models: Sequence[SavedModel], device: torch.device) -> None:
         self._models = models
@@ -60,10 +56,11 @@ class Teachers:
             model.network.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
 
     @torch.no_grad()
-    def opinion(self, pixels: Tensor, max_digits: int) -> Tensor:
-        """Return the mean of P(count, sum) of images uint8 (b, h, w), as `joint_log_probs` has it.
+    def mean_probs(self, pixels: Tensor, max_digits: int) -> Tensor:
+        """Return the mean P(count, sum) for images uint8 (b, h, w), float (b, n).
 
-        Each teacher's logits are divided by its temperature.
+        Laid out as `joint_log_probs` returns it; each teacher's logits are divided by its
+        temperature.
         """
         total: Tensor | None = None
         for model in self._models:
@@ -74,20 +71,21 @@ class Teachers:
         return total / len(self._models)
 
     def loss(
-        self, pupil: SumNetwork, pixels: Tensor, logits: Tensor, nll: Tensor, max_digits: int
+        self, student: SumNetwork, pixels: Tensor, logits: Tensor, nll: Tensor, max_digits: int
     ) -> Tensor:
-        """Return what a pupil learns by, a number, in nats: the sums' loss and the opinion's.
+        """Return a student's loss, a number, in nats: that of the sums and that of the predictions.
 
-        `logits` are the pupil's of images uint8 (b, h, w), `nll` the loss of their sums.
+        `logits` are the student's for images uint8 (b, h, w), `nll` the loss of their sums.
         """
-        opinion = self.opinion(pixels, max_digits)
-        return (1 - TAUGHT) * nll + TAUGHT * distillation_loss(pupil, logits, opinion, max_digits)
+        taught = self.mean_probs(pixels, max_digits)
+        distilled = distillation_loss(student, logits, taught, max_digits)
+        return (1 - DISTILLED) * nll + DISTILLED * distilled
 
 
 def distillation_loss(
-    network: SumNetwork, logits: Tensor, opinion: Tensor, max_digits: int
+    network: SumNetwork, logits: Tensor, taught_probs: Tensor, max_digits: int
 ) -> Tensor:
-    """Return the cross entropy, in nats, a number, of a network's opinion and the teachers'."""
+    """Return the cross entropy, a number, in nats, of a network's and the teachers' predictions."""
     log_probs = network.joint_log_probs(logits, max_digits)
     log_probs = log_probs.where(log_probs > -torch.inf, _IMPOSSIBLE)
-    return -(opinion * log_probs).sum(dim=1).mean()
+    return -(taught_probs * log_probs).sum(dim=1).mean()

@@ -1,4 +1,4 @@
-"""Beginning a training with the weights of a model: `--start-from`."""
+"""Start weights: those of the model of `--start-from`."""
 
 from __future__ import annotations
 
@@ -12,43 +12,48 @@ from digitsum.training.config import TrainConfig
 PACKAGED = "packaged"
 
 
-def load_trained(uri: str) -> SavedModel:
-    """Return the model of a place, or the one that comes with digitsum where it is `packaged`."""
-    return load_model(packaged_model() if uri == PACKAGED else uri)
+def load_trained(uri: str, option: str, config: TrainConfig) -> SavedModel:
+    """Return the model at a path or URI, or the one that comes with digitsum for `packaged`.
+
+    Raises InputError, naming the option, if it is not a model, or holds another network than is to
+    be trained.
+    """
+    model = load_model(packaged_model() if uri == PACKAGED else uri)
+    if model.network_name != config.network:
+        raise InputError(
+            f"{model.uri}: holds the network {model.network_name!r}, not {config.network!r}; give "
+            f"--network {model.network_name}, or leave it out of {option}."
+        )
+    return model
 
 
 def load_start(config: TrainConfig, shape: ImageShape) -> SavedModel | None:
-    """Return the model that a training begins with; None where it begins with fresh weights.
+    """Return the model that a training starts from, or None if it starts with fresh weights.
 
-    Raises InputError where it is no model, or of another network than is to be trained, or where
-    its input is made otherwise.
+    Raises InputError if it is not a model of the network that is to be trained, or scales pixels
+    otherwise.
     """
     if config.start_from is None:
         return None
-    start = load_trained(config.start_from)
-    if start.network_name != config.network:
-        raise InputError(
-            f"{start.uri}: holds the network {start.network_name!r}, not {config.network!r}; give "
-            f"--network {start.network_name}."
-        )
+    start = load_trained(config.start_from, "--start-from", config)
     if start.pixel_scale != config.recipe.pixel_scale:
         raise InputError(
-            f"{start.uri}: takes pixels times {start.pixel_scale:.6g}, not times "
+            f"{start.uri}: multiplies pixels by {start.pixel_scale:.6g}, not by "
             f"{config.recipe.pixel_scale:.6g}; give --pixel-scale {start.pixel_scale!r}."
         )
-    if config.train_on_validation and start.reference is None:
+    if config.advanced.train_on_validation and start.reference is None:
         raise InputError(
-            f"{start.uri}: holds no reference of its validation images; train it anew, or leave "
+            f"{start.uri}: holds no reference of its validation images; train it again, or leave "
             "--train-on-validation out."
         )
     start.network.check_shape(shape, config.archive or "--height and --width")
     return start
 
 
-def started_network(config: TrainConfig, shape: ImageShape, start: SavedModel) -> SumNetwork:
+def network_with_weights(start: SavedModel, config: TrainConfig, shape: ImageShape) -> SumNetwork:
     """Return a network with a model's weights, for images of a shape.
 
-    Raises InputError where the weights are those of another number of digits.
+    Raises InputError if the weights are for another number of digits.
     """
     sizes = network_sizes(start.network)
     sizes |= {"height": shape.height, "width": shape.width, "num_digits": config.digits}
@@ -60,6 +65,6 @@ def started_network(config: TrainConfig, shape: ImageShape, start: SavedModel) -
     except RuntimeError as error:
         raise InputError(
             f"{start.uri}: was trained on {start.network.config.num_digits} digits in each image, "
-            f"and cannot go on with {config.digits}; give its number by --digits."
+            f"not {config.digits}; give its number as --digits."
         ) from error
     return network

@@ -1,4 +1,4 @@
-"""Recipes: the sizes, steps and distortions that go with each network, under the presets' names."""
+"""Recipes: the sizes, steps and distortions that each network is trained with, by preset."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from digitsum.model.registry import NetworkName
 
 PresetName = Literal["quick", "small", "full", "large", "paper", "tuned"]
 
-# Of images of four validation glyphs, distorted by half, the packaged network is less sure of some
-# 3%: with these looked at twice, an image takes it 20 MFLOP on average (benchmarks/cascade.py).
+# The packaged model is less confident than this of 3% of images of four validation glyphs distorted
+# by half; with a second pass over them, an image takes 20 MFLOP on average (benchmarks/cascade.py).
 CASCADE_BELOW = 0.58
 # The step size rises for this part of a one-cycle schedule, and falls from then on.
 _RISING = 0.2
 _FIRST_OF_PEAK = 1 / 25
-# Distortion grows over the first part of the training, from a tenth: with all of it from the start,
-# a network needs twice as long to find out that there are digits at all. It shrinks to a half over
-# the last part, where a small network had better learn hands as they are.
+# Distortion grows from a tenth over the first half of the training: a network that meets all of it
+# from the start needs twice as long to discover that there are digits. It shrinks to a half over
+# the last fifth, because a small network finishes better on handwriting as it is.
 _DISTORTION_GROWING, _DISTORTION_SHRINKING = 0.5, 0.2
 _FIRST_DISTORTION, _LAST_DISTORTION = 0.1, 0.5
 
@@ -32,36 +32,36 @@ class Recipe:
     epochs: int
     """Passes over the archive, or over as many composed images."""
     images_per_epoch: int = 24_000
-    """Images composed for each epoch, where they are composed."""
+    """Images composed for each epoch, if they are composed."""
     batch_size: int = 64
-    """Images in a step, over all workers together."""
+    """Images in a step, of all workers together."""
     learning_rate: float = 4e-3
-    """Greatest step size."""
+    """Largest step size."""
     one_cycle: bool = True
-    """Whether the step size rises and falls once; it is the same throughout otherwise."""
+    """True if the step size rises and falls once, False if it is constant."""
     weight_decay: float = 0.02
-    """Decoupled weight decay, of weights but not of biases and normalizations."""
+    """Decoupled weight decay of weights; biases and normalizations do not decay."""
     max_gradient_norm: float | None = 2.0
-    """Longer gradients are shortened to it; None leaves all as they are."""
+    """Length that longer gradients are clipped to, or None."""
     averaging: float = 0.005
-    """Part of the averaged weights that each step replaces; 1 takes the last weights."""
+    """Fraction of the averaged weights that each step replaces; 1 keeps the last weights only."""
     distortion: float = 1.0
     """Strength of the random distortions; 0 for none."""
     pull_images: int = 72_000
-    """Images during which expected count and sum are pulled near, ever less; 0 for never."""
+    """Images over which the pull on expected count and sum fades from 1 to 0; 0 for no pull."""
     bf16_on_cpus: bool = True
-    """Whether CPUs with instructions for bf16 compute in it."""
+    """True if CPUs with bf16 instructions compute in bf16."""
     pixel_scale: float = 1 / 255
-    """What pixels 0..255 are multiplied with."""
+    """Factor that pixels 0..255 are multiplied by."""
     distortion_grows: bool = True
-    """Whether distortion is weak at first."""
+    """True if distortion is weak at first."""
     cascade_below: float = CASCADE_BELOW
-    """Confidence below which the trained network looks at an image a second time; 0 for never."""
+    """Confidence below which the trained model makes a second pass over an image; 0 for never."""
     sizes: Mapping[str, int] = field(default_factory=dict)
-    """Sizes of the network, where they are not its defaults."""
+    """Sizes of the network that are not its defaults."""
 
     def continued(self) -> Recipe:
-        """Return the recipe for a network that reads digits already, and need not find them."""
+        """Return the recipe for a network that can already read digits."""
         return replace(
             self, learning_rate=self.learning_rate / 2, pull_images=0, distortion_grows=False
         )
@@ -69,8 +69,9 @@ class Recipe:
     def learning_rate_at(self, progress: float) -> float:
         """Return the step size after the fraction `progress`, 0..1, of the training.
 
-        One cycle of cosines, after Smith and Topin, "Super-convergence" (2018): from a 25th to the
-        greatest within the first fifth, then to 0.
+        One cycle of cosines, after Smith and Topin, "Super-convergence" (2018): from a 25th of the
+        largest step size to all of it in the first fifth, then to 0. Not torch's
+        OneCycleLR: it counts steps, and a resumed run knows its progress.
         """
         if not self.one_cycle:
             return self.learning_rate
@@ -87,9 +88,9 @@ class Recipe:
         shrunk = _LAST_DISTORTION + (1 - _LAST_DISTORTION) * left
         return self.distortion * min(1.0, grown, shrunk)
 
-    def pull_at(self, images_seen: int) -> float:
+    def pull_at(self, num_images_seen: int) -> float:
         """Return the weight, 1 to 0, of the pull on expected count and sum after so many images."""
-        return max(0.0, 1 - images_seen / self.pull_images) if self.pull_images else 0.0
+        return max(0.0, 1 - num_images_seen / self.pull_images) if self.pull_images else 0.0
 
 
 PRESETS: dict[NetworkName, dict[PresetName, Recipe]] = {
@@ -135,8 +136,7 @@ PRESETS: dict[NetworkName, dict[PresetName, Recipe]] = {
             pixel_scale=PIXEL_SCALE,
             cascade_below=0.0,
         ),
-        # As many images as `paper`, so that it takes as long, but composed afresh, one cycle and
-        # averaged weights.
+        # As many images as `paper`, so as long, but newly composed, one cycle and averaged weights.
         "tuned": Recipe(
             epochs=8,
             learning_rate=1e-3,
@@ -150,5 +150,5 @@ PRESETS: dict[NetworkName, dict[PresetName, Recipe]] = {
 
 
 def default_preset(network: NetworkName) -> PresetName:
-    """Return the preset of a network that is taken where none is named."""
+    """Return the preset of a network that is taken if none is named."""
     return next(iter(PRESETS[network]))

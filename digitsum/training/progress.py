@@ -1,4 +1,4 @@
-"""How far a training run has come: what step size, distortion and pull follow."""
+"""Progress of a training, which step size, distortion and pull follow."""
 
 from __future__ import annotations
 
@@ -8,25 +8,24 @@ from typing import TypeVar
 
 from digitsum.console import duration
 
-SAY_EVERY_S = 60.0
+LINE_EVERY_S = 60.0
 
 Item = TypeVar("Item")
 
 
 class EpochProgress:
-    """Counts the images of one epoch, of all workers together.
+    """Counts the images of one epoch, from 1, of all workers together.
 
-    `epoch` is from 1, `epoch_images` what an epoch has; each worker counts its own images, and
-    takes the others to be as far.
+    Each worker counts its own images and assumes that the others are as far.
     """
 
-    def __init__(self, epoch: int, epochs: int, epoch_images: int, workers: int) -> None:
-        self._epoch, self._epochs = epoch, epochs
-        self._before = (epoch - 1) * epoch_images
-        self._all = epochs * epoch_images
+    def __init__(self, epoch: int, num_epochs: int, epoch_images: int, workers: int) -> None:
+        self._epoch, self._num_epochs = epoch, num_epochs
+        self._num_before = (epoch - 1) * epoch_images
+        self._num_total = num_epochs * epoch_images
         self._workers = workers
-        self._seen = 0
-        self._started = self._said = time.monotonic()
+        self._num_own = 0
+        self._started = self._last_line = time.monotonic()
         self.waited_s = 0.0
         """Seconds that this worker waited for batches."""
 
@@ -42,33 +41,33 @@ class EpochProgress:
             yield item  # type: ignore[misc]
 
     def advance(self, num_images: int) -> None:
-        """Count a worker's images as seen."""
-        self._seen += num_images
+        """Count images of this worker as seen."""
+        self._num_own += num_images
 
-    def due(self) -> str | None:
-        """Return, once a minute, how far the training is and how long it takes; None else."""
+    def line(self) -> str | None:
+        """Return, once a minute, the progress and the time left; otherwise None."""
         now = time.monotonic()
-        if now - self._said < SAY_EVERY_S:
+        if now - self._last_line < LINE_EVERY_S:
             return None
-        self._said = now
-        seen = self._seen * self._workers
-        rate = seen / (now - self._started)
-        left = self._all - self._before - seen
+        self._last_line = now
+        num_seen = self._num_own * self._workers
+        rate = num_seen / (now - self._started)
+        num_left = self._num_total - self._num_before - num_seen
         return (
-            f"epoch {self._epoch} of {self._epochs}, {self.fraction:.0%} of the training: "
-            f"{rate:,.0f} images/s, about {duration(left / rate)} left"
+            f"epoch {self._epoch} of {self._num_epochs}, {self.fraction:.0%} of the training: "
+            f"{rate:,.0f} images/s, about {duration(num_left / rate)} left"
         )
 
     @property
     def num_seen(self) -> int:
-        """Images seen since training began."""
-        return self._before + self._seen * self._workers
+        """Images seen since the training began."""
+        return self._num_before + self._num_own * self._workers
 
     def fraction_after(self, num_images: int) -> float:
-        """Part of the whole training, 0..1, that is done when a worker has seen so many images."""
-        return min(1.0, (self._before + num_images * self._workers) / self._all)
+        """Return the part of the training, 0..1, done once a worker has seen so many images."""
+        return min(1.0, (self._num_before + num_images * self._workers) / self._num_total)
 
     @property
     def fraction(self) -> float:
-        """Part of the whole training that is done, 0..1."""
-        return self.fraction_after(self._seen)
+        """Part of the training that is done, 0..1."""
+        return self.fraction_after(self._num_own)

@@ -1,34 +1,32 @@
-"""The batches of an epoch, on a worker's device: of its share of the archive, or composed."""
+"""The batches of an epoch: each worker's share, shuffled, distorted, on its device.
+
+Which images a worker gets, and in what order, follows from seed, epoch and rank alone, so a resumed
+run is trained as an undisturbed one.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import torch
-from numpy.random import default_rng
 from torch import Tensor
 
+from digitsum.archive.chunks import Chunk
 from digitsum.archive.glyphs import load_training_glyphs
 from digitsum.storage.prefetch import prefetched
 from digitsum.training.augmentation import distort_images
 from digitsum.training.config import TrainConfig
-from digitsum.training.dataset import (
-    LabelledChunks,
-    LabelledImages,
-    batches_of,
-    filled_up,
-    read_pieces,
-    readable,
-    shuffled,
-    train_share,
-    validation_share,
-)
+from digitsum.training.dataset import LabelledChunks, Piece, PixelsAndSums, filled_up, read_pieces
 from digitsum.training.progress import EpochProgress
 from digitsum.training.synthetic import composed_images, validation_images
+
+_DRAWN_IMAGES = 8192
+_MOST_SAMPLED_PIECES = 500
 
 
 @dataclass(frozen=True)
@@ -42,81 +40,161 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Source:
-    """Where a worker's batches come from, and go to."""
+class BatchSource:
+    """The images that a worker takes its batches from, and the device it puts them on."""
 
     config: TrainConfig
     train: LabelledChunks | None
-    """None where images are composed."""
+    """None if images are composed."""
     validation: LabelledChunks | None
+    """None if images are composed."""
     rank: int
     device: torch.device
     read_threads: int = 1
 
-    @property
-    def batch_size(self) -> int:
-        """Images of a batch of one worker."""
-        return self.config.recipe.batch_size // self.config.workers
+    def train_batches(self, progress: EpochProgress, epoch: int) -> Iterator[Batch]:
+        """Yield the worker's batches of an epoch, from 1, shuffled and distorted."""
+        seed = (self.config.seed, epoch, self.rank)
+        if self.train is None:
+            return self._batches(progress.waiting(self._composed(progress, seed)))
+        return self._archive_batches(self.train, progress, seed)
+
+    def validation_batches(self) -> Iterator[Batch]:
+        """Yield the worker's batches of the validation images, the same at every epoch."""
+        config = self.config
+        if self.validation is None:
+            pixels, sums = validation_images(config)
+            share = slice(self.rank, None, config.workers)
+            return self._batches([(pixels[share], sums[share])])
+        pieces = validation_share(self.validation, config, self.rank, config.workers)
+        blocks = read_pieces(self.validation, pieces, config, self.read_threads)
+        return self._batches((block.pixels, block.sums) for block in blocks)
+
+    def _archive_batches(
+        self, images: LabelledChunks, progress: EpochProgress, seed: tuple[int, ...]
+    ) -> Iterator[Batch]:
+        config = self.config
+        pieces = train_share(images, config, seed[1], self.rank)
+        blocks = filled_up(read_pieces(images, pieces, config, self.read_threads))
+        buffer_images = min(config.shuffle_buffer_images, sum(p.num_images for p in pieces))
+        mixed = shuffled(blocks, buffer_images, np.random.default_rng(seed))
+        generator = torch.Generator(self.device).manual_seed(torch.initial_seed())
+        for batch in self._batches(progress.waiting(prefetched(mixed))):
+            strength = config.recipe.distortion_at(progress.fraction)
+            yield Batch(distort_images(batch.pixels, strength, generator), batch.sums)
+
+    def _composed(self, progress: EpochProgress, seed: tuple[int, ...]) -> Iterator[PixelsAndSums]:
+        config, recipe = self.config, self.config.recipe
+        with_validation = config.advanced.train_on_validation
+        blocks = composed_images(
+            load_training_glyphs(config.glyphs, with_validation=with_validation),
+            config.shape,
+            config.digit_counts,
+            recipe.images_per_epoch // config.workers,
+            lambda num_images: recipe.distortion_at(progress.fraction_after(num_images)),
+            seed,
+        )
+        return prefetched(blocks, partial(torch.set_num_threads, 1))
+
+    def _batches(self, blocks: Iterable[PixelsAndSums]) -> Iterator[Batch]:
+        for pixels, sums in batched(blocks, self.config.recipe.batch_size // self.config.workers):
+            yield Batch(_to_device(pixels, self.device), _to_device(sums, self.device))
 
 
-def train_batches(source: Source, progress: EpochProgress, epoch: int) -> Iterator[Batch]:
-    """Yield a worker's batches of an epoch, from 1, shuffled and distorted.
-
-    They follow from the run's seed, the epoch and the rank.
-    """
-    seed = (source.config.seed, epoch, source.rank)
-    if source.train is None:
-        return _batches(source, progress.waiting(_composed(source, progress, seed)))
-    return _archive_batches(source, source.train, progress, seed)
-
-
-def validation_batches(source: Source) -> Iterator[Batch]:
-    """Yield a worker's batches of the validation images; they are the same at every epoch."""
-    if source.validation is None:
-        pixels, sums = validation_images(source.config)
-        share = slice(source.rank, None, source.config.workers)
-        return _batches(source, [(pixels[share], sums[share])])
-    pieces = validation_share(source.validation, source.config, source.rank, source.config.workers)
-    blocks = read_pieces(source.validation, pieces, source.config, source.read_threads)
-    return _batches(source, readable(blocks))
-
-
-def _archive_batches(
-    source: Source, images: LabelledChunks, progress: EpochProgress, seed: tuple[int, ...]
-) -> Iterator[Batch]:
-    config = source.config
-    pieces = train_share(images, config, seed[1], source.rank)
-    blocks = filled_up(read_pieces(images, pieces, config, source.read_threads))
-    buffer_images = min(config.shuffle_buffer_images, sum(piece.num_images for piece in pieces))
-    mixed = shuffled(blocks, buffer_images, default_rng(seed))
-    generator = torch.Generator(source.device).manual_seed(torch.initial_seed())
-    for batch in _batches(source, progress.waiting(prefetched(mixed))):
-        strength = config.recipe.distortion_at(progress.fraction)
-        yield Batch(distort_images(batch.pixels, strength, generator), batch.sums)
-
-
-def _composed(
-    source: Source, progress: EpochProgress, seed: tuple[int, ...]
-) -> Iterator[LabelledImages]:
-    config, recipe = source.config, source.config.recipe
-    blocks = composed_images(
-        load_training_glyphs(config.glyphs, with_validation=config.train_on_validation),
-        config.shape,
-        config.digit_counts,
-        recipe.images_per_epoch // config.workers,
-        lambda num_images: recipe.distortion_at(progress.fraction_after(num_images)),
-        seed,
-    )
-    return prefetched(blocks, partial(torch.set_num_threads, 1))
-
-
-def _batches(source: Source, blocks: Iterable[LabelledImages]) -> Iterator[Batch]:
-    for pixels, sums in batches_of(blocks, source.batch_size):
-        yield Batch(_moved(pixels, source.device), _moved(sums, source.device))
-
-
-def _moved(array: npt.NDArray[Any], device: torch.device) -> Tensor:
+def _to_device(array: npt.NDArray[Any], device: torch.device) -> Tensor:
     tensor = torch.from_numpy(array)
     if device.type == "cuda":
-        tensor = tensor.pin_memory()  # then this thread need not wait for the copy
+        tensor = tensor.pin_memory()  # so this thread need not wait for the copy
     return tensor.to(device, non_blocking=True)
+
+
+def train_share(images: LabelledChunks, config: TrainConfig, epoch: int, rank: int) -> list[Piece]:
+    """Return a worker's share of an epoch, the chunks in an order of that epoch."""
+    counted = images.num_images_by_chunk(config)
+    order = np.random.default_rng((config.seed, epoch)).permutation(len(counted))
+    return split_evenly([counted[i] for i in order], rank, config.workers, equal=True)
+
+
+def validation_share(
+    images: LabelledChunks, config: TrainConfig, rank: int, workers: int
+) -> list[Piece]:
+    """Return a worker's share of the images to validate on."""
+    return split_evenly(images.num_images_by_chunk(config), rank, workers, equal=False)
+
+
+def split_evenly(
+    chunks: Sequence[tuple[Chunk, int]], rank: int, workers: int, *, equal: bool
+) -> list[Piece]:
+    """Return a worker's share of chunks, each given with its number of images, in their order.
+
+    No image is in two shares. Shares differ by at most one image; if they must be `equal`, the last
+    images, fewer than there are workers, are left out.
+    """
+    total = sum(num_images for _, num_images in chunks)
+    if equal:
+        total -= total % workers
+    start, end = total * rank // workers, total * (rank + 1) // workers
+    pieces, num_before = [], 0
+    for chunk, num_images in chunks:
+        low, high = max(start, num_before), min(end, num_before + num_images)
+        if low < high:
+            pieces.append(Piece(chunk, low - num_before, high - low))
+        num_before += num_images
+    return pieces
+
+
+def sample_pieces(pieces: Sequence[Piece], num_images: int) -> list[Piece]:
+    """Return about `num_images` of the images of the pieces, from all over them."""
+    chosen = pieces[:: max(1, len(pieces) // _MOST_SAMPLED_PIECES)]
+    num_each = max(1, -(-num_images // max(1, len(chosen))))
+    return [replace(piece, num_images=min(piece.num_images, num_each)) for piece in chosen]
+
+
+def shuffled(
+    blocks: Iterable[PixelsAndSums], buffer_images: int, rng: np.random.Generator
+) -> Iterator[PixelsAndSums]:
+    """Yield the images of the blocks in random order: for each that comes in, one is drawn.
+
+    They are drawn from a buffer of `buffer_images`, which is allocated at once.
+    """
+    buffer: PixelsAndSums | None = None
+    num_buffered = 0
+    for pixels, sums in blocks:
+        if buffer is None:
+            shape = (buffer_images, *pixels.shape[1:])
+            buffer = np.empty(shape, np.uint8), np.empty(buffer_images, np.int64)
+        room = min(buffer_images - num_buffered, len(sums))
+        filled = slice(num_buffered, num_buffered + room)
+        buffer[0][filled], buffer[1][filled] = pixels[:room], sums[:room]
+        num_buffered += room
+        for start in range(room, len(sums), buffer_images):
+            new = slice(start, start + buffer_images)
+            places = rng.choice(buffer_images, len(sums[new]), replace=False)
+            drawn = buffer[0][places], buffer[1][places]
+            buffer[0][places], buffer[1][places] = pixels[new], sums[new]
+            yield drawn
+    if buffer is not None:
+        order = rng.permutation(num_buffered)
+        for start in range(0, num_buffered, _DRAWN_IMAGES):
+            places = order[start : start + _DRAWN_IMAGES]
+            yield buffer[0][places], buffer[1][places]
+
+
+def batched(blocks: Iterable[PixelsAndSums], size: int) -> Iterator[PixelsAndSums]:
+    """Yield the images of the blocks, `size` at a time; the last batch may be smaller."""
+    rest: PixelsAndSums | None = None
+    for pixels, sums in blocks:
+        if rest is not None:
+            num_lacking = size - len(rest[1])
+            first = np.concatenate([rest[0], pixels[:num_lacking]])
+            rest = first, np.concatenate([rest[1], sums[:num_lacking]])
+            pixels, sums = pixels[num_lacking:], sums[num_lacking:]
+            if len(rest[1]) < size:
+                continue
+            yield rest
+        whole = len(sums) - len(sums) % size
+        for start in range(0, whole, size):
+            yield pixels[start : start + size], sums[start : start + size]
+        rest = (pixels[whole:], sums[whole:]) if whole < len(sums) else None
+    if rest is not None:
+        yield rest

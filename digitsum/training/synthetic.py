@@ -1,25 +1,24 @@
-"""Composing the images of each epoch afresh, from glyphs that are distorted afresh."""
+"""Images composed for each epoch, of glyphs distorted for each epoch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from digitsum.archive.glyphs import Glyphs, load_glyphs
-from digitsum.archive.images import Uint8Array
 from digitsum.archive.synth import compose
 from digitsum.options import ImageShape
 from digitsum.training.augmentation import distort_glyphs
 from digitsum.training.config import TrainConfig
+from digitsum.training.dataset import PixelsAndSums
 
 VALIDATION_IMAGES = 5000
-# No user's seed: the validation images of all runs are the same, so that runs compare.
+# Not the user's seed: all runs have the same validation images, so they can be compared.
 _VALIDATION_SEED = (0,)
 _BLOCK_IMAGES = 8192
-# Of four digits, so each is drawn four times in its block, in other company: distorting twice as
+# With four digits in an image, each glyph is drawn four times in its block. Distorting twice as
 # many took a tenth of a training step.
 _GLYPHS_PER_IMAGE = 1
 _UNDISTORTED = 0.1
@@ -32,11 +31,11 @@ def composed_images(
     num_images: int,
     distortion: Callable[[int], float],
     seed: tuple[int, ...],
-) -> Iterator[tuple[Uint8Array, npt.NDArray[np.int64]]]:
-    """Yield images, uint8 (n, height, width), and their sums, int64 (n,), in blocks.
+) -> Iterator[PixelsAndSums]:
+    """Yield images and their sums in blocks.
 
-    Each image holds one of `digit_counts` digits, all as likely. `distortion` says how strongly
-    glyphs are distorted after so many images. The same `seed` gives the same images.
+    All `digit_counts` are equally frequent. `distortion` gives the strength of distortion after a
+    number of images. The same `seed` gives the same images.
     """
     rng = np.random.default_rng(seed)
     generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
@@ -46,23 +45,21 @@ def composed_images(
         yield _compose_counts(pool, rng, num, digit_counts, shape)
 
 
-def validation_images(config: TrainConfig) -> tuple[Uint8Array, npt.NDArray[np.int64]]:
-    """Return images, uint8 (n, height, width), and sums, int64 (n,), of the validation glyphs."""
+def validation_images(config: TrainConfig) -> PixelsAndSums:
+    """Return the images composed of the validation glyphs, and their sums."""
     return _held_out_images(config, 0.0)
 
 
-def calibration_images(config: TrainConfig) -> tuple[Uint8Array, npt.NDArray[np.int64]]:
-    """Return the validation images, their glyphs distorted as strongly as in the training.
+def calibration_images(config: TrainConfig) -> PixelsAndSums:
+    """Return the validation images, their glyphs distorted as strongly as in training.
 
-    The validation glyphs as they are chose the epoch, and are few: a temperature that is fitted on
-    them makes the network surer than it is right about other hands.
+    The undistorted validation glyphs are few and chose the epoch: a temperature fitted on them
+    makes the network overconfident about other handwriting.
     """
     return _held_out_images(config, config.recipe.distortion)
 
 
-def _held_out_images(
-    config: TrainConfig, distortion: float
-) -> tuple[Uint8Array, npt.NDArray[np.int64]]:
+def _held_out_images(config: TrainConfig, distortion: float) -> PixelsAndSums:
     blocks = composed_images(
         load_glyphs(config.glyphs, "val"),
         config.shape,
@@ -87,8 +84,8 @@ def _distorted(
 
 def _compose_counts(
     pool: Glyphs, rng: np.random.Generator, num: int, digit_counts: range, shape: ImageShape
-) -> tuple[Uint8Array, npt.NDArray[np.int64]]:
-    """Compose `num` images whose numbers of digits are mixed, in random order."""
+) -> PixelsAndSums:
+    """Return `num` images whose numbers of digits are mixed, in random order."""
     pixels = np.empty((num, shape.height, shape.width), np.uint8)
     sums = np.empty(num, np.int64)
     places = np.array_split(rng.permutation(num), len(digit_counts))

@@ -1,23 +1,27 @@
-"""Training with Ray Train: from a labelled archive to a model."""
+"""The driver of a training run with Ray Train: from labelled images to a model."""
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import torch
 from ray.train import Checkpoint, CheckpointConfig, FailureConfig, Result, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from safetensors.torch import load_file
 
-from digitsum.archive.glyphs import EMBEDDED, load_glyphs
+from digitsum.archive.glyphs import load_glyphs
 from digitsum.errors import InputError
-from digitsum.manifest import RUNS_DIRECTORY, new_run_id, write_manifest
+from digitsum.manifest import (
+    RUNS_DIRECTORY,
+    new_run_id,
+    parse_json,
+    to_json,
+    to_python,
+    write_manifest,
+)
 from digitsum.model.counter import CounterConfig, CounterNetwork
 from digitsum.model.network import SumNetwork
 from digitsum.model.prediction_stats import PredictionStats
@@ -28,155 +32,170 @@ from digitsum.options import ImageShape
 from digitsum.ray_runtime import cluster_capacity, connect_ray
 from digitsum.storage.atomic_write import publish_bytes
 from digitsum.storage.location import Location, locate
-from digitsum.training.archives import TrainingArchives, open_training_archives
-from digitsum.training.calibration import Calibration, calibrate, place_digits
-from digitsum.training.checkpoint import HISTORY_FILE, WEIGHTS_FILE
-from digitsum.training.config import TrainConfig
-from digitsum.training.dataset import LabelledImages, labelled_parts
+from digitsum.training.calibration import Calibration, calibrate, fit_digit_offset
+from digitsum.training.checkpoint import AVERAGED_WEIGHTS_FILE, HISTORY_FILE
+from digitsum.training.config import FixedOptions, TrainConfig
+from digitsum.training.dataset import ArchiveImages, open_images
 from digitsum.training.distillation import load_teachers
-from digitsum.training.init_weights import load_start, started_network
-from digitsum.training.metrics import Epoch, best_epoch, history_from_json, history_to_json
+from digitsum.training.init_weights import load_start, network_with_weights
+from digitsum.training.metrics import (
+    CURVES_FILE,
+    Epoch,
+    TrainOutcome,
+    best_epoch,
+    history_from_json,
+    history_to_json,
+)
 from digitsum.training.model_card import model_card
 from digitsum.training.synthetic import calibration_images
-from digitsum.training.validation import validation_sample
-from digitsum.training.weight_averaging import averaged_weights, epoch_of_mean, load_averaged_with
-from digitsum.training.worker import train_worker
+from digitsum.training.validation import ValidatedModel, validation_sample
+from digitsum.training.weight_averaging import (
+    averaged_weights,
+    epoch_of_average,
+    load_averaged_with,
+)
+from digitsum.training.worker import WorkerSettings, train_worker
 
-CONFIG_FILE = "config.json"
-CURVES_FILE = "curves.json"
+FIXED_OPTIONS_FILE = "config.json"
+"""A run's FixedOptions, which it can be resumed with."""
 # Ray counts CPUs in ten thousandths; 5 workers of 0.28 are not more than 1.4.
 _CPU_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
-class Trained:
-    """What a training run came to."""
+class TrainRun:
+    """A training run, everything that it is given opened and checked."""
 
-    model_uri: str
-    model_digest: str
+    config: TrainConfig
+    started: datetime
+    directory: Location
+    """The run's directory: fixed options, checkpoints, curves, manifest."""
+    images: ArchiveImages | None
+    """None if images are composed."""
+    network: SumNetwork
+    """The network, with the weights of `start` or fresh ones."""
+    start: SavedModel | None
+    """The model whose weights the training starts with."""
+    teachers: tuple[SavedModel, ...]
+    averaged_with: tuple[SavedModel, ...]
+
+    def worker_settings(self) -> WorkerSettings:
+        """Return what the workers are sent."""
+        images = self.images
+        return WorkerSettings(
+            config=self.config,
+            run_uri=self.directory.uri,
+            train=images.train if images else None,
+            validation=images.validation if images else None,
+            epoch_images=(images.epoch_images if images else self.config.recipe.images_per_epoch),
+            network_sizes=network_sizes(self.network),
+            start_weights=self.network.state_dict() if self.start else None,
+            teachers=self.teachers,
+        )
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A finished training run."""
+
     run: Location
-    """The run's directory: configuration, curves, and Ray Train's checkpoints."""
+    """The run's directory."""
+    outcome: TrainOutcome
     history: tuple[Epoch, ...]
-    best: Epoch
-    """The epoch whose weights the model holds, or, averaged with others', the epoch with the
-    validation figures of the mean."""
-    learned_from: dict[str, str | None]
-    """The places, absolute, that it learned from and was validated on, by option."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the figures of the run."""
-        return {
-            "model": self.model_uri,
-            "model_digest": self.model_digest,
-            "epochs": len(self.history),
-            "best": asdict(self.best),
-            "learned_from": self.learned_from,
-        }
+    validated: ValidatedModel
 
 
-def train(config: TrainConfig) -> Trained:
-    """Train as `config` says, or resume the run of that name, and write the model.
+def open_run(config: TrainConfig) -> TrainRun:
+    """Return the run that `config` describes, new or to be resumed; nothing is written.
 
-    Everything that can be checked is checked before Ray starts: raises InputError where an archive
-    cannot be trained on, or where the named run was started with other options.
+    Raises InputError if an archive cannot be trained on, a model cannot be used, or the run was
+    started with other options.
     """
     started = datetime.now(UTC)
-    archives = open_training_archives(config)
-    to_train, to_validate = labelled_parts(archives) if archives else (None, None)
-    shape = archives.shape if archives else config.shape
+    images = open_images(config)
+    shape = images.shape if images else config.shape
     start = load_start(config, shape)
-    network = started_network(config, shape, start) if start else _build_network(config, shape)
+    network = network_with_weights(start, config, shape) if start else _fresh(config, shape)
     teachers = load_teachers(config, shape)
     averaged_with = load_averaged_with(config, network)
-    run = _run_location(config, started)
-    for directory in (run, locate(config.out)):
-        directory.check_directory()
-    _check_resumable(run, config)
+    beside = locate(config.out).parent.join(RUNS_DIRECTORY)
+    runs = locate(config.runs) if config.runs else beside
+    directory = runs.join(config.name or new_run_id("train", started))
+    for target in (directory, locate(config.out)):
+        target.check_directory()
+    recorded = directory.join(FIXED_OPTIONS_FILE)
+    if recorded.is_file():
+        earlier = parse_json(FixedOptions, recorded.read_bytes(), recorded.uri)
+        FixedOptions.of(config).check_resumes(earlier, directory.name)
+    return TrainRun(config, started, directory, images, network, start, teachers, averaged_with)
 
+
+def train(config: TrainConfig) -> TrainResult:
+    """Train as `config` says, or resume the run of that name, and write the model.
+
+    Everything that can be checked is checked before Ray starts: raises InputError as `open_run`
+    does, or if the cluster lacks what the options ask for.
+    """
+    run = open_run(config)
     with connect_ray(state_api=True):
         resources = _resources(config)
-        publish_bytes(_json(config.learned_from()), run.join(CONFIG_FILE))
-        settings = {
-            "config": config,
-            "run": run.uri,
-            "train": to_train,
-            "validation": to_validate,
-            "sizes": network_sizes(network),
-            "weights": network.state_dict() if start else None,
-            "teachers": teachers,
-            "epoch_images": _epoch_images(config, archives),
-        }
-        result = _fit(config, settings, run, resources)
-        history = _read_history(result)
-        best, weights = _best_checkpoint(result, last=config.train_on_validation)
-        others = [model.network.state_dict() for model in averaged_with]
-        network.load_state_dict(averaged_weights(weights, others))
-        network.eval()
-        sample = validation_sample(config, to_validate)
-        if others:
-            best = epoch_of_mean(network, sample, config.recipe.pixel_scale, best)
-        known = start if config.train_on_validation else None
-        calibration, reference = _calibrated(network, config, sample, known)
-    if archives is None and isinstance(network, CounterNetwork):
-        glyphs = load_glyphs(config.glyphs, "val")
-        place_digits(network, glyphs, config.shape, config.recipe.pixel_scale)
-    publish_bytes(history_to_json(history).encode(), run.join(CURVES_FILE))
-    digest = save_model(
-        config.out,
-        config.network,
-        network,
-        metrics={
-            "best": asdict(best),
-            "calibration": asdict(calibration),
-            "reference": reference.to_json(),
-        },
-        card=model_card(config, history, best, calibration, network, run.uri),
-        pixel_scale=config.recipe.pixel_scale,
-        temperature=calibration.temperature,
-        cascade_below=config.recipe.cascade_below,
-    )
-    places = {name: getattr(config, name) for name in ("archive", "validation", "glyphs")}
-    learned_from = {
-        name: locate(place).uri if place and place != EMBEDDED else place
-        for name, place in places.items()
-    }
-    model_uri = locate(config.out).uri
-    trained = Trained(model_uri, digest, run, tuple(history), best, learned_from)
-    write_manifest(run, "train", config, started, trained.to_json())
-    return trained
+        fixed_options = to_json(FixedOptions.of(config), indent=2) + b"\n"
+        publish_bytes(fixed_options, run.directory.join(FIXED_OPTIONS_FILE))
+        fitted = _fit(run, resources)
+    return _finish(run, fitted)
 
 
-def _build_network(config: TrainConfig, shape: ImageShape) -> SumNetwork:
+def _fresh(config: TrainConfig, shape: ImageShape) -> SumNetwork:
     sizes = {"height": shape.height, "width": shape.width, "num_digits": config.digits}
     if config.network == "counter":
         sizes["max_digits"] = max(config.digits, CounterConfig.max_digits)
     return build_network(config.network, {**sizes, **config.recipe.sizes})
 
 
-def _epoch_images(config: TrainConfig, archives: TrainingArchives | None) -> int:
-    """Return the images of an epoch, those that are held out taken at their fraction."""
-    if archives is None:
-        return config.recipe.images_per_epoch
-    left = 1.0 if archives.validation else 1 - config.validation_fraction
-    return max(1, round(archives.train.num_images * left))
+def _fit(run: TrainRun, resources: dict[str, float]) -> Result:
+    trainer = TorchTrainer(
+        train_worker,
+        train_loop_config={"settings": run.worker_settings()},
+        scaling_config=ScalingConfig(
+            num_workers=run.config.workers,
+            use_gpu=run.config.use_gpu,
+            resources_per_worker=resources,
+        ),
+        run_config=RunConfig(
+            name=run.directory.name,
+            storage_path=run.directory.parent.path,
+            storage_filesystem=run.directory.filesystem,
+            failure_config=FailureConfig(max_failures=run.config.max_failures),
+            checkpoint_config=CheckpointConfig(
+                num_to_keep=2,
+                checkpoint_score_attribute="validation_accuracy",
+                checkpoint_score_order="max",
+            ),
+        ),
+    )
+    return trainer.fit()
 
 
-def _calibrated(
-    network: SumNetwork,
-    config: TrainConfig,
-    validation: LabelledImages,
-    start: SavedModel | None,
-) -> tuple[Calibration, PredictionStats]:
-    """Return a network's calibration, and how what it predicts of validation images is distributed.
-
-    Of the validation images, the calibration where they are composed of these distorted; or those
-    of `start`, where no image is new to the network.
-    """
-    if start is not None and start.reference is not None:
-        return Calibration(start.temperature, images=0), start.reference
-    unseen = calibration_images(config) if config.archive is None else validation
-    calibration = calibrate(network, *unseen, config)
+def _finish(run: TrainRun, fitted: Result) -> TrainResult:
+    """Choose, average, calibrate and validate the weights; write the model and the run's record."""
+    config, network, images = run.config, run.network, run.images
     scale = config.recipe.pixel_scale
+    with fitted.checkpoint.as_directory() as directory:
+        history = history_from_json((Path(directory) / HISTORY_FILE).read_text())
+    best, weights = _best_checkpoint(fitted, last=config.advanced.train_on_validation)
+    others = [model.network.state_dict() for model in run.averaged_with]
+    network.load_state_dict(averaged_weights(weights, others))
+    network.eval()
+    sample = validation_sample(config, images.validation if images else None)
+    if others:
+        best = epoch_of_average(network, sample, scale, best)
+    if images is None and isinstance(network, CounterNetwork):
+        fit_digit_offset(network, load_glyphs(config.glyphs, "val"), config.shape, scale)
+    if config.advanced.train_on_validation and run.start:  # no image is new to the network
+        calibration = Calibration(run.start.temperature, images=0)
+    else:
+        unseen = sample if images else calibration_images(config)
+        calibration = calibrate(network, unseen, scale)
     model = SavedModel(
         config.network,
         network,
@@ -186,14 +205,37 @@ def _calibrated(
         digest="",
         cascade_below=config.recipe.cascade_below,
     )
-    return calibration, PredictionStats.of(make_predictor(model).predict(validation[0]))
+    predictions = make_predictor(model).predict(sample[0])
+    reference = PredictionStats.of(predictions)
+    if config.advanced.train_on_validation and run.start and run.start.reference:
+        reference = run.start.reference
+    digest = save_model(
+        config.out,
+        config.network,
+        network,
+        metrics={
+            "best": asdict(best),
+            "calibration": asdict(calibration),
+            "reference": reference.to_json(),
+        },
+        card=model_card(config, history, best, calibration, network, run.directory.uri),
+        pixel_scale=scale,
+        temperature=calibration.temperature,
+        cascade_below=config.recipe.cascade_below,
+    )
+    publish_bytes(history_to_json(history).encode(), run.directory.join(CURVES_FILE))
+    model = replace(model, uri=locate(config.out).uri, digest=digest)
+    validated = ValidatedModel(model, sample, predictions)
+    outcome = TrainOutcome(model=model.uri, model_digest=digest, epochs=len(history), best=best)
+    write_manifest(run.directory, "train", config, run.started, to_python(outcome))
+    return TrainResult(run.directory, outcome, tuple(history), validated)
 
 
 def worker_cpus(config: TrainConfig, cluster_cpus: float) -> float:
-    """Return the CPUs to reserve for each worker: 1, or its share where there are fewer.
+    """Return the CPUs to reserve for each worker: 1, or its share if there are fewer.
 
     The reservation bounds no threads: workers compute on all cores of their node. Raises InputError
-    where the cluster has not what the options ask for.
+    if the cluster lacks what the options ask for.
     """
     share = config.cpus_per_worker
     if share is None:
@@ -206,89 +248,28 @@ def worker_cpus(config: TrainConfig, cluster_cpus: float) -> float:
     return share
 
 
-def _run_location(config: TrainConfig, started: datetime) -> Location:
-    beside = locate(config.out).parent.join(RUNS_DIRECTORY)
-    runs = locate(config.runs) if config.runs else beside
-    return runs.join(config.name or new_run_id("train", started))
-
-
-def _check_resumable(run: Location, config: TrainConfig) -> None:
-    file = run.join(CONFIG_FILE)
-    if not file.is_file():
-        return
-    earlier = json.loads(file.read_bytes())
-    now = json.loads(_json(config.learned_from()))
-    for option, value in now.items():
-        if earlier.get(option) != value:
-            raise InputError(
-                f"run {run.name} was started with {option}={earlier.get(option)!r}, not {value!r}; "
-                "resume it with the same options, or give the new run another --name."
-            )
-
-
-def _fit(
-    config: TrainConfig,
-    settings: dict[str, Any],
-    run: Location,
-    resources: dict[str, float],
-) -> Result:
-    trainer = TorchTrainer(
-        train_worker,
-        train_loop_config=settings,
-        scaling_config=ScalingConfig(
-            num_workers=config.workers,
-            use_gpu=config.use_gpu,
-            resources_per_worker=resources,
-        ),
-        run_config=RunConfig(
-            name=run.name,
-            storage_path=run.parent.path,
-            storage_filesystem=run.filesystem,
-            failure_config=FailureConfig(max_failures=config.max_failures),
-            checkpoint_config=CheckpointConfig(
-                num_to_keep=2,
-                checkpoint_score_attribute="validation_accuracy",
-                checkpoint_score_order="max",
-            ),
-        ),
-    )
-    return trainer.fit()
-
-
 def _resources(config: TrainConfig) -> dict[str, float]:
     resources = {"CPU": worker_cpus(config, cluster_capacity("CPU"))}
     if config.use_gpu:
         if cluster_capacity("GPU") < config.workers:
             raise InputError(
-                f"{config.workers} workers want a GPU each, but the cluster has "
+                f"{config.workers} workers need a GPU each, but the cluster has "
                 f"{cluster_capacity('GPU'):g}; lower --workers or leave --use-gpu out."
             )
         resources["GPU"] = 1
     return resources
 
 
-def _read_history(result: Result) -> list[Epoch]:
-    with result.checkpoint.as_directory() as directory:
-        return history_from_json((Path(directory) / HISTORY_FILE).read_text())
-
-
-def _best_checkpoint(result: Result, *, last: bool) -> tuple[Epoch, dict[str, torch.Tensor]]:
-    """Return the best of the checkpoints that were kept, or the last: its epoch and its weights."""
+def _best_checkpoint(fitted: Result, *, last: bool) -> tuple[Epoch, dict[str, torch.Tensor]]:
+    """Return epoch and weights of the best checkpoint that was kept, or of the last one."""
     if last:
-        return _read_checkpoint(result.checkpoint)
-    candidates: Sequence[tuple[Epoch, dict[str, torch.Tensor]]] = []
-    for checkpoint, _ in result.best_checkpoints:
-        candidates = [*candidates, _read_checkpoint(checkpoint)]
+        return _read_checkpoint(fitted.checkpoint)
+    candidates = [_read_checkpoint(checkpoint) for checkpoint, _ in fitted.best_checkpoints]
     best = best_epoch([epoch for epoch, _ in candidates])
     return next(candidate for candidate in candidates if candidate[0] == best)
 
 
 def _read_checkpoint(checkpoint: Checkpoint) -> tuple[Epoch, dict[str, torch.Tensor]]:
     with checkpoint.as_directory() as directory:
-        files = Path(directory)
-        epoch = history_from_json((files / HISTORY_FILE).read_text())[-1]
-        return epoch, load_file(files / WEIGHTS_FILE)
-
-
-def _json(value: object) -> bytes:
-    return json.dumps(value, indent=2).encode() + b"\n"
+        epoch = history_from_json((Path(directory) / HISTORY_FILE).read_text())[-1]
+        return epoch, load_file(Path(directory) / AVERAGED_WEIGHTS_FILE)

@@ -1,9 +1,9 @@
-"""Averaging the weights of networks that began alike: `--average-with`.
+"""Averaged weights of networks that have a common start: `--average-with`.
 
-Networks that were trained on from the same weights, each with other images, misread other images;
-the mean of their weights can be right more often than any of them, and costs no more to run than
-one (Wortsman et al., "Model soups", ICML 2022). So are normalizations' statistics averaged: where
-weights stayed near each other, no others are needed.
+Networks that were trained from the same weights, each on other images, misread other images; the
+mean of their weights can be right more often than any of them, and costs no more to run than one
+(Wortsman et al., "Model soups", ICML 2022). The statistics of normalizations are averaged too:
+weights that stayed near each other need no others.
 """
 
 from __future__ import annotations
@@ -19,36 +19,32 @@ from digitsum.errors import InputError
 from digitsum.model.network import SumNetwork
 from digitsum.model.saved_model import SavedModel
 from digitsum.training.config import TrainConfig
-from digitsum.training.dataset import LabelledImages
+from digitsum.training.dataset import PixelsAndSums
 from digitsum.training.init_weights import load_trained
 from digitsum.training.metrics import Epoch
 from digitsum.training.validation import validate
 
-# What some thousands of images may tell by chance is less.
+# More than chance does to the accuracy on some thousands of images.
 _CLEARLY_WORSE = 0.01
 
 logger = logging.getLogger(__name__)
 
 
-def load_averaged_with(config: TrainConfig, network: SumNetwork) -> list[SavedModel]:
+def load_averaged_with(config: TrainConfig, network: SumNetwork) -> tuple[SavedModel, ...]:
     """Return the models whose weights are averaged with those of the trained network.
 
-    Raises InputError where one is no model, or has other weights than the network, or takes its
-    input otherwise.
+    Raises InputError if one is not a model of the network that is to be trained, has weights of
+    other shapes, or scales pixels otherwise.
     """
-    models = [load_trained(uri) for uri in config.average_with or ()]
+    uris = config.advanced.average_with
+    models = tuple(load_trained(uri, "--average-with", config) for uri in uris)
     shapes = _shapes(network.state_dict())
     for model in models:
-        is_alike = (
-            model.network_name == config.network
-            and model.pixel_scale == config.recipe.pixel_scale
-            and _shapes(model.network.state_dict()) == shapes
-        )
-        if not is_alike:
+        is_of_shapes = _shapes(model.network.state_dict()) == shapes
+        if not is_of_shapes or model.pixel_scale != config.recipe.pixel_scale:
             raise InputError(
-                f"{model.uri}: is another network, of other sizes or with another --pixel-scale "
-                "than the one to be trained, and has no mean with it; leave it out of "
-                "--average-with."
+                f"{model.uri}: has other sizes or another --pixel-scale than the training, so its "
+                "weights cannot be averaged; leave it out of --average-with."
             )
     return models
 
@@ -65,25 +61,27 @@ def averaged_weights(
     }
 
 
-def epoch_of_mean(
-    network: SumNetwork, validation: LabelledImages, pixel_scale: float, epoch: Epoch
+def epoch_of_average(
+    network: SumNetwork, images: PixelsAndSums, pixel_scale: float, epoch: Epoch
 ) -> Epoch:
-    """Return an epoch with the validation figures of an averaged network in place of its own.
+    """Return an epoch with an averaged network's figures on validation images in place of its own.
 
-    Warns where the mean is clearly worse: what was averaged did not begin alike.
+    Logs a warning if the average is clearly worse: the networks had no common start.
     """
-    pixels, sums = validation
-    loss, accuracy = validate(network, pixels, sums, pixel_scale)
+    loss, accuracy = validate(network, images, pixel_scale)
     if accuracy < epoch.validation_accuracy - _CLEARLY_WORSE:
         logger.warning(
-            "the mean gets %.2f%% of the validation images right, epoch %d alone %.2f%%: leave "
-            "--average-with out, or out of it what did not begin alike.",
+            "the averaged weights get %.2f%% of the validation images right, epoch %d alone "
+            "%.2f%%: give --average-with only models that have a common start, or leave it out.",
             100 * accuracy,
             epoch.epoch,
             100 * epoch.validation_accuracy,
         )
     return replace(
-        epoch, validation_loss=loss, validation_accuracy=accuracy, validation_images=len(sums)
+        epoch,
+        validation_loss=loss,
+        validation_accuracy=accuracy,
+        validation_images=len(images[1]),
     )
 
 

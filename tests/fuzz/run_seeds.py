@@ -95,5 +95,5 @@ def manifests() -> Iterator[bytes]:
     """Yield manifests of a scoring run and of a training run."""
     yield to_json(run_manifest())
     best = {"epoch": 1, "validation_accuracy": 0.5, "validation_images": 10}
-    trained = {"best": best, "model": "nowhere", "model_digest": "digest", "learned_from": {}}
+    trained = {"best": best, "model": "nowhere", "model_digest": "digest"}
     yield to_json(replace(run_manifest(), kind="train", outcome=trained))

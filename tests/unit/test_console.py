@@ -27,7 +27,7 @@ from digitsum.scoring.config import ComputeOptions
 from digitsum.scoring.executors.executor import LostChunk
 from digitsum.scoring.executors.threads import ThreadsExecutor
 from digitsum.storage.location import locate
-from digitsum.training.dataset import _warn
+from digitsum.training.dataset import warn_undecodable
 
 # Clears the screen, names the window, writes to the clipboard, then forges a line of output.
 HOSTILE = "\x1b[2J\x1b]0;owned\x07\x1b]52;c;cm0gLXJm\x07\x9b31m\r\n0 faults\u202e"
@@ -176,6 +176,6 @@ def test_failed_report_is_escaped(capfd, tmp_path):
 def test_skipped_training_images_are_escaped(caplog):
     rows = Rows(0, pa.array(["a"]), np.zeros((1, 4, 4), np.uint8), {0: HOSTILE}, None)
     with caplog.at_level(logging.WARNING):
-        _warn(CHUNK, rows, np.array([0]))
+        warn_undecodable(CHUNK.shard, rows, np.array([0]))
     assert "left out" in caplog.messages[0]
     assert not controls(caplog.messages[0])

@@ -1,142 +1,269 @@
 import dataclasses
-import json
+import math
+from dataclasses import replace
+from typing import get_args
 
 import pytest
 
 from digitsum.errors import InputError
+from digitsum.manifest import parse_json, to_json
+from digitsum.model.registry import NetworkName
 from digitsum.options import ReadOptions
-from digitsum.training.config import RESUMABLE_CHANGES, TrainConfig
+from digitsum.training.config import AdvancedOptions, FixedOptions, TrainConfig
+from digitsum.training.presets import PRESETS
 
-CONFIG = TrainConfig(archive="archive", out="model")
-# The number of epochs may change where the step size does not follow it.
-BASELINE = TrainConfig(archive="archive", out="model", network="baseline")
+NETWORKS_AND_PRESETS = [
+    (network, preset) for network, presets in PRESETS.items() for preset in presets
+]
+ARCHIVE = {"archive": "archive"}
+
+
+def config(**options) -> TrainConfig:
+    return TrainConfig(**{"out": "model", **options})
+
+
+def fixed(**options) -> FixedOptions:
+    return FixedOptions.of(config(**options))
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("options", "message"),
     [
-        {"validation_fraction": 0.0},
-        {"validation_fraction": 1.0},
-        {"validation_fraction": -0.1},
-        {"validation_fraction": float("nan")},
-        {"digits": 0},
-        {"epochs": 0},
-        {"batch_size": 0},
-        {"shuffle_buffer_images": 0},
-        {"workers": 0},
-        {"workers": -1},
-        {"batch_size": 64, "workers": 3},
-        {"batch_size": 2, "workers": 4},
-        {"learning_rate": 0.0},
-        {"learning_rate": -1e-3},
-        {"learning_rate": float("nan")},
-        {"learning_rate": float("inf")},
-        {"seed": -1},
-        {"seed": 2**64},
-        {"max_failures": -1},
-        {"cpus_per_worker": 0.0},
-        {"cpus_per_worker": -1.0},
-        {"cpus_per_worker": float("nan")},
-        {"name": ""},
-        {"name": ".."},
-        {"name": ".hidden"},
-        {"name": "a/b"},
-        {"name": "-a"},
-        {"name": "two words"},
-        {"name": "line\n"},
+        *(
+            ({**ARCHIVE, "validation_fraction": f}, f"--validation-fraction {f}: give a number")
+            for f in (0.0, 1.0, -0.1, math.nan)
+        ),
+        *(
+            ({name: 0}, f"--{name.replace('_', '-')} 0: give at least 1")
+            for name in ("digits", "epochs", "batch_size", "images_per_epoch", "workers")
+        ),
+        ({"shuffle_buffer_images": 0}, "--shuffle-buffer-images 0: give at least 1"),
+        ({"images_per_epoch": -8}, "--images-per-epoch -8: give at least 1"),
+        ({"workers": -1}, "--workers -1: give at least 1"),
+        ({**ARCHIVE, "batch_size": 64, "workers": 3}, "--batch-size 64: give a multiple of --work"),
+        ({**ARCHIVE, "batch_size": 2, "workers": 4}, "--batch-size 2: give a multiple"),
+        (
+            {"images_per_epoch": 10, "batch_size": 4, "workers": 4},
+            "--images-per-epoch 10: give a multiple of --workers",
+        ),
+        ({"images_per_epoch": 12, "batch_size": 10, "workers": 4}, "--batch-size 10: give a mult"),
+        *(
+            ({name: value}, f"--{name.replace('_', '-')} {value}: give a number above 0")
+            for name in ("learning_rate", "pixel_scale")
+            for value in (0.0, -1e-3, math.nan, math.inf)
+        ),
+        *(
+            ({"distortion": value}, f"--distortion {value}: give 0 to 2")
+            for value in (-0.1, 2.1, math.nan, math.inf)
+        ),
+        *(
+            ({"cascade_below": value}, f"--cascade-below {value}: give a confidence, 0 to 1")
+            for value in (-0.1, 58.0, math.nan)
+        ),
+        *(({"seed": seed}, f"--seed {seed}: give a number of 0 to 2") for seed in (-1, 2**64)),
+        ({"max_failures": -1}, "--max-failures -1: give at least 0"),
+        *(
+            ({"cpus_per_worker": value}, f"--cpus-per-worker {value}: give a number above 0")
+            for value in (0.0, -1.0, math.nan)
+        ),
+        *(
+            ({"name": name}, "--name .*: a run's name is the name of a directory")
+            for name in ("", "..", ".hidden", "a/b", "-a", "two words", "line\n")
+        ),
+        *(
+            ({"min_digits": digits}, f"--min-digits {digits}: give 1 to --digits, 4")
+            for digits in (0, 5, -1)
+        ),
+        ({"validation": "archive"}, "--validation without --archive: give both, or neither"),
+        ({"digits": 12}, "12 digits do not fit on 40x168 pixels; .* --width at least 171"),
+        ({"read": ReadOptions(height=27, width=168)}, "--height is at least 28"),
+        ({"read": ReadOptions(height=40, width=66)}, "4 digits do not fit on 40x66"),
+        ({"network": "baseline", "preset": "full"}, "--preset full: .* paper, tuned"),
+        ({"preset": "paper"}, "--preset paper: .* full, quick, small, large"),
+        *(
+            (
+                {"advanced": AdvancedOptions(train_on_validation=True), **options},
+                "--train-on-validation .*; give --start-from and leave --archive out",
+            )
+            for options in ({}, {"start_from": "packaged", **ARCHIVE})
+        ),
+        ({"advanced": AdvancedOptions(average_with=("a",))}, "--average-with .*give --start-from"),
+        (
+            {
+                "advanced": AdvancedOptions(average_with=("a",), train_on_validation=True),
+                "start_from": "packaged",
+            },
+            "--average-with .* leave --train-on-validation out",
+        ),
     ],
     ids=str,
 )
-def test_options_that_cannot_be_are_refused_by_their_name(options):
-    (option, *_) = options
-    with pytest.raises(InputError, match=f"--{option.replace('_', '-')}"):
-        TrainConfig(archive="archive", out="model", **options)
+def test_config_refuses(options, message):
+    with pytest.raises(InputError, match=message):
+        config(**options)
 
 
 @pytest.mark.parametrize(
     "options",
     [
-        {"validation_fraction": 0.001},
-        {"validation_fraction": 0.999},
+        {**ARCHIVE, "validation_fraction": 0.001},
+        {**ARCHIVE, "validation_fraction": 0.999},
         {"batch_size": 1, "workers": 1},
-        {"batch_size": 6, "workers": 3},
+        {**ARCHIVE, "batch_size": 6, "workers": 3},
         {"seed": 0, "max_failures": 0},
         {"seed": 2**64 - 1},
         {"cpus_per_worker": 0.01},
-        {"name": "a"},
-        {"name": "2026-01-31_ä.b"},
-        {"name": "_a"},
-    ],
-    ids=str,
-)
-def test_options_at_their_bounds_are_taken(options):
-    config = TrainConfig(archive="archive", out="model", **options)
-    assert {option: getattr(config, option) for option in options} == options
-
-
-def test_what_a_resumed_run_may_change_are_options():
-    assert {field.name for field in dataclasses.fields(TrainConfig)} >= RESUMABLE_CHANGES
-
-
-def _follows_epochs(change):
-    return change in ({"network": "counter"}, {"distortion": 0.5})
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"out": "other"},
-        {"workers": 2},
-        {"use_gpu": True},
-        {"cpus_per_worker": 0.5},
-        {"max_failures": 0},
-        {"cascade_below": 0.25},
-        {"name": "other"},
-        {"runs": "other"},
-    ],
-    ids=str,
-)
-@pytest.mark.parametrize("config", [CONFIG, BASELINE], ids=["counter", "baseline"])
-def test_where_a_run_goes_on_is_not_what_it_learns_from(config, change):
-    assert dataclasses.replace(config, **change).learned_from() == config.learned_from()
-
-
-def test_how_long_a_run_goes_on_is_what_it_learns_from_only_where_the_step_size_follows_it():
-    longer = dataclasses.replace(BASELINE, epochs=99)
-    assert longer.learned_from() == BASELINE.learned_from()
-    longer = dataclasses.replace(CONFIG, epochs=99)
-    assert longer.learned_from() == CONFIG.learned_from() | {"epochs": 99}
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"archive": "other"},
-        {"validation": "other"},
-        {"validation_fraction": 0.3},
-        {"archive": None},
-        {"network": "counter"},
-        {"glyphs": "other"},
-        {"digits": 3},
+        *({"name": name} for name in ("a", "2026-01-31_ä.b", "_a")),
         {"min_digits": 1},
-        {"images_per_epoch": 1000},
-        {"batch_size": 32},
-        {"learning_rate": 0.01},
-        {"distortion": 0.5},
-        {"pixel_scale": 0.5},
-        {"seed": 1},
-        {"start_from": "packaged"},
-        {"teachers": ("packaged", "models/other")},
-        {"precision": "bf16"},
-        {"shuffle_buffer_images": 1},
-        {"read": ReadOptions(image_column="pixels")},
-        {"read": ReadOptions(height=40, width=168)},
+        {"min_digits": 4},
+        {"images_per_epoch": 1},
+        {"distortion": 0.0},
+        {"distortion": 2.0},
+        {**ARCHIVE, "validation": "other"},
+        {"digits": 11},
+        # Nothing is composed, so neither digits nor images per epoch need to fit.
+        {**ARCHIVE, "digits": 12},
+        {**ARCHIVE, "batch_size": 70, "workers": 7},
+        {"read": ReadOptions(height=28, width=67)},
+        {"images_per_epoch": 12, "batch_size": 8, "workers": 4},
     ],
     ids=str,
 )
-def test_what_a_run_learns_from_is_recorded_as_json_holds_it(change):
-    recorded = dataclasses.replace(BASELINE, **change).learned_from()
-    assert recorded != BASELINE.learned_from()
-    assert json.loads(json.dumps(recorded, allow_nan=False)) == recorded
-    may_change = RESUMABLE_CHANGES - ({"epochs"} if _follows_epochs(change) else set())
-    assert not set(recorded) & may_change
+def test_config_takes_bounds(options):
+    taken = config(**options)
+    assert {option: getattr(taken, option) for option in options} == options
+
+
+@pytest.mark.parametrize(
+    ("options", "counts"),
+    [
+        ({}, [4]),
+        ({"digits": 2}, [2]),
+        ({"digits": 3, "min_digits": 1}, [1, 2, 3]),
+        ({"digits": 3, "min_digits": 3}, [3]),
+    ],
+    ids=str,
+)
+def test_digit_counts(options, counts):
+    assert list(config(**options).digit_counts) == counts
+
+
+def test_shape_given_or_default():
+    assert str(config().shape) == "40x168"
+    assert str(config(read=ReadOptions(height=30, width=90)).shape) == "30x90"
+
+
+@pytest.mark.parametrize(("network", "preset"), NETWORKS_AND_PRESETS)
+@pytest.mark.parametrize("archive", [None, "archive"])
+def test_recipe_is_presets(network, preset, archive):
+    chosen = config(network=network, preset=preset, archive=archive)
+    assert chosen.recipe == PRESETS[network][preset]
+
+
+@pytest.mark.parametrize(("network", "preset"), [("counter", "full"), ("baseline", "paper")])
+def test_recipe_default(network, preset):
+    assert config(network=network).recipe == PRESETS[network][preset]
+
+
+@pytest.mark.parametrize(("network", "preset"), NETWORKS_AND_PRESETS)
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("epochs", 77),
+        ("images_per_epoch", 777),
+        ("batch_size", 7),
+        ("learning_rate", 0.07),
+        ("distortion", 0.7),
+        ("distortion", 0.0),
+        ("pixel_scale", 7.0),
+        ("cascade_below", 0.3),
+    ],
+)
+def test_recipe_option_overrides(network, preset, option, value):
+    recipe = config(network=network, preset=preset, **{option: value}).recipe
+    assert recipe == replace(PRESETS[network][preset], **{option: value})
+
+
+def test_recipe_of_start():
+    fresh, continued = PRESETS["counter"]["full"], config(start_from="packaged").recipe
+    assert continued.learning_rate == fresh.learning_rate / 2
+    assert continued.pull_at(0) == 0
+    assert continued.distortion_at(0.0) == continued.distortion_at(0.5) == 1.0
+    assert continued.distortion_at(1.0) == fresh.distortion_at(1.0)
+    assert config(start_from="packaged", learning_rate=0.1).recipe.learning_rate == 0.1
+    assert replace(fresh.continued(), distortion=0.0).distortion_at(0.5) == 0
+
+
+RESUMABLE = [
+    {"out": "other"},
+    {"workers": 2},
+    {"use_gpu": True},
+    {"cpus_per_worker": 0.5},
+    {"max_failures": 0},
+    {"cascade_below": 0.25},
+    {"name": "other"},
+    {"runs": "other"},
+    {"advanced": AdvancedOptions(average_with=("packaged",)), "start_from": "packaged"},
+]
+FIXED = [
+    {"archive": "other"},
+    {"validation": "other"},
+    {"validation_fraction": 0.3},
+    {"archive": None},
+    {"network": "counter"},
+    {"glyphs": "other"},
+    {"digits": 3},
+    {"min_digits": 1},
+    {"images_per_epoch": 1000},
+    {"batch_size": 32},
+    {"learning_rate": 0.01},
+    {"distortion": 0.5},
+    {"pixel_scale": 0.5},
+    {"seed": 1},
+    {"start_from": "packaged"},
+    {"advanced": AdvancedOptions(teachers=("packaged", "models/other"))},
+    {"precision": "bf16"},
+    {"shuffle_buffer_images": 1},
+    {"preset": "tuned"},
+    {"read": ReadOptions(image_column="pixels")},
+    {"read": ReadOptions(height=40, width=168)},
+]
+BASELINE = {**ARCHIVE, "network": "baseline"}
+
+
+@pytest.mark.parametrize("network", get_args(NetworkName))
+@pytest.mark.parametrize("change", RESUMABLE, ids=str)
+def test_fixed_options_allow(network, change):
+    options = {**ARCHIVE, "network": network}
+    before = fixed(**options | {k: change[k] for k in ("start_from",) if k in change})
+    assert fixed(**options | change) == before
+
+
+@pytest.mark.parametrize("change", FIXED, ids=str)
+def test_fixed_options_refuse(change):
+    before, after = fixed(**BASELINE), fixed(**BASELINE | change)
+    assert parse_json(FixedOptions, to_json(after), "config.json") == after
+    after.check_resumes(after, "night")
+    with pytest.raises(InputError, match=r"run night was started with .*another --name"):
+        after.check_resumes(before, "night")
+
+
+def test_fixed_options_every_option():
+    """Each option is in one of the two lists above, or has a test of its own."""
+    listed = {name for change in (*RESUMABLE, *FIXED) for name in change} | {"epochs"}
+    assert listed == {f.name for f in dataclasses.fields(TrainConfig)}
+
+
+def test_fixed_options_name_change():
+    with pytest.raises(InputError, match=r"with learning_rate=0\.004, not 0\.5"):
+        fixed(learning_rate=0.5).check_resumes(fixed(), "night")
+
+
+@pytest.mark.parametrize(("network", "preset"), NETWORKS_AND_PRESETS)
+def test_fixed_options_epochs(network, preset):
+    """The epochs may change only if neither step size nor distortion follow them."""
+    options = {"network": network, "preset": preset}
+    first, longer = (fixed(**options, epochs=epochs) for epochs in (5, 9))
+    assert (first == longer) == (not config(**options).recipe.one_cycle)
+    assert fixed(**BASELINE, epochs=99) == fixed(**BASELINE)
+    assert fixed(**BASELINE, distortion=0.5, epochs=99) != fixed(**BASELINE, distortion=0.5)

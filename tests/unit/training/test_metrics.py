@@ -1,28 +1,30 @@
-import time
+import json
+from dataclasses import replace
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tensorboardX.proto.event_pb2 import Event
 
-from digitsum.training.metrics import Totals
-from digitsum.training.progress import EpochProgress
+from digitsum.storage.location import locate
+from digitsum.training.metrics import (
+    Epoch,
+    EpochTotals,
+    best_epoch,
+    history_from_json,
+    history_to_json,
+    write_event_file,
+)
 
 
-def totals_of(*batches: tuple[list[int], list[int], float]) -> Totals:
+def totals_of(*batches: tuple[list[int], list[int], float]) -> EpochTotals:
     """Add batches, each of predicted sums, true sums and the mean loss."""
-    totals = Totals(torch.device("cpu"))
+    totals = EpochTotals(torch.device("cpu"))
     for predicted, true, mean_loss in batches:
         log_probs = torch.nn.functional.one_hot(torch.tensor(predicted), 10).float()
         totals.add(log_probs, torch.tensor(true), torch.tensor(mean_loss))
     return totals
-
-
-def test_loss_and_accuracy_are_means_over_images_and_not_over_batches():
-    totals = totals_of(([1, 2, 3], [1, 2, 4], 0.5), ([5], [6], 2.5))
-    assert totals.num_images == 4
-    assert totals.accuracy == 0.5
-    assert totals.mean_loss == pytest.approx(1.0)
 
 
 images = st.tuples(st.integers(0, 9), st.integers(0, 9))
@@ -30,36 +32,24 @@ batches = st.tuples(st.lists(images, min_size=1, max_size=9), st.floats(0, 100, 
 
 
 @given(st.lists(batches, max_size=5))
-def test_figures_are_those_of_a_loop_over_the_images(made):
+def test_totals_are_means_over_images(made):
     totals = totals_of(*[([p for p, _ in rows], [t for _, t in rows], x) for rows, x in made])
+    assert totals.reduce() is totals  # there are no other workers
     num = sum(len(rows) for rows, _ in made)
+    num_right = sum(predicted == true for rows, _ in made for predicted, true in rows)
+    loss = sum(mean_loss * len(rows) for rows, mean_loss in made)
     assert totals.num_images == num
-    if num:
-        right = sum(predicted == true for rows, _ in made for predicted, true in rows)
-        assert totals.accuracy == pytest.approx(right / num)
-        loss = sum(mean_loss * len(rows) for rows, mean_loss in made)
-        assert totals.mean_loss == pytest.approx(loss / num, rel=1e-6)
+    assert totals.accuracy == pytest.approx(num_right / max(num, 1))
+    assert totals.mean_loss == pytest.approx(loss / max(num, 1), rel=1e-6)
 
 
-def test_nothing_added_has_no_images_and_no_loss():
-    assert Totals(torch.device("cpu")).num_images == 0
-    assert Totals(torch.device("cpu")).mean_loss == 0
-    assert Totals(torch.device("cpu")).accuracy == 0
-
-
-def test_without_other_workers_nothing_is_added_by_reducing():
-    totals = totals_of(([1, 2], [1, 3], 0.25))
-    assert totals.reduce() is totals
-    assert (totals.num_images, totals.accuracy, totals.mean_loss) == (2, 0.5, 0.25)
-
-
-def test_a_loss_that_is_no_number_is_seen_in_the_mean():
+def test_totals_nan_loss():
     totals = totals_of(([1], [1], 0.5), ([1], [1], float("nan")), ([1], [1], 0.5))
     assert not totals.mean_loss < float("inf")
 
 
-def test_many_images_are_counted_exactly():
-    totals = Totals(torch.device("cpu"))
+def test_totals_count_exactly():
+    totals = EpochTotals(torch.device("cpu"))
     log_probs, sums = torch.eye(10)[[3]].expand(1000, 10), torch.full((1000,), 3)
     for _ in range(50):
         totals.add(log_probs, sums, torch.tensor(0.1, dtype=torch.bfloat16))
@@ -68,83 +58,76 @@ def test_many_images_are_counted_exactly():
     assert totals.num_images == 2**30 + 50_001
 
 
-def test_progress_counts_from_the_epochs_before():
-    progress = EpochProgress(3, 4, 100, 1)
-    assert progress.num_seen == 200
-    assert progress.fraction == 0.5
-    progress.advance(30)
-    progress.advance(20)
-    assert progress.num_seen == 250
-    assert progress.fraction == 0.625
+EPOCH = Epoch(1, 3.5, 0.1, 3.25, 0.125, 4800, 1200, 12.5, 640.0, 0.25)
+numbers = st.floats(0, 1e9)
+counts = st.integers(0, 2**53)
+epochs = st.builds(
+    Epoch, counts, numbers, numbers, numbers, numbers, counts, counts, numbers, numbers
+)
 
 
-def test_training_begins_at_0_and_ends_at_1():
-    assert EpochProgress(1, 7, 100, 1).fraction == 0
-    last = EpochProgress(7, 7, 100, 1)
-    last.advance(100)
-    assert last.fraction == 1
+def epoch(number: int, accuracy: float, loss: float) -> Epoch:
+    return replace(EPOCH, epoch=number, validation_accuracy=accuracy, validation_loss=loss)
 
 
-def test_a_worker_takes_the_others_to_be_as_far():
-    progress = EpochProgress(1, 2, 120, 4)
-    progress.advance(15)
-    assert progress.num_seen == 60
-    assert progress.fraction == 0.25
+@given(st.lists(epochs, max_size=5))
+def test_history_round_trip(history):
+    text = history_to_json(history)
+    assert history_from_json(text) == history_from_json(text.encode()) == history
+    assert [epoch["epoch"] for epoch in json.loads(text)] == [epoch.epoch for epoch in history]
 
 
-@given(st.integers(1, 20), st.integers(1, 500), st.integers(1, 8), st.data())
-def test_the_next_epoch_goes_on_where_the_last_one_ended(epochs, share, workers, data):
-    epoch = data.draw(st.integers(1, epochs))
-    progress = EpochProgress(epoch, epochs, share * workers, workers)
-    before = progress.fraction
-    for _ in range(share):
-        progress.advance(1)
-        assert progress.fraction >= before
-        before = progress.fraction
-    following = EpochProgress(epoch + 1, epochs, share * workers, workers)
-    assert progress.num_seen == following.num_seen
-    assert progress.fraction == pytest.approx(epoch / epochs)
+@pytest.mark.parametrize(
+    ("history", "best"),
+    [
+        ([epoch(1, 0.5, 2.0)], 1),
+        ([epoch(1, 0.5, 2.0), epoch(2, 0.7, 9.0), epoch(3, 0.6, 1.0)], 2),
+        ([epoch(1, 0.5, 2.0), epoch(2, 0.5, 1.0), epoch(3, 0.5, 1.5)], 2),
+        ([epoch(1, 0.5, 1.0), epoch(2, 0.5, 1.0)], 1),
+        ([epoch(1, 0.0, 3.0), epoch(2, 0.0, 2.0)], 2),
+    ],
+    ids=["one", "highest accuracy", "lowest loss of equals", "first of equals", "none right"],
+)
+def test_best_epoch(history, best):
+    assert best_epoch(history).epoch == best
 
 
-def test_images_beyond_what_an_epoch_was_said_to_have_do_not_lead_beyond_the_end():
-    progress = EpochProgress(2, 2, 100, 1)
-    progress.advance(150)
-    assert progress.fraction == 1
-    assert progress.num_seen == 250
+@given(st.lists(epochs, min_size=1, max_size=6))
+def test_best_epoch_has_no_better(history):
+    best = best_epoch(history)
+    assert best in history
+    for other in history:
+        assert other.validation_accuracy <= best.validation_accuracy
+        if other.validation_accuracy == best.validation_accuracy:
+            assert other.validation_loss >= best.validation_loss
 
 
-def test_the_fraction_after_images_is_that_when_they_were_seen():
-    progress = EpochProgress(2, 3, 100, 4)
-    ahead = progress.fraction_after(20)
-    progress.advance(20)
-    assert progress.fraction == ahead == 0.6
+def events(data: bytes) -> list[Event]:
+    """Read an event file: length, its checksum, the record, its checksum."""
+    records, at = [], 0
+    while at < len(data):
+        length = int.from_bytes(data[at : at + 8], "little")
+        records.append(Event.FromString(data[at + 12 : at + 12 + length]))
+        at += 12 + length + 4
+    return records
 
 
-def test_only_the_waiting_for_items_is_counted(monkeypatch):
-    clock = [0.0]
-    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
-    progress = EpochProgress(1, 1, 100, 1)
-
-    def slow():
-        for number in range(3):
-            clock[0] += 5
-            yield number
-
-    found = []
-    for item in progress.waiting(slow()):
-        clock[0] += 100
-        found.append(item)
-    assert (found, progress.waited_s) == ([0, 1, 2], 15)
-
-
-def test_a_line_is_due_once_a_minute(monkeypatch):
-    clock = [0.0]
-    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
-    progress = EpochProgress(2, 3, 12_000, 2)
-    said = []
-    for _ in range(130):
-        clock[0] += 1
-        progress.advance(50)
-        said.append(progress.due())
-    assert [number + 1 for number, line in enumerate(said) if line] == [60, 120]
-    assert said[59] == ("epoch 2 of 3, 50% of the training: 100 images/s, about 3 min 00 s left")
+def test_event_file_of_each_epoch(tmp_path):
+    for number in (1, 2):
+        write_event_file(locate(str(tmp_path)), replace(EPOCH, epoch=number))
+    files = sorted((tmp_path / "tensorboard").iterdir())
+    assert [file.name[-5:] for file in files] == ["00001", "00002"]
+    assert all(file.name.startswith("events.out.tfevents.") for file in files)
+    scalars = {
+        value.tag: (event.step, value.simple_value)
+        for event in events(files[1].read_bytes())
+        for value in event.summary.value
+    }
+    assert scalars == {
+        "loss/train": (2, 3.5),
+        "loss/validation": (2, 3.25),
+        "accuracy/train": (2, pytest.approx(0.1)),
+        "accuracy/validation": (2, 0.125),
+        "speed/images_per_s": (2, 640.0),
+        "speed/data_wait": (2, 0.25),
+    }

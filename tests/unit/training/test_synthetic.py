@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from digitsum.archive.glyphs import Glyphs, load_glyphs
+from digitsum.archive.glyphs import EMBEDDED, Glyphs, load_glyphs, load_training_glyphs
 from digitsum.options import ImageShape, ReadOptions
 from digitsum.training import synthetic
 from digitsum.training.config import TrainConfig
@@ -14,13 +14,13 @@ BLOCK = 64
 
 @pytest.fixture(scope="session")
 def dots() -> Glyphs:
-    """Return a glyph for each digit: one pixel, brighter by 1 than the digit is great."""
+    """Return a glyph for each digit: one pixel, whose brightness is 1 more than the digit."""
     pixels = np.zeros((10, 28, 28), np.uint8)
     pixels[:, 3, 3] = range(1, 11)
     return Glyphs(pixels, np.arange(10, dtype=np.uint8))
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
     monkeypatch.setattr(synthetic, "_BLOCK_IMAGES", BLOCK)
 
@@ -40,9 +40,9 @@ def dots_of(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("distortion", [0.0, 1.0])
-def test_the_same_seed_gives_the_same_images_and_another_seed_others(
-    distortion, embedded_train, small_blocks
-):
+def test_composed_images_follow_seed(distortion, embedded_train):
+    before = embedded_train.pixels.copy()
+
     def make(*seed: int) -> tuple[np.ndarray, np.ndarray]:
         return joined(blocks(embedded_train, 100, distortion=lambda _: distortion, seed=seed))
 
@@ -51,31 +51,31 @@ def test_the_same_seed_gives_the_same_images_and_another_seed_others(
     np.testing.assert_array_equal(one[1], same[1])
     for other in (make(2, 2, 0), make(1, 3, 0), make(1, 2, 1)):
         assert not (one[0] == other[0]).all(axis=(1, 2)).any()
+    np.testing.assert_array_equal(embedded_train.pixels, before)
 
 
 @pytest.mark.parametrize("counts", [range(1, 2), range(4, 5), range(1, 6)], ids=str)
-def test_sums_are_those_of_the_digits_on_the_images(counts, dots, small_blocks):
+def test_composed_images_have_true_sums(counts, dots):
     pixels, sums = joined(blocks(dots, 300, counts=counts))
-    assert pixels.dtype == np.uint8
-    assert pixels.shape == (300, 30, 100)
-    assert sums.dtype == np.int64
-    found, found_sums = dots_of(pixels)
-    np.testing.assert_array_equal(found_sums, sums)
-    assert set(found.tolist()) == set(counts)
+    assert (pixels.dtype, pixels.shape, sums.dtype) == (np.uint8, (300, 30, 100), np.int64)
+    num_digits, true_sums = dots_of(pixels)
+    np.testing.assert_array_equal(true_sums, sums)
+    assert set(num_digits.tolist()) == set(counts)
 
 
-def test_each_number_of_digits_is_as_frequent_in_every_block(dots, small_blocks):
+def test_composed_images_counts_are_equal(dots):
     for pixels, _ in blocks(dots, 3 * BLOCK, counts=range(1, 6)):
-        found, _ = dots_of(pixels)
-        frequencies = np.bincount(found, minlength=6)[1:]
+        num_digits, _ = dots_of(pixels)
+        frequencies = np.bincount(num_digits, minlength=6)[1:]
         assert frequencies.sum() == BLOCK
         assert frequencies.max() - frequencies.min() <= 1
 
 
-def test_images_of_different_numbers_of_digits_come_mixed(dots):
-    (pixels, _), *_ = blocks(dots, 4000, counts=range(1, 5))
-    found, _ = dots_of(pixels)
-    for part in np.split(found, 10):
+def test_composed_images_counts_are_mixed(dots, monkeypatch):
+    monkeypatch.setattr(synthetic, "_BLOCK_IMAGES", 8192)
+    [(pixels, _)] = blocks(dots, 4000, counts=range(1, 5))
+    num_digits, _ = dots_of(pixels)
+    for part in np.split(num_digits, 10):
         assert abs(part.mean() - 2.5) < 5 * np.sqrt(1.25 / len(part))
 
 
@@ -91,60 +91,48 @@ def test_images_of_different_numbers_of_digits_come_mixed(dots):
     ],
     ids=str,
 )
-def test_images_come_in_blocks_of_which_the_last_holds_what_is_left(num, sizes, dots, small_blocks):
+def test_composed_images_block_sizes(num, sizes, dots):
     made = blocks(dots, num, counts=range(1, 4), distortion=lambda _: 1.0)
-    assert [len(pixels) for pixels, _ in made] == sizes
-    assert [len(sums) for _, sums in made] == sizes
+    assert [(len(pixels), len(sums)) for pixels, sums in made] == [(n, n) for n in sizes]
 
 
-def test_no_image_is_made_twice(embedded_train, small_blocks):
+def test_composed_images_are_unique(embedded_train):
     pixels, _ = joined(blocks(embedded_train, 4 * BLOCK))
     assert len(np.unique(pixels.reshape(len(pixels), -1), axis=0)) == 4 * BLOCK
 
 
-def test_a_shorter_epoch_begins_with_the_same_blocks(dots, small_blocks):
+def test_composed_images_shorter_epoch(dots):
     shorter, longer = blocks(dots, 2 * BLOCK), blocks(dots, 3 * BLOCK)
     for one, other in zip(shorter, longer[:2], strict=True):
         np.testing.assert_array_equal(one[0], other[0])
 
 
-def test_distortion_follows_the_images_that_were_composed_before(dots, small_blocks):
-    asked = []
+def test_composed_images_distortion(dots, monkeypatch):
+    """Each block asks for the strength when it is made, and its glyphs get it."""
+    asked, given = [], []
 
     def distortion(num_images: int) -> float:
         asked.append(num_images)
-        return 0.0
-
-    made = composed_images(dots, SHAPE, range(2, 3), 2 * BLOCK + 5, distortion, (0,))
-    assert asked == []
-    assert [len(pixels) for pixels, _ in made] == [BLOCK, BLOCK, 5]
-    assert asked == [0, BLOCK, 2 * BLOCK]
-
-
-def test_glyphs_are_distorted_by_the_strength_that_was_asked_for(dots, small_blocks, monkeypatch):
-    given = []
+        return num_images / 100
 
     def record(glyphs, strength, generator):
         given.append(strength)
         return glyphs
 
     monkeypatch.setattr(synthetic, "distort_glyphs", record)
-    strengths = iter([0.25, 0.75])
-    blocks(dots, 2 * BLOCK, distortion=lambda _: next(strengths))
-    assert given == [0.25, 0.75]
+    made = composed_images(dots, SHAPE, range(2, 3), 2 * BLOCK + 5, distortion, (0,))
+    assert asked == []
+    assert [len(pixels) for pixels, _ in made] == [BLOCK, BLOCK, 5]
+    assert asked == [0, BLOCK, 2 * BLOCK]
+    assert given == [0, BLOCK / 100, 2 * BLOCK / 100]
 
 
-def test_a_tenth_of_the_glyphs_is_left_undistorted(dots, monkeypatch):
+def test_composed_images_tenth_undistorted(dots, monkeypatch):
+    monkeypatch.setattr(synthetic, "_BLOCK_IMAGES", 8192)
     monkeypatch.setattr(synthetic, "distort_glyphs", lambda glyphs, *_: torch.zeros_like(glyphs))
     pixels, _ = joined(blocks(dots, 4000, counts=range(1, 2), distortion=lambda _: 1.0))
     share = pixels.any(axis=(1, 2)).mean()
     assert abs(share - 0.1) < 5 * np.sqrt(0.1 * 0.9 / 4000)
-
-
-def test_the_glyphs_that_are_given_are_not_changed(embedded_train):
-    before = embedded_train.pixels.copy()
-    blocks(embedded_train, 500, distortion=lambda _: 1.0)
-    np.testing.assert_array_equal(embedded_train.pixels, before)
 
 
 @pytest.fixture
@@ -159,37 +147,36 @@ def config(glyph_file, monkeypatch):
     return make
 
 
-def test_validation_images_are_the_same_at_each_call_and_for_every_seed(config):
+def test_validation_images_ignore_options(config):
     pixels, sums = validation_images(config())
-    assert pixels.shape == (300, 30, 100)
-    assert sums.shape == (300,)
+    assert (pixels.shape, sums.shape) == ((300, 30, 100), (300,))
     for again in (config(), config(seed=7), config(distortion=2.0), config(preset="quick")):
         np.testing.assert_array_equal(validation_images(again)[0], pixels)
         np.testing.assert_array_equal(validation_images(again)[1], sums)
 
 
-def test_validation_images_hold_as_many_digits_as_those_that_are_trained_on(config):
+def test_validation_images_digit_counts(config):
     _, sums = validation_images(config(digits=1))
     assert sums.max() <= 9
     _, sums = validation_images(config(digits=3, min_digits=1))
     assert 9 < sums.max() <= 27
 
 
-def test_calibration_images_are_the_validation_images_distorted_as_in_training(config):
+def test_calibration_images_are_distorted(config):
     pixels, sums = validation_images(config())
     distorted, same_sums = calibration_images(config(distortion=1.0))
     np.testing.assert_array_equal(same_sums, sums)
-    changed = (distorted != pixels).any(axis=(1, 2)).mean()
-    assert changed > 0.9
-    farther, _ = calibration_images(config(distortion=2.0))
+    assert (distorted != pixels).any(axis=(1, 2)).mean() > 0.9
+    more_distorted, _ = calibration_images(config(distortion=2.0))
 
     def change(images):
         return np.abs(images.astype(int) - pixels).mean()
 
-    assert change(farther) > change(distorted)
+    assert change(more_distorted) > change(distorted)
     np.testing.assert_array_equal(calibration_images(config(distortion=0.0))[0], pixels)
-    [(as_trained, _)] = composed_images(
-        load_glyphs(config().glyphs, "val"), SHAPE, range(4, 5), 300, lambda _: 1.0, (0,)
+    glyphs = load_glyphs(config().glyphs, "val")
+    as_trained, _ = joined(
+        list(composed_images(glyphs, SHAPE, range(4, 5), 300, lambda _: 1.0, (0,)))
     )
     np.testing.assert_array_equal(distorted, as_trained)
 
@@ -203,7 +190,7 @@ def one_tile(pixels: np.ndarray) -> bytes:
     return tile.tobytes()
 
 
-def test_validation_images_show_undistorted_validation_glyphs_only(config, glyph_file):
+def test_validation_images_show_validation_glyphs(config, glyph_file):
     glyphs = load_glyphs(glyph_file, "val")
     tiles = {
         one_tile(pixels): digit
@@ -212,3 +199,12 @@ def test_validation_images_show_undistorted_validation_glyphs_only(config, glyph
     pixels, sums = validation_images(config(digits=1))
     for image, digit_sum in zip(pixels, sums.tolist(), strict=True):
         assert tiles[one_tile(image)] == digit_sum
+
+
+def test_training_glyphs_with_validation():
+    train, val = (load_glyphs(EMBEDDED, split) for split in ("train", "val"))
+    both = load_training_glyphs(EMBEDDED, with_validation=True)
+    assert np.array_equal(both.pixels, np.concatenate([train.pixels, val.pixels]))
+    assert np.array_equal(both.digits, np.concatenate([train.digits, val.digits]))
+    alone = load_training_glyphs(EMBEDDED, with_validation=False)
+    assert np.array_equal(alone.pixels, train.pixels)

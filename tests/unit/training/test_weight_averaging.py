@@ -1,7 +1,3 @@
-"""Weights of networks that began alike, averaged."""
-
-from dataclasses import replace
-
 import pytest
 import torch
 from hypothesis import given
@@ -11,10 +7,14 @@ from digitsum.errors import InputError
 from digitsum.model.network import SumNetwork
 from digitsum.model.registry import build_network, network_sizes
 from digitsum.model.saved_model import load_model, packaged_model, save_model
-from digitsum.training.config import TrainConfig
+from digitsum.training.config import AdvancedOptions, TrainConfig
 from digitsum.training.metrics import Epoch
 from digitsum.training.synthetic import validation_images
-from digitsum.training.weight_averaging import averaged_weights, epoch_of_mean, load_averaged_with
+from digitsum.training.weight_averaging import (
+    averaged_weights,
+    epoch_of_average,
+    load_averaged_with,
+)
 
 
 @pytest.fixture(scope="module")
@@ -22,81 +22,67 @@ def network() -> SumNetwork:
     return load_model(packaged_model()).network
 
 
-def config(*average_with: str, **options) -> TrainConfig:
-    return TrainConfig(out="unused", start_from="packaged", average_with=average_with, **options)
+def config(*average_with: str) -> TrainConfig:
+    advanced = AdvancedOptions(average_with=average_with)
+    return TrainConfig(out="unused", start_from="packaged", advanced=advanced)
 
 
 @given(st.lists(st.floats(-100, 100, width=32), min_size=1, max_size=5))
-def test_each_weight_is_the_mean_of_all(values):
+def test_averaged_weights_are_means(values):
     first, *others = ({"a": torch.full((2, 3), value), "n": torch.tensor(7)} for value in values)
-    found = averaged_weights(first, others)
-    torch.testing.assert_close(found["a"], torch.full((2, 3), sum(values) / len(values)))
-    assert found["n"] == 7
+    averaged = averaged_weights(first, others)
+    assert averaged.keys() == {"a", "n"}
+    torch.testing.assert_close(averaged["a"], torch.full((2, 3), sum(values) / len(values)))
+    assert averaged["n"] == 7
 
 
-def test_networks_that_are_alike_average_to_themselves(network):
+def test_averaged_weights_of_same_network(network):
     weights = network.state_dict()
-    found = averaged_weights(weights, [weights, weights])
-    assert found.keys() == weights.keys()
-    for name, tensor in found.items():
-        torch.testing.assert_close(tensor, weights[name])
+    torch.testing.assert_close(averaged_weights(weights, [weights, weights]), dict(weights))
 
 
-def test_what_began_alike_is_loaded(network, tmp_path):
+def test_load_averaged_with_common_start(network, tmp_path):
     scale = load_model(packaged_model()).pixel_scale
-    # Trained on for other widths, and placed anew: neither is a weight.
+    # Another width and another digit offset: neither is a weight.
     sizes = {**network_sizes(network), "width": 336, "digit_offset": 1}
     wider = build_network("counter", sizes)
     wider.load_state_dict(network.state_dict())
     save_model(str(tmp_path), "counter", wider, metrics={}, card="", pixel_scale=scale)
-    found = load_averaged_with(config("packaged", str(tmp_path)), network)
-    assert [model.network.config.shape.width for model in found] == [168, 336]
-    assert load_averaged_with(TrainConfig(out="unused"), network) == []
+    models = load_averaged_with(config("packaged", str(tmp_path)), network)
+    assert [model.network.config.shape.width for model in models] == [168, 336]
+    assert load_averaged_with(config(), network) == ()
 
 
-@pytest.mark.parametrize("changed", ["sizes", "scale", "network"])
-def test_what_began_otherwise_is_refused(network, tmp_path, changed):
+@pytest.mark.parametrize("changed", ["sizes", "scale", "network", "missing"])
+def test_load_averaged_with_refuses(network, tmp_path, changed):
     scale, name, other = load_model(packaged_model()).pixel_scale, "counter", network
     if changed == "sizes":
         other = build_network(name, {**network_sizes(network), "num_mixers": 1})
     elif changed == "scale":
         scale = 0.5
-    else:
+    elif changed == "network":
         name = "baseline"
         other = build_network(name, {"height": 40, "width": 168, "num_digits": 4})
-    save_model(str(tmp_path), name, other, metrics={}, card="", pixel_scale=scale)
-    with pytest.raises(InputError, match=r"is another network.* leave it out of --average-with"):
+    if changed != "missing":
+        save_model(str(tmp_path), name, other, metrics={}, card="", pixel_scale=scale)
+    remedy = "not a model" if changed == "missing" else r"leave it out of --average-with"
+    with pytest.raises(InputError, match=remedy):
         load_averaged_with(config("packaged", str(tmp_path)), network)
-
-
-def test_no_bundle_is_refused(network):
-    with pytest.raises(InputError, match="/nowhere"):
-        load_averaged_with(config("/nowhere"), network)
-
-
-def test_a_run_may_be_averaged_when_it_is_done():
-    assert config("packaged").learned_from() == config().learned_from()
-    assert replace(config(), seed=1).learned_from() != config().learned_from()
-
-
-@pytest.mark.parametrize("options", [{"start_from": None}, {"train_on_validation": True}], ids=str)
-def test_a_mean_wants_a_common_start_and_a_temperature_of_its_own(options):
-    with pytest.raises(InputError, match="--average-with: goes with --start-from"):
-        replace(config("packaged"), **options)
 
 
 def epoch(accuracy: float) -> Epoch:
     return Epoch(3, 0.2, 0.9, 0.1, accuracy, 100, 50, 1.0, 100.0, 0.01)
 
 
-def test_the_figures_are_those_of_the_mean_and_a_bad_mean_is_told(network, caplog):
+def test_epoch_of_average(network, caplog, monkeypatch):
+    monkeypatch.setattr("digitsum.training.synthetic.VALIDATION_IMAGES", 300)
     fresh = build_network("counter", network_sizes(network)).eval()
     sample = validation_images(TrainConfig(out="unused"))
-    good = epoch_of_mean(network, sample, 1 / 255, epoch(0.97))
-    assert (good.epoch, good.train_loss, good.validation_images) == (3, 0.2, 5000)
+    good = epoch_of_average(network, sample, 1 / 255, epoch(0.97))
+    assert (good.epoch, good.train_loss, good.validation_images) == (3, 0.2, 300)
     assert good.validation_accuracy > 0.98
     assert 0 < good.validation_loss < 0.1
     assert caplog.text == ""
-    bad = epoch_of_mean(fresh, sample, 1 / 255, epoch(0.97))
+    bad = epoch_of_average(fresh, sample, 1 / 255, epoch(0.97))
     assert bad.validation_accuracy < 0.5
-    assert "right, epoch 3 alone 97.00%: leave --average-with out" in caplog.text
+    assert "right, epoch 3 alone 97.00%: give --average-with only models" in caplog.text
