@@ -13,8 +13,8 @@ from digitsum.archive.reader import Rows, check_labels, read_chunk
 from digitsum.archive.schema import max_sum
 from digitsum.errors import InputError
 from digitsum.evaluation.examples import Examples
-from digitsum.evaluation.metrics import SumMetrics
-from digitsum.evaluation.record import Evaluation, write_evaluation
+from digitsum.evaluation.metrics import Evaluation, SumMetrics
+from digitsum.evaluation.record import write_evaluation
 from digitsum.manifest import find_origin, read_manifest
 from digitsum.model.explain import explain
 from digitsum.model.outputs import Predictions

@@ -1,8 +1,9 @@
-"""Metrics of predicted sums against true ones."""
+"""Metrics of predicted sums against true ones, and the evaluation that holds them."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +12,10 @@ import numpy.typing as npt
 from scipy.stats import binomtest
 
 from digitsum.archive.reader import Rows
+from digitsum.errors import TooManyRejectedError
 from digitsum.evaluation.calibration import NUM_LEVELS, ConfidenceCounts
+from digitsum.evaluation.examples import Examples
+from digitsum.manifest import Origin, to_python
 from digitsum.model.outputs import Predictions
 
 COVERAGES = (0.5, 0.8, 0.9, 0.95, 0.99)
@@ -193,3 +197,62 @@ class MetricCounts:
     confidence_levels: list[list[int]]
     num_with_digits: int
     num_digits_right: int
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation measured, and on what."""
+
+    archive_uri: str
+    model_uri: str
+    model_digest: str
+    known_count: int | None
+    """Digits in each image, if the user says so."""
+    metrics: SumMetrics
+    examples: Examples
+    num_shards: int
+    unread_shards: Mapping[str, str]
+    """Reasons by the path of shards whose footers cannot be read: their images are not counted."""
+    unread_chunks: Mapping[str, str]
+    """Reasons by the place of chunks that cannot be read: their images count as rejected."""
+    origin: Origin
+
+    @property
+    def unread(self) -> dict[str, str]:
+        """Reasons by shard or chunk that cannot be read."""
+        return {**self.unread_shards, **self.unread_chunks}
+
+    def unread_sentence(self) -> str:
+        """Return how much cannot be read, and the first reason; call it only if something is."""
+        place, reason = next(iter(self.unread.items()))
+        return (
+            f"{len(self.unread_shards):,} of {self.num_shards:,} shards cannot be read and are not "
+            f"in the figures; {len(self.unread_chunks):,} chunks cannot be read and their images "
+            f"count as rejected; the first is {place}: {reason}"
+        )
+
+    def check_rejected(self, allowed: float) -> None:
+        """Raise TooManyRejectedError if more than a fraction of images or shards was rejected."""
+        for what, num_rejected, num_all in (
+            ("images", self.metrics.num_rejected, self.metrics.num_images),
+            ("shards", len(self.unread_shards), self.num_shards),
+        ):
+            if num_rejected > allowed * num_all:
+                why = f"; {self.unread_sentence()}" if self.unread else ""
+                raise TooManyRejectedError(
+                    f"{num_rejected:,} of {num_all:,} {what} were rejected, more than the "
+                    f"{100 * allowed:.4g}% that --max-rejected allows{why}. The figures are of "
+                    "everything else; replace what is damaged, or raise --max-rejected."
+                )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the figures and what they are of."""
+        return {
+            **self.metrics.figures(),
+            "archive": self.archive_uri,
+            "model": self.model_uri,
+            "model_digest": self.model_digest,
+            "known_count": self.known_count,
+            "unread": self.unread,
+            **to_python(self.origin),
+        }

@@ -1,9 +1,8 @@
-"""The evaluation, and its record on disk: `evaluation.json` and `examples.parquet`."""
+"""The record of an evaluation on disk: `evaluation.json` and `examples.parquet`."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from digitsum.archive.shards import read_table
-from digitsum.errors import TooManyRejectedError
 from digitsum.evaluation.examples import Example, Examples
-from digitsum.evaluation.metrics import MetricCounts, SumMetrics
+from digitsum.evaluation.metrics import Evaluation, MetricCounts, SumMetrics
 from digitsum.manifest import Origin, check_version, parse_json, to_python
 from digitsum.model.explain import Explanation
 from digitsum.storage.atomic_write import publish_bytes
@@ -41,65 +39,6 @@ _SCHEMA = pa.schema(
         ("column_probs", pa.list_(pa.float32())),  # (columns, 11), row-major
     ]
 )
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What an evaluation measured, and on what."""
-
-    archive_uri: str
-    model_uri: str
-    model_digest: str
-    known_count: int | None
-    """Digits in each image, if the user says so."""
-    metrics: SumMetrics
-    examples: Examples
-    num_shards: int
-    unread_shards: Mapping[str, str]
-    """Reasons by the path of shards whose footers cannot be read: their images are not counted."""
-    unread_chunks: Mapping[str, str]
-    """Reasons by the place of chunks that cannot be read: their images count as rejected."""
-    origin: Origin
-
-    @property
-    def unread(self) -> dict[str, str]:
-        """Reasons by shard or chunk that cannot be read."""
-        return {**self.unread_shards, **self.unread_chunks}
-
-    def unread_sentence(self) -> str:
-        """Return how much cannot be read, and the first reason; call it only if something is."""
-        place, reason = next(iter(self.unread.items()))
-        return (
-            f"{len(self.unread_shards):,} of {self.num_shards:,} shards cannot be read and are not "
-            f"in the figures; {len(self.unread_chunks):,} chunks cannot be read and their images "
-            f"count as rejected; the first is {place}: {reason}"
-        )
-
-    def check_rejected(self, allowed: float) -> None:
-        """Raise TooManyRejectedError if more than a fraction of images or shards was rejected."""
-        for what, num_rejected, num_all in (
-            ("images", self.metrics.num_rejected, self.metrics.num_images),
-            ("shards", len(self.unread_shards), self.num_shards),
-        ):
-            if num_rejected > allowed * num_all:
-                why = f"; {self.unread_sentence()}" if self.unread else ""
-                raise TooManyRejectedError(
-                    f"{num_rejected:,} of {num_all:,} {what} were rejected, more than the "
-                    f"{100 * allowed:.4g}% that --max-rejected allows{why}. The figures are of "
-                    "everything else; replace what is damaged, or raise --max-rejected."
-                )
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the figures and what they are of."""
-        return {
-            **self.metrics.figures(),
-            "archive": self.archive_uri,
-            "model": self.model_uri,
-            "model_digest": self.model_digest,
-            "known_count": self.known_count,
-            "unread": self.unread,
-            **to_python(self.origin),
-        }
 
 
 @dataclass(frozen=True, kw_only=True)

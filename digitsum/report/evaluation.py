@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from digitsum.evaluation.examples import Examples
-from digitsum.evaluation.metrics import COVERAGES, SumMetrics
-from digitsum.evaluation.record import Evaluation
+from digitsum.evaluation.metrics import COVERAGES, Evaluation, SumMetrics
 from digitsum.report.figures import draw_calibration, draw_confusion, draw_gallery
 from digitsum.report.page import Page, Section, Table, origin_section, to_picture
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from digitsum.evaluation.record import Evaluation
+from digitsum.evaluation.metrics import Evaluation
 from digitsum.manifest import Manifest
 from digitsum.report.evaluation import evaluation_facts, evaluation_sections
 from digitsum.report.page import (

@@ -9,11 +9,10 @@ from hypothesis import strategies as st
 from digitsum.errors import InputError, TooManyRejectedError
 from digitsum.evaluation.calibration import ConfidenceCounts
 from digitsum.evaluation.examples import Example, Examples
-from digitsum.evaluation.metrics import SumMetrics, count_pairs
+from digitsum.evaluation.metrics import Evaluation, SumMetrics, count_pairs
 from digitsum.evaluation.record import (
     EVALUATION_FILE,
     EXAMPLES_FILE,
-    Evaluation,
     read_evaluation,
     read_examples,
     write_evaluation,
