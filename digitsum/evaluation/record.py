@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -13,13 +13,12 @@ import pyarrow.parquet as pq
 from digitsum.archive.shards import read_table
 from digitsum.evaluation.examples import Example, Examples
 from digitsum.evaluation.metrics import Evaluation, MetricCounts, SumMetrics
-from digitsum.manifest import Origin, check_version, parse_json, to_python
+from digitsum.manifest import Origin, parse_json, to_python
 from digitsum.model.explain import Explanation
 from digitsum.storage.atomic_write import publish_bytes
 from digitsum.storage.location import Location
 
 EVALUATION_FILE = "evaluation.json"
-EVALUATION_VERSION = 1
 EXAMPLES_FILE = "examples.parquet"
 _NUM_OUTPUTS = 11  # of a column: blank, then the digits 0..9
 _SCHEMA = pa.schema(
@@ -54,7 +53,7 @@ class EvaluationRecord:
     unread_chunks: dict[str, str]
     origin: Origin
     counts: MetricCounts
-    version: int = EVALUATION_VERSION
+    version: Literal[1] = 1
 
 
 def write_evaluation(evaluation: Evaluation, directory: Location) -> None:
@@ -83,7 +82,6 @@ def read_evaluation(directory: Location) -> Evaluation:
     """
     file = directory.join(EVALUATION_FILE)
     record = parse_json(EvaluationRecord, file.read_bytes(), file.uri)
-    check_version(record.version, EVALUATION_VERSION, file.uri)
     return Evaluation(
         record.archive,
         record.model,

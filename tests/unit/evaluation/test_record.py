@@ -72,7 +72,7 @@ def test_read_evaluation_of_other_version(tmp_path):
     write_evaluation(evaluation_of(SumMetrics.empty(2)), locate(str(tmp_path)))
     record = json.loads((tmp_path / EVALUATION_FILE).read_text())
     (tmp_path / EVALUATION_FILE).write_text(json.dumps(record | {"version": 99}))
-    with pytest.raises(InputError, match=r"is of version 99, but this digitsum reads version 1"):
+    with pytest.raises(InputError, match="is of version 99, but this digitsum reads version 1"):
         read_evaluation(locate(str(tmp_path)))
 
 

@@ -31,11 +31,6 @@ CHUNK = ChunkId("a.parquet", Fingerprint(1, 2, 3, "image", "image_id", 40, 168),
 DID_NOT_END = "ended before it was complete, or is still at work"
 
 
-@pytest.fixture
-def scores(tmp_path) -> Location:
-    return locate(str(tmp_path / "scores"))
-
-
 def run_of(scores: Location, night: int) -> Location:
     name = new_run_id("score", NOW + timedelta(days=night))
     return scores.join(f"{RUNS_DIRECTORY}/{name}")
@@ -212,5 +207,5 @@ def test_score_outcome_of_other_runs(scores):
     with pytest.raises(InputError, match="not a scoring run"):
         score_outcome(run)
     end(scores, 1, version=99)
-    with pytest.raises(InputError, match="is of version 99"):
+    with pytest.raises(InputError, match="is of version 99, but this digitsum reads version 1"):
         score_outcome(run_of(scores, 1))
