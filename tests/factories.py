@@ -3,6 +3,7 @@
 `make_*` returns an object, `write_*` a path.
 """
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,18 @@ from digitsum.archive.reader import read_chunk
 from digitsum.archive.score_parts import Part, known_count_digest
 from digitsum.archive.shards import Fingerprint, Shard, open_archive
 from digitsum.archive.writer import ImageBatch
+from digitsum.manifest import RUNS_DIRECTORY, new_run_id, to_python, write_manifest
 from digitsum.model.baseline import BaselineConfig, BaselineNetwork
 from digitsum.model.counter import CounterConfig, CounterNetwork
 from digitsum.model.network import SumNetwork
+from digitsum.model.prediction_stats import PredictionStats
 from digitsum.model.saved_model import SavedModel, load_model, save_model
 from digitsum.model.torch_backend import TorchPredictor
 from digitsum.options import ImageShape, ReadOptions
 from digitsum.scoring.commit import commit_part
+from digitsum.scoring.config import StatusConfig
+from digitsum.scoring.plan import ScorePlan
+from digitsum.scoring.results import ScoreOutcome, Totals
 from digitsum.scoring.worker import score_table
 from digitsum.storage.listing import ListedFile
 from digitsum.storage.location import locate
@@ -157,6 +163,34 @@ def commit_scores(
             table = pa.concat_tables(tables)
             parts.append(commit_part(locate(str(scores)), table, digest, chunk.id))
     return parts
+
+
+def write_run(scores: Path, night: int, *, model: str = "a" * 64, **changes: Any) -> Path:
+    """Write the manifest of a scoring run of a night, whose archive is nowhere."""
+    started = datetime(2026, 1, 31, tzinfo=UTC) + timedelta(days=night)
+    values = {
+        "scores": "/gone",
+        "archive": "/gone",
+        "model_digest": model,
+        "complete": True,
+        "why_incomplete": None,
+        "images": 1000,
+        "rejected": 2,
+        "elapsed_s": 10.0,
+        "images_per_s": 100.0,
+        "bottleneck": "more cores would help",
+        "plan": ScorePlan(model, (), {}, 0).summary(),
+        "totals": Totals(1000, 998, 2, 2, 1),
+        "predicted": PredictionStats(),
+        "reference": None,
+        "shifts": (),
+        "rejected_shards": {},
+        "chunks": (),
+    }
+    run = scores / RUNS_DIRECTORY / new_run_id("score", started)
+    outcome = to_python(ScoreOutcome(**values | changes))
+    write_manifest(locate(str(run)), "score", StatusConfig(scores="/gone"), started, outcome)
+    return run
 
 
 def read_files(directory: Path) -> dict[str, bytes]:

@@ -13,7 +13,8 @@ from digitsum.archive.reader import Rows, check_labels, read_chunk
 from digitsum.archive.schema import max_sum
 from digitsum.errors import InputError
 from digitsum.evaluation.examples import Examples
-from digitsum.evaluation.metrics import Evaluation, SumMetrics, write_evaluation
+from digitsum.evaluation.metrics import Evaluation, SumMetrics
+from digitsum.evaluation.record import write_evaluation
 from digitsum.manifest import find_origin
 from digitsum.model.outputs import Predictions
 from digitsum.model.saved_model import SavedModel, load_model, packaged_model

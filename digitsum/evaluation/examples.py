@@ -1,46 +1,18 @@
-"""Example images of an evaluation: hits and the most confident misses, with what the network saw.
-
-`examples.parquet` holds them beside `evaluation.json`.
-"""
+"""Example images of an evaluation: hits and confident misses, with what the network saw."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from digitsum.archive.images import Uint8Array
-from digitsum.archive.parquet.files import read_table
 from digitsum.archive.reader import Rows
 from digitsum.model.outputs import Explanation, Predictions
-from digitsum.storage.atomic_write import publish_bytes
-from digitsum.storage.location import Location
 
-EXAMPLES_FILE = "examples.parquet"
 NUM_EXAMPLES = 8
-_NUM_OUTPUTS = 11  # of a column: blank, then the digits 0..9
-_SCHEMA = pa.schema(
-    [
-        ("image_id", pa.string()),
-        ("height", pa.int32()),
-        ("width", pa.int32()),
-        ("image", pa.binary()),  # uint8, row-major
-        ("true_sum", pa.int64()),
-        ("predicted_sum", pa.int64()),
-        ("confidence", pa.float64()),
-        (
-            "digits",
-            pa.list_(pa.int64()),
-        ),  # null, as the next two are, if nothing explains the image
-        ("digit_x", pa.list_(pa.int64())),
-        ("column_probs", pa.list_(pa.float32())),  # (columns, 11), row-major
-    ]
-)
 
 
 @dataclass(frozen=True)
@@ -101,53 +73,6 @@ class Examples:
             return tuple(replace(one, explanation=explain(one.pixels)) for one in examples)
 
         return Examples(with_explanation(self.hits), with_explanation(self.misses))
-
-
-def write_examples(examples: Examples, directory: Location) -> None:
-    """Write `examples.parquet` into a directory."""
-    rows = [_to_row(example) for example in (*examples.hits, *examples.misses)]
-    content = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist(rows, _SCHEMA), content, compression="zstd")
-    publish_bytes(content.getvalue().to_pybytes(), directory.join(EXAMPLES_FILE))
-
-
-def read_examples(directory: Location) -> Examples:
-    """Return what `write_examples` wrote; raises ValueError, or what pyarrow does, if it is not."""
-    table = read_table(directory.join(EXAMPLES_FILE).read_bytes()).cast(_SCHEMA)
-    examples = [_from_row(row) for row in table.to_pylist()]
-    return Examples(
-        tuple(example for example in examples if example.is_hit),
-        tuple(example for example in examples if not example.is_hit),
-    )
-
-
-def _to_row(example: Example) -> dict[str, Any]:
-    explanation = example.explanation
-    height, width = example.pixels.shape
-    return {
-        "image_id": example.image_id,
-        "height": height,
-        "width": width,
-        "image": example.pixels.tobytes(),
-        "true_sum": example.true_sum,
-        "predicted_sum": example.predicted_sum,
-        "confidence": example.confidence,
-        "digits": explanation and list(explanation.digits),
-        "digit_x": explanation and list(explanation.digit_x),
-        "column_probs": explanation and explanation.column_probs.ravel().tolist(),
-    }
-
-
-def _from_row(row: dict[str, Any]) -> Example:
-    pixels = np.frombuffer(row["image"], np.uint8).reshape(row["height"], row["width"])
-    explanation = row["column_probs"] and Explanation(
-        np.array(row["column_probs"], np.float32).reshape(-1, _NUM_OUTPUTS),
-        tuple(row["digits"]),
-        tuple(row["digit_x"]),
-    )
-    given = (row[name] for name in ("image_id", "true_sum", "predicted_sum", "confidence"))
-    image_id, true_sum, predicted_sum, confidence = given
-    return Example(image_id, pixels, true_sum, predicted_sum, confidence, explanation)
 
 
 def _examples(

@@ -1,12 +1,11 @@
-"""Metrics of predicted sums against true ones, and the evaluation in `evaluation.json`."""
+"""Metrics of predicted sums against true ones, and the evaluation that holds them."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,13 +14,10 @@ from scipy.stats import binomtest
 from digitsum.archive.reader import Rows
 from digitsum.errors import TooManyRejectedError
 from digitsum.evaluation.calibration import NUM_LEVELS, ConfidenceCounts
-from digitsum.evaluation.examples import Examples, read_examples, write_examples
-from digitsum.manifest import Origin, parse_json, to_python
+from digitsum.evaluation.examples import Examples
+from digitsum.manifest import Origin, to_python
 from digitsum.model.outputs import Predictions
-from digitsum.storage.atomic_write import publish_bytes
-from digitsum.storage.location import Location
 
-EVALUATION_FILE = "evaluation.json"
 COVERAGES = (0.5, 0.8, 0.9, 0.95, 0.99)
 
 Int64Array = npt.NDArray[np.int64]
@@ -190,6 +186,19 @@ def _from_sparse(entries: list[list[int]], num_rows: int, num_columns: int) -> I
     return counts
 
 
+@dataclass(frozen=True, kw_only=True)
+class MetricCounts:
+    """The counts of a SumMetrics, as JSON; matrices hold [row, column, count] of all but zeros."""
+
+    num_classes: int
+    confusion: list[list[int]]
+    num_rejected: int
+    confidence_bins: list[list[float]]
+    confidence_levels: list[list[int]]
+    num_with_digits: int
+    num_digits_right: int
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """What an evaluation measured, and on what."""
@@ -247,72 +256,3 @@ class Evaluation:
             "unread": self.unread,
             **to_python(self.origin),
         }
-
-
-@dataclass(frozen=True, kw_only=True)
-class MetricCounts:
-    """The counts of a SumMetrics, as JSON; matrices hold [row, column, count] of all but zeros."""
-
-    num_classes: int
-    confusion: list[list[int]]
-    num_rejected: int
-    confidence_bins: list[list[float]]
-    confidence_levels: list[list[int]]
-    num_with_digits: int
-    num_digits_right: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluationRecord:
-    """What a report needs of `evaluation.json`, which holds the figures too."""
-
-    archive: str
-    model: str
-    model_digest: str
-    known_count: int | None
-    num_shards: int
-    unread_shards: dict[str, str]
-    unread_chunks: dict[str, str]
-    origin: Origin
-    counts: MetricCounts
-    version: Literal[1] = 1
-
-
-def write_evaluation(evaluation: Evaluation, directory: Location) -> None:
-    """Write `evaluation.json` and `examples.parquet`: all that the report shows."""
-    write_examples(evaluation.examples, directory)
-    record = EvaluationRecord(
-        archive=evaluation.archive_uri,
-        model=evaluation.model_uri,
-        model_digest=evaluation.model_digest,
-        known_count=evaluation.known_count,
-        num_shards=evaluation.num_shards,
-        unread_shards=dict(evaluation.unread_shards),
-        unread_chunks=dict(evaluation.unread_chunks),
-        origin=evaluation.origin,
-        counts=evaluation.metrics.counts,
-    )
-    content = json.dumps(evaluation.to_json() | to_python(record)).encode() + b"\n"
-    publish_bytes(content, directory.join(EVALUATION_FILE))
-
-
-def read_evaluation(directory: Location) -> Evaluation:
-    """Return what `write_evaluation` wrote.
-
-    Raises InputError if it is not what this digitsum reads, and IndexError or ValueError if counts
-    were changed.
-    """
-    file = directory.join(EVALUATION_FILE)
-    record = parse_json(EvaluationRecord, file.read_bytes(), file.uri)
-    return Evaluation(
-        record.archive,
-        record.model,
-        record.model_digest,
-        record.known_count,
-        SumMetrics.from_counts(record.counts),
-        read_examples(directory),
-        record.num_shards,
-        record.unread_shards,
-        record.unread_chunks,
-        record.origin,
-    )

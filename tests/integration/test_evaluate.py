@@ -15,7 +15,7 @@ pytestmark = pytest.mark.usefixtures("one_ray")
 def posterior_of(
     model: SavedModel, images: dict[str, np.ndarray], num_digits: int | None = None
 ) -> Posterior:
-    """Return what a model's network says of all images at once, by a plain forward pass."""
+    """Return the posterior of a model's network for all images, by a plain forward pass."""
     pixels = torch.from_numpy(np.stack(list(images.values()))).unsqueeze(1)
     with torch.inference_mode():
         logits = model.network(pixels.float() * model.pixel_scale)
@@ -23,9 +23,7 @@ def posterior_of(
 
 
 @pytest.mark.parametrize("model", ["reader", "trained_baseline"])
-def test_figures_are_those_of_a_plain_count(
-    request, model, labelled, read_archive, tmp_path, capsys
-):
+def test_evaluate_plain_count(request, model, labelled, read_archive, tmp_path, capsys):
     path = request.getfixturevalue(model) / "model"
     capsys.readouterr()
     command = f"evaluate --archive {labelled} --model {path} --report {tmp_path}/report"
@@ -48,16 +46,14 @@ def test_figures_are_those_of_a_plain_count(
     assert said["calibration_error"] == pytest.approx(np.abs(gaps).sum() / len(off), abs=0.005)
     assert said["digits_accuracy"] is None  # the archive does not say which digits there are
     assert (said["archive"], said["model"]) == (labelled, str(path))
-    assert (said["model_digest"], said["digits"]) == (model.digest, None)
+    assert (said["model_digest"], said["known_count"]) == (model.digest, None)
     page = (tmp_path / "report/report.html").read_text()
     assert page.startswith("<!doctype html>")
     assert page.count('<img src="data:image/png') == 3
-    assert json.loads((tmp_path / "report/evaluation.json").read_text()) == said
+    assert json.loads((tmp_path / "report/evaluation.json").read_text()).items() >= said.items()
 
 
-def test_true_digits_are_compared_one_by_one_also_where_their_number_is_told(
-    reader, read_archive, tmp_path, capsys
-):
+def test_evaluate_true_digits(reader, read_archive, tmp_path, capsys):
     archive = f"{tmp_path}/archive"
     synth = f"synth --out {archive} --images 200 --shards 2 --digits 2 --width 64 --true-digits"
     assert main(synth.split()) == 0
@@ -75,4 +71,4 @@ def test_true_digits_are_compared_one_by_one_also_where_their_number_is_told(
         ]
         assert 0.1 < np.mean(exact) < 0.9
         assert said["digits_accuracy"] == pytest.approx(np.mean(exact))
-        assert said["digits"] == num_digits
+        assert said["known_count"] == num_digits

@@ -11,7 +11,8 @@ from digitsum.archive.synth import SynthConfig, synth
 from digitsum.cli import main
 from digitsum.errors import TooManyRejectedError
 from digitsum.evaluation.evaluate import evaluate
-from digitsum.evaluation.metrics import EVALUATION_FILE, Evaluation
+from digitsum.evaluation.metrics import Evaluation
+from digitsum.evaluation.record import EVALUATION_FILE
 from digitsum.scoring.config import ComputeOptions, EvaluateConfig
 
 OPTIONS = ["--backend", "torch", "--executor", "threads"]

@@ -5,16 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from digitsum.archive.reader import Rows
-from digitsum.evaluation.examples import (
-    EXAMPLES_FILE,
-    NUM_EXAMPLES,
-    Example,
-    Examples,
-    read_examples,
-    write_examples,
-)
-from digitsum.model.outputs import Explanation, Predictions
-from digitsum.storage.location import locate
+from digitsum.evaluation.examples import NUM_EXAMPLES, Example, Examples
+from digitsum.model.outputs import Predictions
 
 
 def rows_of(true: list[int], errors: tuple[int, ...] = ()) -> Rows:
@@ -116,36 +108,3 @@ def test_examples_explained_once_each():
     examples = Examples((miss("a"),), (miss("b"),)).explained(lambda pixels: seen.append(pixels))
     assert len(seen) == 2
     assert examples.hits[0].explanation is None
-
-
-@pytest.mark.parametrize("image_id", ["a", "", "ä/日本", r"a$\foo$", "%s {0}\n"])
-def test_write_examples_round_trip(tmp_path, image_id):
-    rng = np.random.default_rng(0)
-    pixels = rng.integers(256, size=(5, 7), dtype=np.uint8)
-    probs = rng.random((2, 11), np.float32)
-    written = Examples(
-        (Example(image_id, pixels, 3, 3, 1 / 3, Explanation(probs, (1, 2), (0, 4))),),
-        (
-            Example("b", pixels[::-1], 300, 4, 0.1, None),
-            Example("c", pixels[:1], 3, 4, 0.1, Explanation(probs, (), ())),
-        ),
-    )
-    write_examples(written, locate(str(tmp_path)))
-    read = read_examples(locate(str(tmp_path)))
-    assert (ids(read.hits), ids(read.misses)) == ([image_id], ["b", "c"])
-    pairs = zip(read.hits + read.misses, written.hits + written.misses, strict=True)
-    for one, other in pairs:
-        np.testing.assert_array_equal(one.pixels, other.pixels)
-        assert (one.true_sum, one.predicted_sum) == (other.true_sum, other.predicted_sum)
-        assert one.confidence == other.confidence
-        assert (one.explanation is None) == (other.explanation is None)
-        if one.explanation:
-            np.testing.assert_array_equal(one.explanation.column_probs, probs)
-            assert one.explanation.digits == other.explanation.digits
-            assert one.explanation.digit_x == other.explanation.digit_x
-
-
-def test_read_examples_changed(tmp_path):
-    (tmp_path / EXAMPLES_FILE).write_bytes(b"no Parquet")
-    with pytest.raises((ValueError, pa.ArrowException)):
-        read_examples(locate(str(tmp_path)))

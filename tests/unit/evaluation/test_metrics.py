@@ -8,19 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from digitsum.archive.reader import Rows
-from digitsum.errors import InputError, TooManyRejectedError
 from digitsum.evaluation.examples import NUM_EXAMPLES, Examples
-from digitsum.evaluation.metrics import (
-    EVALUATION_FILE,
-    Evaluation,
-    SumMetrics,
-    count_pairs,
-    read_evaluation,
-    write_evaluation,
-)
-from digitsum.manifest import Origin
+from digitsum.evaluation.metrics import SumMetrics, count_pairs
 from digitsum.model.outputs import DigitReadings, Predictions
-from digitsum.storage.location import locate
 
 NUM_CLASSES = 37
 sums = st.integers(0, NUM_CLASSES - 1)
@@ -241,52 +231,3 @@ def test_figures_of_no_images():
     figures = in_json(SumMetrics.empty(NUM_CLASSES).figures())
     assert figures.pop("images") == figures.pop("rejected") == 0
     assert set(figures.values()) == {None}
-
-
-def evaluation_of(metrics: SumMetrics, **changes) -> Evaluation:
-    values = {
-        "archive_uri": "a",
-        "model_uri": "m",
-        "model_digest": "d" * 64,
-        "known_count": 4,
-        "metrics": metrics,
-        "examples": Examples(),
-        "num_shards": 4,
-        "unread_shards": {"a.parquet": "no Parquet"},
-        "unread_chunks": {"b.parquet, rows from 0 on": "damaged"},
-        "origin": Origin(command=["digitsum"], versions={"torch": "2"}),
-    }
-    return Evaluation(**values | changes)
-
-
-@settings(max_examples=20)
-@given(made=images)
-def test_write_evaluation_round_trip(made, tmp_path_factory):
-    metrics, examples = evaluate_images(made)
-    directory = locate(str(tmp_path_factory.mktemp("evaluation")))
-    written = evaluation_of(metrics, examples=examples)
-    write_evaluation(written, directory)
-    read = read_evaluation(directory)
-    assert read.to_json() == written.to_json()
-    assert read.metrics.counts == metrics.counts
-    np.testing.assert_array_equal(read.metrics.confusion, metrics.confusion)
-    np.testing.assert_array_equal(read.metrics.confidences.levels, metrics.confidences.levels)
-    assert (read.num_shards, read.unread_shards) == (4, written.unread_shards)
-    assert [hit.image_id for hit in read.examples.hits] == [hit.image_id for hit in examples.hits]
-
-
-def test_read_evaluation_of_other_version(tmp_path):
-    write_evaluation(evaluation_of(SumMetrics.empty(2)), locate(str(tmp_path)))
-    record = json.loads((tmp_path / EVALUATION_FILE).read_text())
-    (tmp_path / EVALUATION_FILE).write_text(json.dumps(record | {"version": 99}))
-    with pytest.raises(InputError, match=r"is of version 99, but this digitsum reads version 1"):
-        read_evaluation(locate(str(tmp_path)))
-
-
-@pytest.mark.parametrize(("allowed", "what"), [(0.24, "1 of 4 shards"), (0.1, "5 of 25 images")])
-def test_check_rejected_names_what(allowed, what):
-    evaluation = evaluation_of(SumMetrics(confusion_of([(1, 1)] * 20), num_rejected=5))
-    evaluation.check_rejected(0.25)
-    with pytest.raises(TooManyRejectedError, match=what) as caught:
-        evaluation.check_rejected(allowed)
-    assert "the first is a.parquet: no Parquet" in str(caught.value)

@@ -1,19 +1,19 @@
 """The page of a scoring run shows what lies in its directory, and asks nothing else."""
 
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from factories import write_run
 
 from digitsum.archive.chunks import ChunkId
 from digitsum.archive.shards import Fingerprint
 from digitsum.errors import InputError
-from digitsum.manifest import RUNS_DIRECTORY, new_run_id, read_manifest, to_python, write_manifest
+from digitsum.manifest import read_manifest
 from digitsum.model.prediction_stats import PredictionStats
 from digitsum.report.page import render
 from digitsum.report.scoring import score_page
-from digitsum.scoring.config import StatusConfig
 from digitsum.scoring.drift import Shift
 from digitsum.scoring.plan import PlannedChunks, PlannedParts, PlannedShards, PlanSummary
 from digitsum.scoring.rejects import (
@@ -22,11 +22,9 @@ from digitsum.scoring.rejects import (
     read_rejects,
     write_rejects,
 )
-from digitsum.scoring.results import ChunkResult, ScoreOutcome, Totals
+from digitsum.scoring.results import ChunkResult
 from digitsum.storage.location import Location, locate
 
-NOW = datetime(2026, 1, 2, tzinfo=UTC)
-DIGEST = "d" * 64
 FINGERPRINT = Fingerprint(1, 2, 420, "image", "image_id", 40, 168)
 COUNTS = PredictionStats((0, 150, 50), (200, *[0] * 10), (0, 200))
 RESULTS = tuple(
@@ -45,40 +43,21 @@ RESULTS = tuple(
 )
 
 
-def write_run(scores: Path, night: int, **changes) -> Location:
-    """Write the manifest of a run whose archive, scores and model are nowhere."""
+@pytest.fixture
+def run(tmp_path) -> Callable[..., Location]:
+    """Write what a run of a night left; return its directory."""
     planned = PlannedChunks(1, 210)
-    outcome = {
-        "scores": "/gone",
-        "archive": "/gone",
-        "model_digest": DIGEST,
-        "complete": True,
-        "why_incomplete": None,
-        "images": 210,
-        "rejected": 10,
-        "elapsed_s": 2.0,
-        "images_per_s": 105.0,
-        "bottleneck": "more cores would help",
-        "plan": PlanSummary(
-            model_digest=DIGEST,
-            new=planned,
-            changed=planned,
-            done=planned,
-            gone=PlannedParts(0, {}),
-            rejected=PlannedShards(1, {"no Parquet": 1}),
-        ),
-        "totals": Totals(210, 200, 10, 2, 1),
-        "predicted": COUNTS,
-        "reference": COUNTS,
-        "shifts": (Shift("sums", 0.5, 1e-9),),
-        "rejected_shards": {},
-        "chunks": RESULTS,
-    }
-    started = NOW + timedelta(days=night)
-    run = locate(str(scores / RUNS_DIRECTORY / new_run_id("score", started)))
-    config = StatusConfig(scores="/gone")
-    write_manifest(run, "score", config, started, to_python(ScoreOutcome(**outcome | changes)))
-    return run
+    plan = PlanSummary(
+        model_digest="a" * 64,
+        new=planned,
+        changed=planned,
+        done=planned,
+        gone=PlannedParts(0, {}),
+        rejected=PlannedShards(1, {"no Parquet": 1}),
+    )
+    values = {"plan": plan, "predicted": COUNTS, "reference": COUNTS, "chunks": RESULTS}
+    values["shifts"] = (Shift("sums", 0.5, 1e-9),)
+    return lambda night=0, **changes: locate(str(write_run(tmp_path, night, **values | changes)))
 
 
 def reject(run: Location, name: str, num_rows: int, reason: str) -> None:
@@ -93,10 +72,9 @@ def html_of(run: Location) -> str:
     return render(score_page(run, read_manifest(run))).decode()
 
 
-def test_score_page_of_record(tmp_path):
-    write_run(tmp_path, 0)
-    run = write_run(tmp_path, 1)
-    page = html_of(run)
+def test_score_page_of_record(run):
+    run(0)
+    page = html_of(run(1))
     for title in ("Rate", "What was predicted", "Rejected", "Slowest chunks"):
         assert f"<h2>{title}</h2>" in page
     assert page.count("<svg") == 4
@@ -106,26 +84,16 @@ def test_score_page_of_record(tmp_path):
     assert "105 on average" in page
 
 
-def test_score_page_incomplete_and_idle(tmp_path):
-    nothing = PredictionStats()
-    page = html_of(
-        write_run(
-            tmp_path,
-            0,
-            why_incomplete="too many",
-            chunks=(),
-            predicted=nothing,
-            reference=None,
-            shifts=(),
-        )
-    )
+def test_score_page_incomplete_and_idle(run):
+    nothing = {"chunks": (), "predicted": PredictionStats(), "reference": None, "shifts": ()}
+    page = html_of(run(why_incomplete="too many", **nothing))
     assert 'role="alert">Incomplete: too many' in page
     for title in ("Rate", "What was predicted", "A random sample", "Slowest chunks"):
         assert f"<h2>{title}</h2>" not in page
 
 
-def test_score_page_rejects(tmp_path):
-    run = write_run(tmp_path, 0)
+def test_score_page_rejects(run):
+    run = run()
     for number in range(10):
         reject(run, f"{number:04x}-000", 60, f"reason {number}")
     reject(run, "shards", 2, "no Parquet")
@@ -140,8 +108,8 @@ def test_score_page_rejects(tmp_path):
 
 
 @pytest.mark.parametrize("directory", ["rejected", "sample"])
-def test_score_page_damaged_files(tmp_path, directory):
-    run = write_run(tmp_path, 0)
+def test_score_page_damaged_files(run, directory):
+    run = run()
     file = Path(run.path) / directory / "shards.parquet"
     file.parent.mkdir()
     file.write_text("no Parquet")

@@ -3,19 +3,16 @@ import sys
 from itertools import pairwise
 
 import pytest
+from factories import make_chunk
 
-from digitsum.archive.chunks import ChunkId
-from digitsum.archive.shards import Fingerprint
 from digitsum.console import duration
 from digitsum.scoring import progress
 from digitsum.scoring.progress import MAX_INTERVAL_S, Progress
 from digitsum.scoring.results import ChunkResult
 
-FINGERPRINT = Fingerprint(1, 2, 3, "image", "image_id", 40, 168)
-
 
 def result_of(num_rows: int, num_rejected: int = 0, worker: str = "") -> ChunkResult:
-    chunk = ChunkId("a.parquet", FINGERPRINT, 0, num_rows)
+    chunk = make_chunk(num_rows=num_rows).id
     return ChunkResult(chunk, num_rejected, forward_s=10.0, worker=worker)
 
 

@@ -1,18 +1,14 @@
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from factories import write_run
 
-from digitsum.archive.chunks import ChunkId
 from digitsum.archive.score_parts import CURRENT_FILE
-from digitsum.archive.shards import Fingerprint
 from digitsum.errors import InputError
-from digitsum.manifest import MANIFEST_FILE, RUNS_DIRECTORY, new_run_id, to_python, write_manifest
-from digitsum.model.prediction_stats import PredictionStats
-from digitsum.scoring.config import ScoreConfig, StatusConfig
-from digitsum.scoring.plan import ScorePlan
-from digitsum.scoring.results import ChunkResult, ScoreOutcome, Totals
+from digitsum.manifest import MANIFEST_FILE, RUNS_DIRECTORY, write_manifest
+from digitsum.scoring.config import StatusConfig
 from digitsum.scoring.status import (
     NUM_RUNS,
     Status,
@@ -26,56 +22,28 @@ from digitsum.scoring.status import (
 from digitsum.storage.location import Location, locate
 
 MODEL, OTHER_MODEL = "a" * 64, "b" * 64
-NOW = datetime(2026, 1, 31, 1, 2, 3, tzinfo=UTC)
-CHUNK = ChunkId("a.parquet", Fingerprint(1, 2, 3, "image", "image_id", 40, 168), 0, 3)
 DID_NOT_END = "ended before it was complete, or is still at work"
 
 
 @pytest.fixture
-def scores(tmp_path) -> Location:
-    return locate(str(tmp_path / "scores"))
+def end(scores):
+    """Write the manifest of a run that ended on a night; return the run's name."""
+    return lambda night, **changes: write_run(Path(scores.path), night, **changes).name
 
 
-def run_of(scores: Location, night: int) -> Location:
-    name = new_run_id("score", NOW + timedelta(days=night))
-    return scores.join(f"{RUNS_DIRECTORY}/{name}")
+@pytest.fixture
+def kill(scores, end):
+    """Make the directory of a run that was killed, perhaps with something for a manifest."""
 
+    def kill(night: int, manifest: str | bytes | None = None) -> str:
+        name = end(night)
+        file = Path(scores.path) / RUNS_DIRECTORY / name / MANIFEST_FILE
+        file.unlink()
+        if manifest is not None:
+            file.write_bytes(manifest.encode() if isinstance(manifest, str) else manifest)
+        return name
 
-def end(scores: Location, night: int, model: str = MODEL, **changes) -> str:
-    """Write the manifest of a run, as `score` does; return the run's name."""
-    values = {
-        "scores": scores.uri,
-        "archive": "a",
-        "model_digest": model,
-        "complete": True,
-        "why_incomplete": None,
-        "images": 1000,
-        "rejected": 2,
-        "elapsed_s": 10.0,
-        "images_per_s": 100.0,
-        "bottleneck": "",
-        "plan": ScorePlan(model, (), {}, 0).summary(),
-        "totals": Totals(1000, 998, 2, 1, 0),
-        "predicted": PredictionStats(),
-        "reference": None,
-        "shifts": (),
-        "rejected_shards": {},
-        "chunks": (),
-    }
-    outcome = to_python(ScoreOutcome(**values | changes))
-    run, config = run_of(scores, night), ScoreConfig(archive="a", scores=scores.uri)
-    write_manifest(run, "score", config, NOW + timedelta(days=night), outcome)
-    return run.name
-
-
-def kill(scores: Location, night: int, manifest: str | bytes | None = None) -> str:
-    """Make the directory of a run that was killed, perhaps with something in a manifest's place."""
-    run = run_of(scores, night)
-    directory = make(run)
-    if manifest is not None:
-        data = manifest.encode() if isinstance(manifest, str) else manifest
-        (directory / MANIFEST_FILE).write_bytes(data)
-    return run.name
+    return kill
 
 
 def make(place: Location) -> Path:
@@ -88,15 +56,15 @@ def status_of(scores: Location) -> Status:
     return status(StatusConfig(scores=scores.uri))
 
 
-def test_status_last_ten_runs_first(scores):
+def test_status_last_ten_runs_first(scores, end):
     nights = [3, 0, 2, 1, *range(4, NUM_RUNS + 3)]
-    names = sorted(end(scores, night) for night in nights)
+    names = sorted(end(night) for night in nights)
     assert NUM_RUNS == 10
     assert [run.name for run in status_of(scores).runs] == names[:2:-1]
 
 
-def test_status_ignores_other_directories(scores):
-    name = end(scores, 0)
+def test_status_ignores_other_directories(scores, end):
+    name = end(0)
     make(scores.join(f"{RUNS_DIRECTORY}/footer_cache"))
     make(scores.join(f"{RUNS_DIRECTORY}/train-20260131T010203.000000Z"))
     (make(scores.join(RUNS_DIRECTORY)) / "score-file").write_text("no directory")
@@ -107,17 +75,17 @@ def test_status_ignores_other_directories(scores):
     "manifest",
     [None, "", "{", "[]", '"text"', "null", b"\xff\xfe{", '{"outcome": null}', '{"outcome": {}}'],
 )
-def test_status_run_without_manifest(scores, manifest):
-    name = kill(scores, 1, manifest)
-    before = end(scores, 0)
+def test_status_run_without_manifest(scores, manifest, end, kill):
+    name = kill(1, manifest)
+    before = end(0)
     runs = status_of(scores).runs
     assert [(run.name, run.outcome is None) for run in runs] == [(name, True), (before, False)]
     assert runs[0].sentence() == DID_NOT_END
 
 
-def test_run_status_sentence(scores):
-    end(scores, 0, images=12_345, elapsed_s=67.89, rejected=1_000)
-    end(scores, 1, complete=False, why_incomplete="7 of 9\nimages were rejected")
+def test_run_status_sentence(scores, end):
+    end(0, images=12_345, elapsed_s=67.89, rejected=1_000)
+    end(1, complete=False, why_incomplete="7 of 9\nimages were rejected")
     incomplete, complete = status_of(scores).runs
     assert complete.sentence() == "11,345 images scored and 1,000 rejected in 67.9 s; complete"
     assert incomplete.sentence() == (
@@ -125,8 +93,8 @@ def test_run_status_sentence(scores):
     )
 
 
-def test_status_current(scores, tmp_path):
-    end(scores, 0)
+def test_status_current(scores, tmp_path, end):
+    end(0)
     assert status_of(scores).current is None
     (make(scores) / CURRENT_FILE).write_text("model=0123\n")
     assert status_of(scores).current == "model=0123"
@@ -149,8 +117,8 @@ def test_status_runs_is_a_file(scores):
         status_of(scores)
 
 
-def test_status_in_json(scores):
-    killed, ended = kill(scores, 1), end(scores, 0, chunks=(ChunkResult(CHUNK, 0),))
+def test_status_in_json(scores, end, kill, make_chunk, make_result):
+    killed, ended = kill(1), end(0, chunks=(make_result(make_chunk()),))
     found = json.loads(json.dumps(status_of(scores).to_json()))
     assert (found["scores"], found["current"]) == (scores.uri, None)
     assert found["runs"][0] == {"run": killed}
@@ -158,59 +126,59 @@ def test_status_in_json(scores):
     assert "chunks" not in found["runs"][1]
 
 
-def test_last_run_died(scores):
+def test_last_run_died(scores, end, kill):
     assert not last_run_died(scores)
     for night, is_killed in enumerate((True, False, True)):
-        (kill if is_killed else end)(scores, night)
+        (kill if is_killed else end)(night)
         assert last_run_died(scores) == is_killed
 
 
-def test_measured_rate_of_last_scored(scores):
+def test_measured_rate_of_last_scored(scores, end, kill):
     assert measured_rate(scores, MODEL) is None
-    end(scores, 0, images_per_s=0.0)
-    kill(scores, 1)
+    end(0, images_per_s=0.0)
+    kill(1)
     assert measured_rate(scores, MODEL) is None
-    end(scores, 2, images_per_s=50.0)
-    name = end(scores, 3, images_per_s=70.0)
-    kill(scores, 4, "{")
+    end(2, images_per_s=50.0)
+    name = end(3, images_per_s=70.0)
+    kill(4, "{")
     for night in range(5, 36):  # nights with nothing to do
-        end(scores, night, images_per_s=0.0, images=0)
+        end(night, images_per_s=0.0, images=0)
     assert measured_rate(scores, MODEL) == (70.0, name)
 
 
-def test_measured_rate_prefers_model(scores):
-    own = end(scores, 0, images_per_s=50.0)
-    end(scores, 1, images_per_s=0.0)
-    other = end(scores, 2, model=OTHER_MODEL, images_per_s=70.0)
+def test_measured_rate_prefers_model(scores, end):
+    own = end(0, images_per_s=50.0)
+    end(1, images_per_s=0.0)
+    other = end(2, model=OTHER_MODEL, images_per_s=70.0)
     assert measured_rate(scores, MODEL) == (50.0, own)
     assert measured_rate(scores, OTHER_MODEL) == (70.0, other)
     assert measured_rate(scores, "c" * 64) == (70.0, other)
 
 
-def test_last_scored_before_run(scores):
-    end(scores, 0, images=7)
-    end(scores, 1, model=OTHER_MODEL, images=8)
-    end(scores, 2, images=0)
-    last = end(scores, 3, images=9)
+def test_last_scored_before_run(scores, end):
+    end(0, images=7)
+    end(1, model=OTHER_MODEL, images=8)
+    end(2, images=0)
+    last = end(3, images=9)
     assert last_scored(scores, MODEL, before=last).images == 7
     assert last_scored(scores, MODEL, before="score-3").images == 9
     assert last_scored(scores, "c" * 64, before=last) is None
 
 
-def test_failed_chunks_of_last_run(scores):
-    end(scores, 0, chunks=(ChunkResult.rejected(CHUNK, "damaged"),))
-    name = end(scores, 1, chunks=(ChunkResult.rejected(CHUNK, "gone"),))
-    end(scores, 2, model=OTHER_MODEL)
-    assert failed_chunks(scores, MODEL) == {CHUNK: f"rejected by {name}: gone"}
-    end(scores, 3, chunks=(ChunkResult(CHUNK, 0),))
+def test_failed_chunks_of_last_run(scores, end, make_chunk, make_result):
+    chunk = make_chunk()
+    end(0, chunks=(make_result(chunk, reason="damaged"),))
+    name = end(1, chunks=(make_result(chunk, reason="gone"),))
+    end(2, model=OTHER_MODEL)
+    assert failed_chunks(scores, MODEL) == {chunk.id: f"rejected by {name}: gone"}
+    end(3, chunks=(make_result(chunk),))
     assert failed_chunks(scores, MODEL) == {}
 
 
-def test_score_outcome_of_other_runs(scores):
-    run = run_of(scores, 0)
-    write_manifest(run, "train", StatusConfig(scores="s"), NOW, {})
+def test_score_outcome_of_other_runs(tmp_path):
+    run = locate(str(write_run(tmp_path, 0)))
+    write_manifest(run, "train", StatusConfig(scores="s"), datetime.now(UTC), {})
     with pytest.raises(InputError, match="not a scoring run"):
         score_outcome(run)
-    end(scores, 1, version=99)
-    with pytest.raises(InputError, match="is of version 99"):
-        score_outcome(run_of(scores, 1))
+    with pytest.raises(InputError, match="is of version 99, but this digitsum reads version 1"):
+        score_outcome(locate(str(write_run(tmp_path, 1, version=99))))

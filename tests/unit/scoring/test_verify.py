@@ -8,12 +8,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from factories import make_counter
 
 from digitsum.archive.score_parts import known_count_digest, model_directory, read_part
 from digitsum.archive.synth import SynthConfig, synth
 from digitsum.cli import main
 from digitsum.errors import InputError
-from digitsum.model.counter import CounterConfig, CounterNetwork
 from digitsum.model.saved_model import load_model, save_model
 from digitsum.options import ImageShape
 from digitsum.scoring import verify as verify_module
@@ -49,19 +49,8 @@ def made(tmp_path_factory, glyph_file, write_parquet, commit_scores) -> Path:
         columns = {"image_id": table["image_id"], "image": pa.array(images, pa.binary())}
         metadata = table.schema.metadata
         write_parquet(path, columns, metadata=metadata, row_group_size=4, compression="none")
-    torch.manual_seed(0)
-    config = CounterConfig(
-        SHAPE.height,
-        SHAPE.width,
-        num_digits=2,
-        max_digits=3,
-        stem_channels=4,
-        body_channels=6,
-        row_channels=8,
-        column_channels=10,
-        num_mixers=1,
-    )
-    network = CounterNetwork(config)
+    sizes = {"stem_channels": 4, "body_channels": 6, "row_channels": 8, "column_channels": 10}
+    network = make_counter(SHAPE.height, SHAPE.width, 2, max_digits=3, num_mixers=1, **sizes)
     images = torch.tensor(pixels_of(made / "archive")).unsqueeze(1) / 255
     with torch.no_grad():  # make the sums differ from image to image
         for _ in range(20):
@@ -71,7 +60,7 @@ def made(tmp_path_factory, glyph_file, write_parquet, commit_scores) -> Path:
         network.head.bias[0] += 4
     save_model(str(made / "model"), "counter", network, metrics={}, card="", pixel_scale=1 / 255)
     model = load_model(str(made / "model"))
-    for known in ({}, {"num_digits": 2}):
+    for known in ({}, {"known_count": 2}):
         commit_scores(made / "archive", made / "scores", model, chunk_images=CHUNK_IMAGES, **known)
     return made
 
@@ -179,36 +168,27 @@ def test_verify_no_scores(place):
     assert len(found.faults) == 4
 
 
-def test_verify_part_cut_short(place):
-    part = part_of(place, 1, 0)
-    part.write_bytes(part.read_bytes()[:-9])
-    assert verified(place).faults == (
-        "shard-00001.parquet, rows from 0 on: no current scores: "
-        "the part is broken, or of another format",
-    )
-
-
 def test_verify_part_damaged(place):
-    part = part_of(place, 1, 0)
-    data = bytearray(part.read_bytes())
+    cut_short, damaged = part_of(place, 0, 0), part_of(place, 1, 0)
+    cut_short.write_bytes(cut_short.read_bytes()[:-9])
+    data = bytearray(damaged.read_bytes())
     data[4:200] = b"\xff" * 196
-    part.write_bytes(data)
-    (fault,) = verified(place).faults
-    assert fault.startswith(f"{name_of(part)}: cannot be checked: ")
-
-
-def test_verify_ids_swapped(place):
-    part = part_of(place, 0, 8)
-    rewrite(part, image_id=lambda ids: [ids[1], ids[0], *ids[2:]])
-    fault = f"{name_of(part)}: its ids from row 8 on are not the shard's"
-    assert verified(place, sample=0).faults == (fault,)
+    damaged.write_bytes(data)
+    broken = "no current scores: the part is broken, or of another format"
+    first, second = verified(place).faults
+    assert first == f"shard-00000.parquet, rows from 0 on: {broken}"
+    assert second.startswith(f"{name_of(damaged)}: cannot be checked: ")
 
 
 def test_verify_rows_swapped(place):
     part = part_of(place, 0, 8)
     table = pq.read_table(part, partitioning=None)
-    pq.write_table(table.take([1, 0, *range(2, table.num_rows)]), part)
-    assert f"{name_of(part)}: its ids from row 8 on are not the shard's" in verified(place).faults
+    order = [1, 0, *range(2, table.num_rows)]
+    rewrite(part, image_id=lambda ids: [ids[row] for row in order])
+    fault = f"{name_of(part)}: its ids from row 8 on are not the shard's"
+    assert verified(place, sample=0).faults == (fault,)
+    pq.write_table(table.take(order), part)
+    assert fault in verified(place).faults
 
 
 def test_verify_sum_changed(place):
@@ -257,20 +237,17 @@ def test_verify_fast_pass_of_cascade(place, commit_scores, above, num_faults):
     assert len(verified(place).faults) == num_faults
 
 
-@pytest.mark.parametrize("changed", [0.0, 1.0, None, float("nan")], ids=str)
-def test_verify_confidence_changed(place, changed):
+@pytest.mark.parametrize(
+    "values",
+    [*({"confidence": value} for value in (0.0, 1.0, None, float("nan"))), {"predicted_sum": None}],
+    ids=str,
+)
+def test_verify_row_changed(place, values):
     part = part_of(place, 1, 8)
     assert 0.002 < pq.read_table(part)["confidence"][2].as_py() < 0.998
-    edit(part, 2, confidence=changed)
+    edit(part, 2, **values)
     (fault,) = verified(place).faults
-    assert fault.startswith(f"{name_of(part)}: row 10 ")
-
-
-def test_verify_sum_null(place):
-    part = part_of(place, 1, 8)
-    edit(part, 0, predicted_sum=None)
-    (fault,) = verified(place).faults
-    assert fault.startswith(f"{name_of(part)}: row 8 has the sum None; ")
+    assert fault.startswith(f"{name_of(part)}: row 10 has the sum ")
 
 
 @pytest.mark.parametrize(("row", "error"), [(0, "no"), (3, None)])
@@ -302,16 +279,13 @@ def test_verify_other_number_of_rejects(place):
     assert verified(place).faults == (fault,)
 
 
-def test_verify_other_columns(place):
-    part = part_of(place, 1, 0)
+def test_verify_part_of_other_kind(place):
+    part = part_of(place, 1, 8)
     pq.write_table(pq.read_table(part, partitioning=None).drop_columns(["digits"]), part)
-    assert verified(place).faults == (f"{name_of(part)}: its columns are not those of scores",)
-
-
-def test_verify_part_of_other_chunk(place):
     shutil.copy2(part_of(place, 0, 0), part_of(place, 1, 0))
-    (fault,) = verified(place).faults
-    assert fault.startswith("shard-00001.parquet, rows from 0 on: no current scores: ")
+    other_chunk, other_columns = verified(place).faults
+    assert other_chunk.startswith("shard-00001.parquet, rows from 0 on: no current scores: ")
+    assert other_columns == f"{name_of(part)}: its columns are not those of scores"
 
 
 def test_verify_part_of_older_bytes(place, commit_scores, tmp_path):
