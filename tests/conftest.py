@@ -18,18 +18,28 @@ os.environ.setdefault("RAY_ADDRESS", "local")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 SERVER_START_S = 120
+SLOW_DIRECTORIES = {"integration", "faults"}
+SLOW_FILES = {  # of the unit tests: more than nine CPU seconds each, 210 of 310 in all
+    "test_cascade",
+    "test_drift_of_images",
+    "test_hostile_images",
+    "test_model_validation",
+    "test_openvino_backend",
+    "test_options",
+    "test_weight_averaging",
+}
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark tests by their directory; keep in one process those that share something slow.
 
-    `make test` runs pytest in two processes: the tests on the shared Ray in one of them, every
-    other file as a whole in either, the slowest first, so that both end at about the same time.
+    `make test` runs two processes: the tests on the shared Ray in one of them, every other file as
+    a whole in either, the slowest first, so that both end at about the same time.
     """
     for item in items:
         directory = item.path.parent.name
-        if directory in ("integration", "faults"):
+        if directory in SLOW_DIRECTORIES or item.path.stem in SLOW_FILES:
             item.add_marker(pytest.mark.slow)
         if directory == "faults":
             item.add_marker(pytest.mark.faults)

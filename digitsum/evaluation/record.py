@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from digitsum.archive.shards import read_table
+from digitsum.archive.parquet.files import read_table
 from digitsum.evaluation.examples import Example, Examples
 from digitsum.evaluation.metrics import Evaluation, MetricCounts, SumMetrics
 from digitsum.manifest import Origin, parse_json, to_python

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -40,7 +40,8 @@ def lock_scores(scores: Location, run_name: str) -> Iterator[None]:
         return
     runs = scores.join(RUNS_DIRECTORY)
     holder = runs.join(HOLDER_FILE)
-    is_new = not Path(scores.path).exists()
+    directory = Path(scores.path)
+    created = [path for path in (directory, *directory.parents) if not path.exists()]
     try:
         Path(runs.path).mkdir(parents=True, exist_ok=True)
         lock = FileLock(runs.join(LOCK_FILE).path)
@@ -58,19 +59,21 @@ def lock_scores(scores: Location, run_name: str) -> Iterator[None]:
     finally:
         with suppress(OSError):  # it only names who holds the lock
             Path(holder.path).unlink(missing_ok=True)
-        if is_new:
-            _remove_unused(Path(scores.path))
+        if created:
+            _remove_unused(created)
         lock.release()
 
 
-def _remove_unused(scores: Path) -> None:
-    """Remove a scores directory that holds nothing except the lock."""
+def _remove_unused(created: Sequence[Path]) -> None:
+    """Remove a scores directory, and those above it, if it holds nothing except the lock."""
+    scores = created[0]
     runs = scores / RUNS_DIRECTORY
+    lock = runs / LOCK_FILE
     with suppress(OSError):
-        if [*scores.iterdir()] == [runs] and [*runs.iterdir()] == [runs / LOCK_FILE]:
-            (runs / LOCK_FILE).unlink()
-            runs.rmdir()
-            scores.rmdir()
+        if [*scores.iterdir()] == [runs] and [*runs.iterdir()] == [lock]:
+            lock.unlink()
+            for directory in (runs, *created):
+                directory.rmdir()
 
 
 def check_same_archive(scores: Location, archive: Location) -> None:

@@ -18,11 +18,11 @@ from digitsum.evaluation.compare import compare
 from digitsum.model.outputs import Predictions
 from digitsum.options import ImageShape, ReadOptions
 from digitsum.report.inspect import inspect
-from digitsum.scoring import rejects
 from digitsum.scoring.commit import commit_part, list_parts
 from digitsum.scoring.config import CompareConfig
 from digitsum.scoring.footer_cache import FooterCacheFiles, read_footer_cache
 from digitsum.scoring.plan import plan_scores
+from digitsum.scoring.rejects import read_rejects
 from digitsum.scoring.survey import Survey
 from digitsum.scoring.worker import score_table
 from digitsum.storage.listing import ListedFile
@@ -122,12 +122,12 @@ def read_footer_cache_file(data: bytes, place: Path) -> None:
     assert not (footer_cache.shards and footer_cache.parts)
 
 
-def read_rejects(data: bytes, place: Path) -> None:
-    """Read what a run rejected, as a report does, which may refuse it."""
-    _write(place, "rejected/shards.parquet", data)
+def read_run_rejects(data: bytes, place: Path) -> None:
+    """Read what a run rejected, as a report does."""
+    _write(place, "run/rejected/shards.parquet", data)
     with refused_in_a_line():
-        rows, counts = rejects.read_rejects(locate(str(place)))
-        assert counts.total() >= len(rows)
+        rows, counts = read_rejects(locate(str(place / "run")))
+        assert sum(counts.values()) >= len(rows)
 
 
 def _write(place: Path, name: str, data: bytes) -> Location:

@@ -47,7 +47,7 @@ TARGETS = {
     "footer_cache": Target(
         PARQUET, "read_footer_cache_file", "run_seeds.footer_caches", mutate_parquet, 8192
     ),
-    "rejects": Target(PARQUET, "read_rejects", "run_seeds.rejects", mutate_parquet),
+    "rejects": Target(PARQUET, "read_run_rejects", "run_seeds.rejects", mutate_parquet),
     "model": Target(MODELS, "load_forged_model", "model_seeds.models", max_size=16384),
     "weights": Target(MODELS, "import_weights", "model_seeds.weights"),
     "manifest": Target("run_targets", "read_manifest_of_a_run", "run_seeds.manifests"),

@@ -59,25 +59,6 @@ FIGURES = {
 }
 MOST = {"strays": 0, "sessions": SESSIONS_KEPT}
 """What may never be more, after any round."""
-COLUMNS = (
-    ("driver MB", 9, 1),
-    ("tree MB", 7, 0),
-    ("files", 4, 0),
-    ("threads", 7, 0),
-    ("processes", 5, 0),
-    ("Ray's files MB", 6, 2),
-    ("objects MB", 6, 2),
-    ("CPUs held", 4, 1),
-    ("strays", 8, 0),
-    ("left in /dev/shm MB", 7, 1),
-    ("_runs MB", 8, 2),
-    ("runs", 4, 0),
-    ("sessions", 8, 0),
-)
-HEADER = (
-    "round what              kill       s shards damaged | driver MB tree MB  fds threads procs"
-    " Ray MB obj MB CPUs | strays  shm MB _runs MB runs sessions"
-)
 
 
 @pytest.fixture
@@ -102,7 +83,7 @@ def test_soak(out, living, capsys):
     soak = Soak(out, living)
     began = time.monotonic()
     with capsys.disabled():
-        print(f"\n{HEADER}")
+        print()
         for this in rounds(SEED):
             if is_enough(this.number, time.monotonic() - began, soak):
                 break
@@ -156,18 +137,13 @@ class Soak:
         if this.kill:
             self.num_killed[this.kill] += num_killed
             self._num_too_late += not num_killed
-        measured = self._measure(this)
         killed = this.kill.value if this.kill and num_killed else "too late" if this.kill else ""
         num_shards = len(list(self._archive.path.glob("*.parquet")))
-        cells = [
-            f"{this.number:5} {this.way.value:17} {killed:8} {seconds:5.1f} {num_shards:6}",
-            f"{len(self._archive.damaged):7} |",
-            *(
-                f"{measured[name]:{width}.{digits}f}" if name in measured else " " * width
-                for name, width, digits in COLUMNS
-            ),
-        ]
-        return " ".join(cells)
+        figures = " ".join(f"{name} {value:.1f}" for name, value in self._measure(this).items())
+        return (
+            f"{this.number:4} {this.way.value:17} {killed:8} {seconds:5.1f} s {num_shards} shards "
+            f"({len(self._archive.damaged)} damaged) | {figures}"
+        )
 
     def _score(self, this: Round) -> tuple[int, int]:
         """Score; return how many processes were killed, and how many outlived a driver."""
@@ -180,17 +156,12 @@ class Soak:
         if this.way in self._living:
             living = self._living[this.way]
             killer = ActorKiller(living.process, 2 * this.delay)
-            hurt = killer if this.kill else bool
-            code = living.ask(command.split(), hurt)["code"]
+            code = living.ask(command.split(), killer if this.kill else bool)["code"]
             num_killed, orphans = killer.num_killed, 0
         else:
+            runs = self._scores / "_runs"
             code, num_killed, orphans = run_command(
-                command.split(),
-                log,
-                self._commands_tmp,
-                self._scores / "_runs",
-                this.kill,
-                this.delay,
+                command.split(), log, self._commands_tmp, runs, this.kill, this.delay
             )
         assert code == 0, f"round {this.number} ended with {code}:\n{tail(log)}"
         return num_killed, orphans
@@ -230,17 +201,14 @@ class Soak:
 
     def verdicts(self) -> list[str]:
         """Return a line for each figure that is judged."""
-        lines = [
-            f"\n{'':18}{'a round may add':>38}{'rounds':>8}{'from':>9}{'to':>9}{'slope':>9}"
-            "  99% interval"
-        ]
+        lines = []
         for whose, figures in FIGURES.items():
             for figure in figures:
                 judged = judge(self._series[whose, figure.name], figure.tolerance)
                 lines.append(
-                    f"{whose:18}{figure.name:20}{figure.tolerance:8g} {figure.unit:9}"
-                    f"{judged.num_rounds:8}{judged.first:9.2f}{judged.last:9.2f}"
-                    f"{judged.slope:9.3f}  {judged.low:.3f} to {judged.high:.3f}: "
+                    f"{whose:18}{figure.name:20} may add {figure.tolerance:g} {figure.unit} a round"
+                    f", adds {judged.slope:.3f} ({judged.low:.3f} to {judged.high:.3f}), from "
+                    f"{judged.first:.2f} to {judged.last:.2f} in {judged.num_rounds} rounds: "
                     f"{judged.verdict.value}"
                 )
         return lines
@@ -251,9 +219,7 @@ class Soak:
         for name, most in MOST.items():
             largest = max(self._series["all", name])
             verdict = Verdict.GROWS if largest > most else Verdict.FLAT
-            lines.append(
-                f"{'all':18}{name:20}{most:8g} at most{largest:42.0f} found: {verdict.value}"
-            )
+            lines.append(f"{'all':18}{name:20} at most {most}, was {largest:g}: {verdict.value}")
         return lines
 
     def summary(self) -> list[str]:

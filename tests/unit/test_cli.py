@@ -37,7 +37,7 @@ from digitsum.scoring.config import (
     VerifyConfig,
 )
 from digitsum.scoring.lock import lock_scores
-from digitsum.scoring.plan import NOT_SCORED, PLAN_VERSION, SHARD_GONE
+from digitsum.scoring.plan import NOT_SCORED, SHARD_GONE
 from digitsum.storage.location import locate
 from digitsum.training.config import TrainConfig
 
@@ -352,7 +352,7 @@ def test_make_import_and_plan(run, tmp_path):
             "gone": {"parts": 0, "reasons": {}},
             "rejected": {"shards": 0, "reasons": {}},
             "model_digest": digest,
-            "version": PLAN_VERSION,
+            "version": 1,
         },
     )
     code, said, err = run(line)
