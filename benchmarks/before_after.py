@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "build/before-after"
 OLD_OPTIONS = {"--model": "--bundle", "--known-count": "--digits", "--executor": "--engine"}
 PAIRS = 7
-SCORED_IMAGES, SHARD_IMAGES, PLANNED_SHARDS = 40_000, 10_000, 3_000
+SCORED_IMAGES, SHARD_IMAGES, NUM_SMALL = 40_000, 10_000, 3_000
 # Runs a command once to warm up (it may score an archive of its own), then again with a clock.
 TIMED = """
 import json, sys, time
@@ -116,9 +116,9 @@ CASES = {
 
 def compare(clone: Path) -> int:
     """Print, case by case, whether both versions give the same; return 1 if any does not."""
-    versions = {"before": clone, "after": ROOT}
+    make_archives()
     results: dict[str, dict[str, Any]] = {}
-    for name, version in versions.items():
+    for name, version in {"before": clone, "after": ROOT}.items():
         found = results[name] = {"packaged weights": _weights(version)}
         digitsum(version, f"import model baseline.pth --out another-{name}")
         for case, options in CASES.items():
@@ -130,12 +130,12 @@ def compare(clone: Path) -> int:
         digitsum(version, command)
         figures = json.loads((OUT / f"evaluation-{name}/evaluation.json").read_text())
         found["evaluation"] = {k: v for k, v in figures.items() if isinstance(v, float)}
-    num_different = 0
-    for case, before in results["before"].items():
-        differences = _differences(before, results["after"][case])
-        num_different += bool(differences)
-        print(f"{case:18} {len(before):4} {'; '.join(differences) or 'the same'}", flush=True)
-    return bool(num_different)
+    differences = {
+        case: _differences(r, results["after"][case]) for case, r in results["before"].items()
+    }
+    for case, lines in differences.items():
+        print(f"{case:18} {len(results['before'][case]):4} {'; '.join(lines) or 'the same'}")
+    return int(any(differences.values()))
 
 
 def _weights(clone: Path) -> dict[str, str]:
@@ -158,14 +158,13 @@ def _differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
     return [f"{key}: {before.get(key)} -> {after.get(key)}"[:300] for key in keys[:5]]
 
 
-def measure(clone: Path) -> None:
-    """Print medians of scoring and of planning a second night, and their ratios."""
+def measure(clone: Path) -> int:
+    """Print medians of scoring and of planning a second night, and their ratios; return 0."""
     digitsum(ROOT, f"synth --out one --images {SHARD_IMAGES} --unlabelled --seed 4")
     (OUT / "many").mkdir()
     for number in range(SCORED_IMAGES // SHARD_IMAGES):
         shutil.copy(OUT / "one/shard-00000.parquet", OUT / f"many/{number}.parquet")
-    shards = f"--images {PLANNED_SHARDS} --shards {PLANNED_SHARDS}"
-    digitsum(ROOT, f"synth --out small {shards} --unlabelled --seed 5")
+    digitsum(ROOT, f"synth --out small --images {NUM_SMALL} --shards {NUM_SMALL} --unlabelled")
     digitsum(ROOT, "synth --out warm --images 2000 --unlabelled --seed 6")
     seconds: dict[str, dict[str, list[float]]] = {"score": {}, "plan": {}}
     versions = [("before", clone), ("after", ROOT)]
@@ -175,12 +174,9 @@ def measure(clone: Path) -> None:
             if pair == 0:
                 digitsum(version, night)
             score = "score --executor threads --archive {0} --scores {0}-{1}-{2}"
-            commands = {
-                "score": (score.format("warm", name, pair), score.format("many", name, pair)),
-                "plan": (f"{night} --plan", night),
-            }
-            for what, (warm, words) in commands.items():
-                seconds[what].setdefault(name, []).append(timed(version, warm, words))
+            warm, many = (score.format(archive, name, pair) for archive in ("warm", "many"))
+            for what, first, words in (("score", warm, many), ("plan", f"{night} --plan", night)):
+                seconds[what].setdefault(name, []).append(timed(version, first, words))
         print(f"pair {pair + 1} of {PAIRS}", flush=True)
     for what, by_name in seconds.items():
         before, after = statistics.median(by_name["before"]), statistics.median(by_name["after"])
@@ -189,6 +185,7 @@ def measure(clone: Path) -> None:
             f"{what}: {before:.2f} s before, {after:.2f} s after; before/after "
             f"{statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f} in the pairs)"
         )
+    return 0
 
 
 if __name__ == "__main__":
@@ -198,7 +195,4 @@ if __name__ == "__main__":
     given = parser.parse_args()
     shutil.rmtree(OUT, ignore_errors=True)
     OUT.mkdir(parents=True)
-    if given.speed:
-        sys.exit(measure(given.clone.resolve()))
-    make_archives()
-    sys.exit(compare(given.clone.resolve()))
+    sys.exit((measure if given.speed else compare)(given.clone.resolve()))

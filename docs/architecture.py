@@ -60,8 +60,8 @@ def diagram() -> str:
     rows = layers()
     lines = ["```mermaid", "flowchart TB"]
     for number, row in enumerate(rows, 1):
-        nodes = "; ".join(name.removeprefix("digitsum.") for name in row)
-        lines.append(f'  subgraph layer{number}[" "]; {nodes}; end')
+        nodes = [f"    {name.removeprefix('digitsum.')}" for name in row]
+        lines += [f'  subgraph layer{number}[" "]', *nodes, "  end"]
     pairs = direct(imports([name for row in rows for name in row]))
     lines += [
         f"  {one.removeprefix('digitsum.')} --> {other.removeprefix('digitsum.')}"

@@ -96,6 +96,14 @@ def test_python_runs(block, scored, monkeypatch, capsys):
     exec(compile(block.text, str(block), "exec"), {})
 
 
+def test_architecture_names_files():
+    text = (ROOT / "docs/architecture.md").read_text()
+    named = set(re.findall(r"`([\w/]+(?:\.py|/))`", text))
+    assert len(named) > 30
+    missing = [f for f in named if not (ROOT / "digitsum" / f).exists() and not (ROOT / f).exists()]
+    assert not missing
+
+
 def test_csv_without_formulas(tmp_path, monkeypatch):
     [block] = [b for b in ALL if b.language == "python" and "to_csv" in b.text]
     formulas = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", " =1", "\n=1"]
