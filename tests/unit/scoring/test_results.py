@@ -92,7 +92,7 @@ def test_check_conserved_lost_or_doubled(draw_run, data, change):
         (*others, replace(which, num_rejected=which.num_rejected + change)),
         (*others, replace(which, predicted=which.predicted + Distributions((change,)))),
     ):
-        with pytest.raises(ValueError, match="chunks were given out|images were planned"):
+        with pytest.raises(ValueError, match=r"chunks were given out|images were planned"):
             replace(counts, results=results).check_conserved()
 
 
