@@ -1,7 +1,6 @@
 import logging
 import threading
 import time
-from functools import partial
 from types import SimpleNamespace
 from typing import ClassVar
 
