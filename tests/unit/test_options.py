@@ -15,13 +15,7 @@ from digitsum.archive.synth import SynthConfig
 from digitsum.cli import _COMMANDS, parse
 from digitsum.errors import InputError
 from digitsum.model.import_model import ImportModelConfig
-from digitsum.options import (
-    InspectConfig,
-    ReadOptions,
-    ReportConfig,
-    check_at_least,
-    flag,
-)
+from digitsum.options import InspectConfig, ReadOptions, ReportConfig, check_at_least, flag
 from digitsum.scoring.config import (
     CompareConfig,
     EvaluateConfig,

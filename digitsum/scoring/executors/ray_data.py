@@ -24,13 +24,7 @@ from digitsum.archive.chunks import Chunk
 from digitsum.errors import DigitsumError, InputError
 from digitsum.ray_runtime import cluster_capacity, node_resources
 from digitsum.scoring.config import ComputeOptions
-from digitsum.scoring.executors.executor import (
-    Executor,
-    LostChunk,
-    MakeWorker,
-    Result,
-    pool_size,
-)
+from digitsum.scoring.executors.executor import Executor, LostChunk, MakeWorker, Result, pool_size
 from digitsum.storage.retries import MAX_CHUNK_RETRIES
 
 # Fraction of the pool's actors that have a chunk.

@@ -16,12 +16,7 @@ from digitsum.report.page import render
 from digitsum.report.scoring import score_page
 from digitsum.scoring.drift import Shift
 from digitsum.scoring.plan import PlannedChunks, PlannedParts, PlannedShards, PlanSummary
-from digitsum.scoring.rejects import (
-    MAX_REJECTS_READ,
-    REJECTS_SCHEMA,
-    read_rejects,
-    write_rejects,
-)
+from digitsum.scoring.rejects import MAX_REJECTS_READ, REJECTS_SCHEMA, read_rejects, write_rejects
 from digitsum.scoring.results import ChunkResult
 from digitsum.storage.location import Location, locate
 

@@ -62,7 +62,11 @@ def _make_result(chunk: Chunk, num_rejected: int = 0, reason: str = "", **known)
 
 def _make_scores(*errors: str | None, first: int = 0) -> pa.Table:
     rows = [
-        {"image_id": f"image-{row}", "predicted_sum": None if error else row % 37, "error": error}
+        {
+            "image_id": f"image-{row}",
+            "predicted_sum": row % 37 if error is None else None,
+            "error": error,
+        }
         for row, error in enumerate(errors, start=first)
     ]
     return pa.Table.from_pylist(rows, SCORES_SCHEMA)

@@ -13,14 +13,7 @@ from digitsum.errors import InputError, StorageError
 from digitsum.options import ImageShape
 from digitsum.training import dataset
 from digitsum.training.config import TrainConfig
-from digitsum.training.dataset import (
-    Block,
-    LabelledChunks,
-    Piece,
-    filled_up,
-    held_out,
-    read_pieces,
-)
+from digitsum.training.dataset import Block, LabelledChunks, Piece, filled_up, held_out, read_pieces
 from digitsum.training.sampling import sample_pieces, train_share, validation_share
 
 NUM_SHARDS, SHARD_IMAGES, GROUP = 3, 90, 20

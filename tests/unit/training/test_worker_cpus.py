@@ -21,7 +21,7 @@ def config(workers: int, cpus_per_worker: float | None = None) -> TrainConfig:
 
 
 @given(st.integers(1, 300), cluster_sizes)
-def test_by_default_workers_fit_on_the_cluster(workers, cpus):
+def test_worker_cpus_fit_by_default(workers, cpus):
     if LEAST * workers > cpus:
         with pytest.raises(InputError, match="--workers"):
             worker_cpus(config(workers), cpus)
@@ -32,7 +32,7 @@ def test_by_default_workers_fit_on_the_cluster(workers, cpus):
 
 
 @given(st.integers(1, 40), cluster_sizes)
-def test_by_default_workers_reserve_as_much_of_a_cpu_as_can_be(workers, cpus):
+def test_worker_cpus_are_largest_share(workers, cpus):
     share = worker_cpus(config(workers), cpus)
     assert share == 1 or workers * (share + LEAST) > cpus - 1e-9
 
@@ -41,12 +41,12 @@ def test_by_default_workers_reserve_as_much_of_a_cpu_as_can_be(workers, cpus):
     ("workers", "cpus", "share"),
     [(1, 2, 1.0), (1, 1, 1.0), (2, 2, 1.0), (3, 2, 0.66), (4, 5, 1.0), (4, 1, 0.25), (8, 64, 1.0)],
 )
-def test_the_share_of_clusters_of_some_sizes(workers, cpus, share):
+def test_worker_cpus_of_some_clusters(workers, cpus, share):
     assert worker_cpus(config(workers), cpus) == share
 
 
 @given(st.integers(1, 300), st.floats(0.01, 64), cluster_sizes)
-def test_a_share_that_is_asked_for_is_given_or_refused_where_it_does_not_fit(workers, asked, cpus):
+def test_worker_cpus_as_given(workers, asked, cpus):
     wanted = config(workers, asked)
     if workers * asked <= cpus:
         assert worker_cpus(wanted, cpus) == asked
@@ -55,11 +55,11 @@ def test_a_share_that_is_asked_for_is_given_or_refused_where_it_does_not_fit(wor
             worker_cpus(wanted, cpus)
 
 
-def test_the_refusal_says_what_was_asked_of_what():
+def test_worker_cpus_too_many():
     with pytest.raises(InputError, match=r"2 workers of 1\.5 CPUs do not fit on the"):
         worker_cpus(config(2, 1.5), 2)
 
 
-def test_shares_that_fill_the_cluster_but_for_rounding_are_taken():
+def test_worker_cpus_rounding():
     config = TrainConfig(archive="archive", out="model", workers=5, batch_size=60)
     assert worker_cpus(config, 1.4) == 0.28
