@@ -4,7 +4,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from digitsum.scoring.review import review_scoring
 
 from digitsum.archive import shards as shards_module
 from digitsum.cli import main
@@ -13,7 +12,9 @@ from digitsum.model.saved_model import load_model
 from digitsum.scoring import commit, score_run, survey
 from digitsum.scoring.config import ComputeOptions, ScoreConfig
 from digitsum.scoring.lock import lock_scores
+from digitsum.scoring.rejects import read_rejects
 from digitsum.scoring.results import ScoreOutcome
+from digitsum.scoring.sample import read_sample
 from digitsum.scoring.score import LOST, ScoreResult, score
 from digitsum.scoring.status import last_runs, score_outcome
 from digitsum.scoring.worker import ChunkScorer
@@ -97,7 +98,7 @@ def test_score_records_plan_and_sample(config):
     run = Path(result.run.path)
     assert sorted(path.name for path in run.iterdir()) == ["manifest.json", "plan.json", "sample"]
     assert json.loads((run / "plan.json").read_text())["new"]["images"] == 8
-    sample = review_scoring(result.run).sample
+    sample = read_sample(result.run)
     assert sorted((image.shard, image.row) for image in sample) == [
         *[("a.parquet", row) for row in range(5)],
         *[("b.parquet", row) for row in range(3)],
@@ -140,7 +141,7 @@ def test_score_lost_chunk(config, parts, monkeypatch):
     assert (outcome.rejected, outcome.complete, current(config)) == (2, False, None)
     [lost] = [chunk for chunk in outcome.chunks if chunk.reason]
     assert (lost.chunk.first_row, lost.reason, lost.num_rejected) == (2, LOST, 2)
-    [reject] = review_scoring(result.run).rejected
+    [reject] = read_rejects(result.run)[0]
     assert (reject["shard"], reject["stage"], reject["reason"]) == ("a.parquet", "worker", LOST)
     with pytest.raises(TooManyRejectedError, match=f"2 of 8 images .*{LOST}"):
         result.check_rejected()
@@ -184,7 +185,7 @@ def test_score_chunk_recovers_in_second_pass(config, monkeypatch):
     result = score(config)
     assert read_outcome(result).totals.scored == 8
     assert sorted(reads.values()) == [1, 1, 1, 2, 2]
-    assert review_scoring(result.run).rejected == ()
+    assert read_rejects(result.run)[0] == []
 
 
 def test_score_part_of_a_lost_worker_stays(config, parts, monkeypatch, write_images, tmp_path):

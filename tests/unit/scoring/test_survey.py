@@ -9,7 +9,7 @@ from digitsum.options import ImageShape, ReadOptions
 from digitsum.scoring.survey import Survey, survey_archive
 from digitsum.storage.listing import ListedFile
 from digitsum.storage.location import locate
-from digitsum.storage.retries import ATTEMPTS
+from digitsum.storage.retries import STORAGE_ATTEMPTS
 
 OPTIONS = ReadOptions()
 
@@ -168,7 +168,7 @@ def refuse(monkeypatch):
     return refuse
 
 
-@pytest.mark.parametrize("times", range(ATTEMPTS))
+@pytest.mark.parametrize("times", range(STORAGE_ATTEMPTS))
 def test_survey_storage_recovers(survey, write, refuse, times):
     write("a", "b")
     undisturbed = survey()
@@ -177,7 +177,7 @@ def test_survey_storage_recovers(survey, write, refuse, times):
     assert num_reads == {"a.parquet": times + 1, "b.parquet": 1}
 
 
-@pytest.mark.parametrize(("kind", "num_tries"), [(StorageError, ATTEMPTS), (InputError, 1)])
+@pytest.mark.parametrize(("kind", "num_tries"), [(StorageError, STORAGE_ATTEMPTS), (InputError, 1)])
 def test_survey_storage_refuses(survey, write, refuse, kind, num_tries):
     write("a", "b")
     num_reads = refuse("a.parquet", 99, kind)
