@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from digitsum.archive.chunks import Chunk
 from digitsum.errors import TooManyRejectedError
 from digitsum.manifest import from_python, parse_json, to_json, to_python
-from digitsum.model.prediction_stats import Distributions
+from digitsum.model.prediction_stats import PredictionStats
 from digitsum.scoring.drift import Shift
 from digitsum.scoring.plan import ScorePlan
 from digitsum.scoring.results import ChunkResult, ScoreCounts, ScoreOutcome
@@ -90,7 +90,7 @@ def test_check_conserved_lost_or_doubled(draw_run, data, change):
         (*counts.results, which),
         (*others, replace(which, chunk=chunk)),
         (*others, replace(which, num_rejected=which.num_rejected + change)),
-        (*others, replace(which, predicted=which.predicted + Distributions((change,)))),
+        (*others, replace(which, predicted=which.predicted + PredictionStats((change,)))),
     ):
         with pytest.raises(ValueError, match=r"chunks were given out|images were planned"):
             replace(counts, results=results).check_conserved()
@@ -203,7 +203,7 @@ def test_bottleneck(plan_of, make_result, read_s, forward_s, write_s, sentence):
 def make_outcome(counts: ScoreCounts, why_incomplete: str | None = None) -> ScoreOutcome:
     shift = Shift("sums", 0.25, 1e-9)
     place = {"scores": "s", "archive": "a", "why_incomplete": why_incomplete}
-    return ScoreOutcome.of(counts, **place, reference=Distributions((1,)), shifts=[shift])
+    return ScoreOutcome.of(counts, **place, reference=PredictionStats((1,)), shifts=[shift])
 
 
 def test_outcome_figures(plan_of, make_result):

@@ -13,7 +13,7 @@ from digitsum.archive.reader import Rows
 from digitsum.archive.score_parts import SCORES_SCHEMA, part_path, read_part
 from digitsum.archive.shards import open_archive
 from digitsum.errors import InputError, StorageError
-from digitsum.model.outputs import Predictions, Readings
+from digitsum.model.outputs import DigitReadings, Predictions
 from digitsum.model.saved_model import load_model
 from digitsum.options import ReadOptions
 from digitsum.scoring import worker as worker_module
@@ -40,7 +40,7 @@ def table_of(read: list[list[int]], *rejected: int, x: list[list[int]] | None = 
         count_probs[row, (len(values) + 1) % (WIDTH + 1)] = 0.25
     sums = np.array([sum(values) for values in read], np.int16)
     confidences = np.full(len(read), 0.5, np.float32)
-    predictions = Predictions(sums, confidences, Readings(digits, digit_x, count_probs))
+    predictions = Predictions(sums, confidences, DigitReadings(digits, digit_x, count_probs))
     return score_table(rows_of(len(read), *rejected), predictions)
 
 
