@@ -14,7 +14,7 @@ Fields: TypeAlias = "Mapping[int, Fields]"
 
 _TRUE, _FALSE, _BYTE, _DOUBLE, _BINARY, _LIST, _SET, _STRUCT = 1, 2, 3, 7, 8, 9, 10, 12
 _INTEGERS = (4, 5, 6)
-_NUM_BYTES = {_TRUE: 1, _FALSE: 1, _BYTE: 1, _DOUBLE: 8}
+_BYTES_OF_KIND = {_TRUE: 1, _FALSE: 1, _BYTE: 1, _DOUBLE: 8}
 _MAX_DEPTH = 16
 _MAX_BITS = 63
 
@@ -54,8 +54,8 @@ class CompactReader:
             head = self._byte()
             size = self._varint() if head >> 4 == 15 else head >> 4
             return [self._value(head & 15, fields, depth + 1) for _ in range(size)]
-        if kind in _NUM_BYTES:
-            return self._bytes(_NUM_BYTES[kind])
+        if kind in _BYTES_OF_KIND:
+            return self._bytes(_BYTES_OF_KIND[kind])
         raise ValueError(f"a field is of the unknown kind {kind}")
 
     def _byte(self) -> int:
