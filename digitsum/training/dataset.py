@@ -235,8 +235,8 @@ def warn_undecodable(shard: str, rows: Rows, undecodable: npt.NDArray[np.int64])
 def filled_up(blocks: Iterable[Block]) -> Iterator[PixelsAndSums]:
     """Yield the blocks with copies of their images in place of those that cannot be decoded.
 
-    So all workers make as many steps. The next block makes up for what a block has too few images
-    for. Raises InputError if no image can be decoded at all.
+    So all workers make as many steps. If a block has too few images to copy, the next one provides
+    the rest. Raises InputError if no image can be decoded at all.
     """
     num_missing, last = 0, None
     for pixels, sums, num_undecodable in blocks:
