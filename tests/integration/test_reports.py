@@ -230,7 +230,7 @@ def test_report_of_broken_manifest(tmp_path, capsys, broken):
 def test_comparison_report(browser, nights, tmp_path, capsys):
     command = f"compare --archive {nights}/archive --scores {nights}/scores --report {tmp_path}"
     assert main(command.split()) == 0
-    assert "have a true sum: right of " in capsys.readouterr().out
+    assert "225 have a true sum: " in capsys.readouterr().out
     assert main([*command.split(), "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
     assert said["images"] == 299
