@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-COMMAND_S = 400
+COMMAND_S = 600
 """Seconds after which a command counts as hanging; on a loaded machine it takes a minute."""
 
 

@@ -102,10 +102,10 @@ def make_fingerprint(
 
 
 def make_chunk(
-    num_rows: int = 1,
-    *,
-    shard: str = "a.parquet",
+    num_rows: int = 4,
     first_row: int = 0,
+    shard: str = "a.parquet",
+    *,
     fingerprint: Fingerprint | None = None,
     row_groups: tuple[int, ...] = (0,),
 ) -> Chunk:

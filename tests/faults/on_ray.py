@@ -13,7 +13,7 @@ WAIT_S = 400
 """Seconds after which something counts as hanging; on a loaded machine a run takes minutes."""
 
 
-def start(command: str, log: Path, setup: str = "", **environment: str) -> psutil.Popen:
+def start(command: str, log: Path, setup: str = "pass", **environment: str) -> psutil.Popen:
     """Start a digitsum command as a process, its output appended to a log, after Python `setup`."""
     code = f"import sys; from digitsum.cli import main; {setup}; sys.exit(main(sys.argv[1:]))"
     line = [sys.executable, "-c", code, *command.split()]

@@ -128,7 +128,6 @@ def _json_line(output: str) -> str:
     return line
 
 
-@pytest.mark.timeout(1200)
 def test_night_leaves_no_secret(night):
     assert secrets_in(night.output.encode()) == []
     for pattern in ("ray/_runs/*/manifest.json", "ray/_runs/*/report.html", "models/one/*CARD.md"):
@@ -138,7 +137,6 @@ def test_night_leaves_no_secret(night):
     assert leaks(night.copy, night.session) == {}
 
 
-@pytest.mark.timeout(1200)
 def test_night_on_s3_is_complete(night):
     names = {path.name for path in (night.copy / "models/_runs/one").rglob("*")}
     assert {"curves.json", "report.html", "manifest.json", "optimized.safetensors"} <= names

@@ -252,7 +252,7 @@ def test_wrong_model_is_refused(refused, command, model):
         (WORK["evaluate"] + " --label-column nosuch", "'nosuch'"),
         *((line + " --height 16", "--height and --width") for line in WORK.values()),
         *((line + " --height 16 --width 32", "16x32") for line in WORK.values()),
-        ("synth --out OUT/a --images 0", "0 images"),
+        ("synth --out OUT/a --images 0", "--images 0"),
         ("synth --out OUT/a --images 5 --digits 12", "12 digits do not fit"),
         ("synth --out OUT/a --images 5 --glyphs IN/absent", "no such glyphs"),
         ("synth --out IN/ok --images 5 --glyphs IN/absent", "no such glyphs"),

@@ -3,35 +3,20 @@
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+import factories
 import pyarrow as pa
 import pytest
-import torch
 
-from digitsum.archive.chunks import Chunk, ChunkId
+from digitsum.archive.chunks import Chunk
 from digitsum.archive.score_parts import SCORES_SCHEMA, Part, part_path
-from digitsum.archive.shards import Archive, Fingerprint, Shard
-from digitsum.model.counter import CounterConfig, CounterNetwork
+from digitsum.archive.shards import Archive, Shard
 from digitsum.model.prediction_stats import PredictionStats
-from digitsum.model.saved_model import save_model
-from digitsum.options import ImageShape
 from digitsum.scoring.plan import ScorePlan, plan_scores
 from digitsum.scoring.results import ChunkResult
 from digitsum.scoring.survey import RejectedShard, Survey
-from digitsum.storage.listing import ListedFile
 from digitsum.storage.location import Location, locate
 
 MODEL = "a" * 64
-
-
-def _make_shard(
-    path: str = "a.parquet", *rows: int, mtime_ns: int = 1, shape: ImageShape | None = None
-) -> Shard:
-    return Shard(ListedFile(path, 9, mtime_ns), rows, shape or ImageShape(2, 3), None)
-
-
-def _make_chunk(num_rows: int = 4, first_row: int = 0, shard: str = "a.parquet") -> Chunk:
-    fingerprint = Fingerprint(9, 1, first_row + num_rows, "image", None, 2, 3)
-    return Chunk(ChunkId(shard, fingerprint, first_row, num_rows), (0,))
 
 
 def _make_part(chunk: Chunk, num_rejected: int = 0, model_digest: str = MODEL) -> Part:
@@ -74,14 +59,12 @@ def _make_scores(*errors: str | None, first: int = 0) -> pa.Table:
 
 @pytest.fixture(scope="session")
 def make_shard() -> Callable[..., Shard]:
-    """Make a shard of a path and the rows of its row groups."""
-    return _make_shard
+    return factories.make_shard
 
 
 @pytest.fixture(scope="session")
 def make_chunk() -> Callable[..., Chunk]:
-    """Make a chunk of so many rows of a shard."""
-    return _make_chunk
+    return factories.make_chunk
 
 
 @pytest.fixture(scope="session")
@@ -116,14 +99,10 @@ def scores(tmp_path) -> Location:
 @pytest.fixture(scope="session")
 def model_uri(tmp_path_factory) -> str:
     """Give a small counter of fresh weights, for images of 16x24 with at most 2 digits."""
-    uri = str(tmp_path_factory.mktemp("model") / "model")
-    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("model") / "model"
     sizes = dict.fromkeys(("stem_channels", "body_channels", "row_channels"), 4)
-    network = CounterNetwork(
-        CounterConfig(16, 24, 2, max_digits=2, column_channels=8, num_mixers=1, **sizes)
-    )
-    save_model(uri, "counter", network, metrics={}, card="", pixel_scale=1 / 255)
-    return uri
+    factories.write_model(path, factories.make_counter(column_channels=8, num_mixers=1, **sizes))
+    return str(path)
 
 
 @pytest.fixture(scope="session")
