@@ -59,7 +59,7 @@ def _write_footer_cache(config: ScoreConfig) -> None:
     planned, now = plan_run(run), time.time_ns()
     parts = {file: part for file, part in planned.parts.items() if part is not None}
     shards = planned.survey.archive.shards
-    write_footer_cache(run.cache_files, shards, parts, shards_ns=now, parts_ns=now)
+    write_footer_cache(run.cache_files, shards, parts, {}, listed_ns=now, written_ns=now)
 
 
 def _timed(config: ScoreConfig) -> float:

@@ -111,6 +111,8 @@ def test_part_round_trip(digest, chunk):
         (("chunk", "fingerprint", "mtime_ns"), 10**40),
         (("num_rejected",), None),
         (("num_rejected",), "one"),
+        (("num_rejected",), -1),
+        (("num_rejected",), 4),
         (("num_rejected",), 1.5),
     ],
     ids=str,

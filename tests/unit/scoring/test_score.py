@@ -231,7 +231,7 @@ def test_score_part_vanishes_during_the_run(config, monkeypatch):
     def elsewhere(self, chunk):
         result = call(self, chunk)
         for path in Path(config.scores).glob("model=*/b/rows-*"):
-            path.unlink()
+            path.unlink(missing_ok=True)
         return result
 
     monkeypatch.setattr(ChunkScorer, "__call__", elsewhere)
