@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
-from typing import TypeVar
+from contextlib import closing
+from itertools import islice, repeat, takewhile
+from typing import Any, TypeVar
 
 Given = TypeVar("Given")
 Made = TypeVar("Made")
-_END = object()
+_END: Any = object()
 
 
 def prefetched(
@@ -21,26 +22,23 @@ def prefetched(
     `initializer` is called once in that thread. An exception is raised after the items that came
     before it.
     """
-    with ThreadPoolExecutor(1, thread_name_prefix="read", initializer=initializer) as thread:
-        ahead = thread.submit(next, items, _END)
-        try:
-            while (item := ahead.result()) is not _END:
-                ahead = thread.submit(next, items, _END)
-                yield item  # type: ignore[misc]
-        finally:
-            # The frame of a raised error refers to this future, and it to the images.
-            del ahead
+    ahead = mapped_ahead(lambda items: next(items, _END), repeat(items), 1, initializer)
+    with closing(ahead):
+        yield from takewhile(lambda item: item is not _END, ahead)
 
 
 def mapped_ahead(
-    function: Callable[[Given], Made], items: Iterable[Given], num_threads: int
-) -> Iterator[Made]:
+    function: Callable[[Given], Made],
+    items: Iterable[Given],
+    num_threads: int,
+    initializer: Callable[[], object] | None = None,
+) -> Generator[Made, None, None]:
     """Yield `function(item)` of each item, in order; each thread works one item ahead.
 
     An exception is raised after the results that came before it.
     """
     left = iter(items)
-    with ThreadPoolExecutor(num_threads, thread_name_prefix="read") as threads:
+    with ThreadPoolExecutor(num_threads, "read", initializer) as threads:
         ahead = deque(threads.submit(function, item) for item in islice(left, num_threads))
         try:
             while ahead:
@@ -50,4 +48,4 @@ def mapped_ahead(
         finally:
             for future in ahead:
                 future.cancel()
-            ahead.clear()  # as in `prefetched`
+            ahead.clear()  # the frame of a raised error refers to it, and it to the images

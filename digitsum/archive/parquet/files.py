@@ -51,8 +51,7 @@ def read_batches(
 ) -> Iterator[pa.RecordBatch]:
     """Yield columns of row groups of an open file, as many rows at a time as fit in the budget.
 
-    Raises InputError if a single row does not fit, one of DAMAGED if the file cannot be decoded,
-    and OSError.
+    Raises InputError if not even a row fits, one of DAMAGED if it cannot be decoded, and OSError.
     """
     all_groups = row_groups(parquet.metadata, location.uri)
     if max(groups, default=0) >= len(all_groups):

@@ -18,8 +18,6 @@ from digitsum.errors import InputError
 
 MAX_ROW_GROUP_ROWS = 2**24
 """Scores of a row group are in memory until it is done; pyarrow writes at most 2^20 rows."""
-_MAGIC_BYTES = 4
-_LENGTH_AND_MAGIC_BYTES = 8
 # Numbers of fields in parquet.thrift, from the file's metadata down to a column's statistics.
 _ROW_GROUPS, _COLUMNS, _NUM_ROWS, _META_DATA = 4, 1, 3, 3
 _PATH, _CODEC, _NUM_VALUES, _COMPRESSED, _DATA_PAGE, _DICTIONARY_PAGE = 3, 4, 5, 7, 9, 11
@@ -49,15 +47,12 @@ class ColumnChunk:
 
     def integer_range(self, *, signed: bool) -> tuple[int, int, int] | None:
         """Return the minimum, the maximum and the nulls of integers; None without statistics."""
-        statistics = self.statistics or {}
-        least, most, nulls = (statistics.get(key) for key in (_MIN_VALUE, _MAX_VALUE, _NULL_COUNT))
-        if not least or not most or nulls is None:
+        known = self.statistics or {}
+        if _NULL_COUNT not in known or not known.get(_MIN_VALUE) or not known.get(_MAX_VALUE):
             return None
-        return (
-            int.from_bytes(least, "little", signed=signed),
-            int.from_bytes(most, "little", signed=signed),
-            int(nulls),
-        )
+        ends = (known[_MIN_VALUE], known[_MAX_VALUE])
+        least, most = (int.from_bytes(end, "little", signed=signed) for end in ends)
+        return least, most, int(known[_NULL_COUNT])
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +71,7 @@ def row_groups(metadata: pq.FileMetaData, where: str) -> list[RowGroup]:
     """Return the row groups; raises InputError, naming the file, if a column is missing."""
     content = pa.BufferOutputStream()
     metadata.write_metadata_file(content)
-    footer = content.getvalue().to_pybytes()[_MAGIC_BYTES:-_LENGTH_AND_MAGIC_BYTES]
+    footer = content.getvalue().to_pybytes()[4:-8]  # without its length, and "PAR1" at both ends
     groups = CompactReader(footer).struct(_OF_FOOTER).get(_ROW_GROUPS, [])
     for group in groups:
         columns = group[_COLUMNS]

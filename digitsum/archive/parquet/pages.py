@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from digitsum.archive.parquet.footer import ColumnChunk
 from digitsum.archive.parquet.thrift import CompactReader, Fields
 
 _FIRST_READ, _MAX_HEADER = 1024, 16 * 2**20
@@ -24,10 +25,11 @@ _LEVELS_LENGTH_BYTES = 4
 
 
 @dataclass(frozen=True, slots=True)
-class PageHeader:
-    """The header of a page."""
+class Page:
+    """A page, as its header describes it."""
 
     is_dictionary: bool
+    codec: str
     offset: int
     """Offset in the file of the page's bytes, after the header."""
     compressed_bytes: int
@@ -38,15 +40,14 @@ class PageHeader:
     """Number of rows that begin in it; None if the header lacks it."""
 
 
-def read_page_headers(
-    file: Any, start: int, size: int, num_values: int, *, ahead: int = 0
-) -> Iterator[PageHeader]:
-    """Yield the headers of a column chunk's pages, until a reader has `num_values` values.
+def read_pages(file: Any, chunk: ColumnChunk, ahead: int = 0) -> Iterator[Page]:
+    """Yield the pages of a column chunk, until a reader has all its values.
 
     `file` is pyarrow's; at least `ahead` bytes of it are read at a time. Raises ValueError if a
     header is malformed or does not end, and OSError.
     """
-    offset, end = start, start + size
+    offset, end = chunk.first_page, chunk.first_page + chunk.compressed_bytes
+    num_values = chunk.num_values
     source = _ReadAhead(file, end, ahead)
     while offset < end and num_values > 0:
         header, length = _read_header(source, offset, end)
@@ -56,7 +57,7 @@ def read_page_headers(
         if isinstance(of_kind, dict):
             values, rows = _count(of_kind, 1), _count(of_kind, 3) if kind == _DATA_V2 else None
             is_dictionary = kind == _DICTIONARY
-            yield PageHeader(is_dictionary, offset, compressed, uncompressed, values, rows)
+            yield Page(is_dictionary, chunk.codec, offset, compressed, uncompressed, values, rows)
             num_values -= 0 if is_dictionary else values
         offset += compressed
 
@@ -98,7 +99,7 @@ def _read_header(source: _ReadAhead, offset: int, end: int) -> tuple[dict[int, A
             wanted *= 16
 
 
-def rows_begun(file: Any, page: PageHeader, codec: str) -> int:
+def rows_begun(file: Any, page: Page) -> int:
     """Return how many rows begin in a data page of lists: how many repetition levels are 0.
 
     Raises ValueError, or as pyarrow does, if the page cannot be read.
@@ -106,38 +107,40 @@ def rows_begun(file: Any, page: PageHeader, codec: str) -> int:
     if page.num_rows is not None:
         return page.num_rows
     data = file.read_at(page.compressed_bytes, page.offset)
-    if codec != "UNCOMPRESSED":
+    if page.codec != "UNCOMPRESSED":
         # Parquet's "LZ4" is raw blocks; pyarrow's "lz4" is a file format.
-        name = "lz4_raw" if codec == "LZ4" else codec.lower()
+        name = "lz4_raw" if page.codec == "LZ4" else page.codec.lower()
         data = pa.decompress(data, page.uncompressed_bytes, name, asbytes=True)
     end = _LEVELS_LENGTH_BYTES + int.from_bytes(data[:_LEVELS_LENGTH_BYTES], "little")
-    return _count_zeros(memoryview(data)[_LEVELS_LENGTH_BYTES:end], page.num_values)
-
-
-def _count_zeros(levels: memoryview, num_values: int) -> int:
-    """Count the zeros among levels of one bit, in Parquet's hybrid of runs and packed bits."""
-    num_zeros = position = 0
-    left = num_values
     try:
-        while left > 0:
-            head = shift = 0
-            while (byte := levels[position]) & 0x80:
-                head |= (byte & 0x7F) << shift
-                shift += 7
-                position += 1
-            head |= byte << shift
-            position += 1
-            count = head >> 1
-            if head & 1:  # `count` bytes of eight levels each
-                packed = np.frombuffer(levels[position : position + count], np.uint8)
-                bits = np.unpackbits(packed, bitorder="little")[:left]
-                num_zeros += len(bits) - int(np.count_nonzero(bits))
-                position += count
-                left -= len(bits) if len(bits) else left
-            else:  # a run of `count` levels
-                num_zeros += 0 if levels[position] else min(count, left)
-                position += 1
-                left -= count
+        return _count_zeros(memoryview(data)[_LEVELS_LENGTH_BYTES:end], page.num_values)
     except IndexError:
         raise ValueError("a page's repetition levels end early") from None
+
+
+def _count_zeros(levels: memoryview, left: int) -> int:
+    """Count the zeros among `left` levels of one bit, in Parquet's hybrid of runs and packed bits.
+
+    Raises IndexError if the levels end early.
+    """
+    num_zeros = position = 0
+    while left > 0:
+        head = shift = 0
+        while (byte := levels[position]) & 0x80:
+            head |= (byte & 0x7F) << shift
+            shift += 7
+            position += 1
+        head |= byte << shift
+        position += 1
+        count = head >> 1
+        if head & 1:  # `count` bytes of eight levels each
+            packed = np.frombuffer(levels[position : position + count], np.uint8)
+            bits = np.unpackbits(packed, bitorder="little")[:left]
+            num_zeros += len(bits) - int(np.count_nonzero(bits))
+            position += count
+            left -= len(bits) or left
+        else:  # a run of `count` levels
+            num_zeros += 0 if levels[position] else min(count, left)
+            position += 1
+            left -= count
     return num_zeros

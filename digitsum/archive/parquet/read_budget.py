@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 
 from digitsum.archive.parquet.footer import ColumnChunk, RowGroup
-from digitsum.archive.parquet.pages import PageHeader, read_page_headers, rows_begun
+from digitsum.archive.parquet.pages import Page, read_pages, rows_begun
 from digitsum.errors import InputError
 from digitsum.storage.location import Location
 
@@ -71,7 +72,8 @@ def plan_read(
     the budget, ValueError if the pages' headers cannot be read, and OSError.
     """
     limit, batch_rows = budget.max_bytes, budget.batch_rows
-    chosen = [n for n in range(len(schema)) if _is_in(schema.column(n).path, columns)]
+    prefixes = tuple(f"{column}." for column in columns)
+    chosen = [n for n in range(len(schema)) if f"{schema.column(n).path}.".startswith(prefixes)]
     compressed = sum(group.columns[leaf].compressed_bytes for group in groups for leaf in chosen)
     is_streamed = compressed > limit // 4
     # Requests to an object store are slow, and those of a column chunk follow one another. But of
@@ -81,14 +83,15 @@ def plan_read(
         location.filesystem.open_input_file(location.path) as file,
         ThreadPoolExecutor(_HEADER_THREADS) as threads,
     ):
-        chunks = [[group.columns[leaf] for group in groups] for leaf in chosen]
-        headers = [threads.map(partial(_headers, file, ahead), of_leaf) for of_leaf in chunks]
+
+        def list_pages(chunk: ColumnChunk) -> list[Page]:
+            return list(read_pages(file, chunk, ahead))
+
+        pages = [threads.map(list_pages, [g.columns[leaf] for g in groups]) for leaf in chosen]
         leaves = [
-            _Leaf.of(schema.column(leaf), of_leaf, list(pages), file)
-            for leaf, of_leaf, pages in zip(chosen, chunks, headers, strict=True)
+            _Leaf(schema.column(leaf), list(chain.from_iterable(of_leaf)), file, budget)
+            for leaf, of_leaf in zip(chosen, pages, strict=True)
         ]
-        for leaf in leaves:
-            leaf.choose_dictionary(batch_rows, limit)
         rows, share = batch_rows, limit // _NUM_BATCHES
         while (
             needed := rows * budget.bytes_per_row
@@ -107,105 +110,72 @@ def plan_read(
     return ReadPlan(rows, is_streamed, as_dictionary)
 
 
-@dataclass
 class _Leaf:
     """A leaf column of some row groups, as the headers of its pages describe it."""
 
-    path: str
-    value_bytes: int | None
-    """Bytes of each value, if its type fixes them."""
-    is_list: bool
-    pages: list[PageHeader]
-    codecs: list[str]
-    """Codec of each page."""
-    file: Any
-    is_read_as_dictionary: bool = False
-    row_ends: npt.NDArray[np.int64] | None = None
-    """Number of rows that begin up to the end of each page; None if unknown."""
-
-    @staticmethod
-    def of(
-        schema: pq.ColumnSchema,
-        chunks: Sequence[ColumnChunk],
-        headers: Sequence[list[PageHeader]],
-        file: Any,
-    ) -> _Leaf:
-        pages = [page for of_chunk in headers for page in of_chunk]
-        codecs = [
-            chunk.codec for chunk, of_chunk in zip(chunks, headers, strict=True) for _ in of_chunk
-        ]
+    def __init__(
+        self, schema: pq.ColumnSchema, pages: list[Page], file: Any, budget: ReadBudget
+    ) -> None:
+        self.path = schema.path
+        self._is_list = schema.max_repetition_level > 0
         sizes = _NUM_BYTES | {"FIXED_LEN_BYTE_ARRAY": schema.length}
-        is_list = schema.max_repetition_level > 0
-        leaf = _Leaf(schema.path, sizes.get(schema.physical_type), is_list, pages, codecs, file)
-        data_pages = [page for page in pages if not page.is_dictionary]
-        if not is_list or all(page.num_rows is not None for page in data_pages):
-            leaf.row_ends = leaf._accumulate(
-                lambda page, _: (page.num_rows or 0) if is_list else page.num_values
-            )
-        return leaf
+        self._value_bytes: int | None = None if self._is_list else sizes.get(schema.physical_type)
+        """Bytes of each value, if the type fixes them; None for lists."""
+        self._pages, self._file = pages, file
+        dictionaries = (page.uncompressed_bytes for page in pages if page.is_dictionary)
+        self._dictionary_bytes = max(dictionaries, default=0)
+        is_plain = self._value_bytes is None and not self._is_list and "." not in self.path
+        # Its values, copied to each row, may be too large.
+        self.is_read_as_dictionary = (
+            is_plain and budget.batch_rows * self._dictionary_bytes > budget.max_bytes // 4
+        )
+        self._row_ends: npt.NDArray[np.int64] | None = None
+        """Number of rows that begin up to the end of each page; None if unknown."""
+        if not self._is_list:
+            self._row_ends = self._count_rows(lambda page: page.num_values)
+        elif all(page.num_rows is not None for page in pages if not page.is_dictionary):
+            self._row_ends = self._count_rows(lambda page: page.num_rows or 0)
 
-    def _accumulate(self, num_rows: Callable[[PageHeader, str], int]) -> npt.NDArray[np.int64]:
-        rows = [
-            0 if page.is_dictionary else num_rows(page, codec)
-            for page, codec in zip(self.pages, self.codecs, strict=True)
-        ]
+    def _count_rows(self, num_rows: Callable[[Page], int]) -> npt.NDArray[np.int64]:
+        rows = [0 if page.is_dictionary else num_rows(page) for page in self._pages]
         return np.cumsum(rows, dtype=np.int64)
-
-    def choose_dictionary(self, batch_rows: int, limit: int) -> None:
-        """Read it as an Arrow dictionary if its values, copied to each row, may be too large."""
-        is_flat = self.value_bytes is None and not self.is_list and "." not in self.path
-        self.is_read_as_dictionary = is_flat and batch_rows * self._dictionary_bytes > limit // 4
-
-    @property
-    def _dictionary_bytes(self) -> int:
-        sizes = (page.uncompressed_bytes for page in self.pages if page.is_dictionary)
-        return max(sizes, default=0)
 
     def max_bytes(self, batch_rows: int, limit: int) -> int:
         """Return the bytes that any `batch_rows` consecutive rows may need.
 
         Only if all pages together are over `limit`, pages of lists are decompressed, to count rows.
         """
-        if not self.pages:
+        if not self._pages:
             return 0
-        page = max(page.uncompressed_bytes for page in self.pages)
-        dictionary = self._dictionary_bytes
-        fixed = page + _COPIES * dictionary
-        if self.value_bytes is not None and not self.is_list:
-            return fixed + batch_rows * self.value_bytes
-        costs = np.array([self._cost(page) for page in self.pages], np.int64)
-        if self.row_ends is None and fixed + int(costs.sum()) > limit and page <= limit:
-            self.row_ends = self._accumulate(partial(rows_begun, self.file))
-        is_copied = self.value_bytes is None and not self.is_list and not self.is_read_as_dictionary
-        return fixed + is_copied * batch_rows * dictionary + self._max_cost(costs, batch_rows)
+        largest = max(page.uncompressed_bytes for page in self._pages)
+        fixed = largest + _COPIES * self._dictionary_bytes
+        if self._value_bytes is not None:
+            return fixed + batch_rows * self._value_bytes
+        costs = np.array([self._cost(page) for page in self._pages], np.int64)
+        if self._row_ends is None and fixed + int(costs.sum()) > limit and largest <= limit:
+            self._row_ends = self._count_rows(partial(rows_begun, self._file))
+        if not self._is_list and not self.is_read_as_dictionary:
+            fixed += batch_rows * self._dictionary_bytes
+        return fixed + self._max_cost(costs, batch_rows)
 
-    def _cost(self, page: PageHeader) -> int:
+    def _cost(self, page: Page) -> int:
         if page.is_dictionary:
             return page.uncompressed_bytes
-        if self.is_list:
+        if self._is_list:
             return page.num_values * _BYTES_PER_LIST_VALUE
         return page.uncompressed_bytes * _COPIES
 
     def _max_cost(self, costs: npt.NDArray[np.int64], batch_rows: int) -> int:
         """Return the largest cost of the pages that any `batch_rows` consecutive rows touch."""
         before = np.concatenate([[0], np.cumsum(costs)])
-        if self.row_ends is None:
+        if self._row_ends is None:
             return int(before[-1])
-        starts = np.concatenate([[0], self.row_ends[:-1]])
-        if self.is_list:
+        starts = np.concatenate([[0], self._row_ends[:-1]])
+        if self._is_list:
             # The row that began last may continue in the page.
             starts = np.maximum(starts - 1, 0)
         # The last page that a batch can reach whose first row is the last row of each page.
-        last_rows = np.maximum(self.row_ends - 1, 0)
+        last_rows = np.maximum(self._row_ends - 1, 0)
         reached = np.searchsorted(starts, last_rows + batch_rows, side="left")
         first = np.arange(len(costs))
         return int((before[np.maximum(reached, first + 1)] - before[:-1]).max())
-
-
-def _headers(file: Any, ahead: int, chunk: ColumnChunk) -> list[PageHeader]:
-    size, num_values = chunk.compressed_bytes, chunk.num_values
-    return list(read_page_headers(file, chunk.first_page, size, num_values, ahead=ahead))
-
-
-def _is_in(path: str, columns: Sequence[str]) -> bool:
-    return any(path == column or path.startswith(f"{column}.") for column in columns)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from digitsum.archive.parquet.footer import ColumnChunk, row_groups
-from digitsum.archive.parquet.pages import PageHeader, read_page_headers, rows_begun
+from digitsum.archive.parquet.pages import read_pages, rows_begun
 
 NUM_ROWS, BYTES_PER_ROW = 2000, 100
 
@@ -34,11 +34,6 @@ def write(images: pa.Array, **options) -> tuple[bytes, ColumnChunk]:
     return sink.getvalue(), group.columns[0]
 
 
-def headers(file: CountedFile, chunk: ColumnChunk, ahead: int = 0) -> list[PageHeader]:
-    size, num_values = chunk.compressed_bytes, chunk.num_values
-    return list(read_page_headers(file, chunk.first_page, size, num_values, ahead=ahead))
-
-
 @pytest.fixture(scope="module")
 def shard() -> tuple[bytes, ColumnChunk]:
     rows = [i.to_bytes(4, "little") * (BYTES_PER_ROW // 4) for i in range(NUM_ROWS)]
@@ -50,8 +45,8 @@ def shard() -> tuple[bytes, ColumnChunk]:
 @given(ahead=st.integers(1, 300_000))
 def test_headers_same_for_any_ahead(shard, ahead):
     content, chunk = shard
-    pages = headers(CountedFile(content), chunk, ahead)
-    assert pages == headers(CountedFile(content), chunk)
+    pages = list(read_pages(CountedFile(content), chunk, ahead))
+    assert pages == list(read_pages(CountedFile(content), chunk))
     assert sum(page.num_values for page in pages) == NUM_ROWS
     assert len(pages) > 10
 
@@ -59,8 +54,8 @@ def test_headers_same_for_any_ahead(shard, ahead):
 def test_headers_ahead_take_one_read(shard):
     content, chunk = shard
     each, whole = CountedFile(content), CountedFile(content)
-    pages = headers(each, chunk)
-    headers(whole, chunk, ahead=2**20)
+    pages = list(read_pages(each, chunk))
+    assert list(read_pages(whole, chunk, 2**20)) == pages
     assert each.num_reads == len(pages)
     assert whole.num_reads == 1
 
@@ -70,7 +65,7 @@ def test_headers_with_large_statistics():
     one_each = {"data_page_size": 1, "write_batch_size": 1, "use_dictionary": False}
     content, chunk = write(pa.array(values, pa.binary()), compression="none", **one_each)
     for ahead in (0, 2000, 2**20):
-        pages = headers(CountedFile(content), chunk, ahead)
+        pages = list(read_pages(CountedFile(content), chunk, ahead))
         assert [page.num_values for page in pages] == [1] * 8
         assert pages[0].offset - chunk.first_page > 2 * 1024  # more than is read at first
         for page, value in zip(pages, values, strict=True):
@@ -81,7 +76,7 @@ def test_headers_with_large_statistics():
 def test_headers_of_cut_chunk(ahead, shard):
     content, chunk = shard
     with pytest.raises(ValueError, match="does not end"):
-        headers(CountedFile(content[: chunk.first_page + 2]), chunk, ahead)
+        list(read_pages(CountedFile(content[: chunk.first_page + 2]), chunk, ahead))
 
 
 @pytest.mark.parametrize("codec", ["none", "snappy", "gzip", "brotli", "lz4", "zstd"])
@@ -93,6 +88,6 @@ def test_rows_begun_in_lists(codec, version):
     options = {"compression": codec, "data_page_version": version, "data_page_size": 4096}
     content, chunk = write(images, **options)
     file = CountedFile(content)
-    pages = [page for page in headers(file, chunk) if not page.is_dictionary]
+    pages = [page for page in read_pages(file, chunk) if not page.is_dictionary]
     assert len(pages) > 5
-    assert sum(rows_begun(file, page, chunk.codec) for page in pages) == 500
+    assert sum(rows_begun(file, page) for page in pages) == 500
