@@ -1,9 +1,9 @@
 """Atomic writes: a file appears whole, under its final name, or not at all.
 
 Locally the bytes go to a hidden `.tmp-` file beside the final name, are synced to the disk and
-renamed; the rename is atomic, and syncing the directory makes it last. On an object store a single
-put makes the object visible once it is complete. A reader sees the old file or the new one, never
-a part of either. A process killed before the rename leaves a `.tmp-` file, which readers ignore.
+renamed; syncing the directory makes the rename last. On an object store a single put makes the
+object visible once it is complete. A reader sees the old file or the new one, never a part of
+either. A process killed before the rename leaves a `.tmp-` file, which readers ignore.
 """
 
 from __future__ import annotations
@@ -28,18 +28,13 @@ def published(target: Location) -> Iterator[Path]:
 
     If the block raises, nothing appears and the temporary file is deleted.
     """
-    if target.is_local:
-        directory = Path(target.path).parent
-        directory.mkdir(parents=True, exist_ok=True)
-    else:
-        directory = Path(tempfile.gettempdir())
+    directory = Path(target.path).parent if target.is_local else Path(tempfile.gettempdir())
+    directory.mkdir(parents=True, exist_ok=True)
     temporary = directory / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
     try:
         yield temporary
-        if target.is_local:
-            _rename(temporary, Path(target.path))
-        else:
-            _put(temporary, target)
+        publish = _rename if target.is_local else _put
+        publish(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -56,13 +51,13 @@ def publish_bytes(data: bytes, target: Location) -> None:
         raise storage_error(f"{target.uri}: cannot be written", error) from error
 
 
-def _rename(temporary: Path, target: Path) -> None:
+def _rename(temporary: Path, target: Location) -> None:
     with open(temporary, "rb") as written:
         os.fsync(written.fileno())
     fault_point("written")
-    temporary.replace(target)
+    temporary.replace(target.path)
     fault_point("renamed")
-    directory = os.open(target.parent, os.O_RDONLY)
+    directory = os.open(temporary.parent, os.O_RDONLY)
     try:
         os.fsync(directory)
     finally:
@@ -72,8 +67,8 @@ def _rename(temporary: Path, target: Path) -> None:
 def _put(temporary: Path, target: Location) -> None:
     """Upload the file by one write.
 
-    Closing a pyarrow output stream completes the upload, even while an exception unwinds. After a
-    single write of all bytes, no close can publish a part of them.
+    Closing a stream completes the upload, even while an exception unwinds. After a single write of
+    all bytes, no close can publish a part of them.
     """
     size = temporary.stat().st_size
     fault_point("written")

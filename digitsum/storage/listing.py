@@ -1,8 +1,8 @@
 """Listings of the Parquet files below a directory, and what becomes of links and devices there.
 
 An archive comes from strangers, and a link in it may lead anywhere: to other people's images, in a
-circle, or to a device that never ends. So nothing is followed out of the archive, unless the user
-asks for it. What is not followed is listed too, with the reason, and counts as rejected.
+circle, or to a device that never ends. So none is followed out of the archive unless the user asks
+for it. What is not followed is listed too, with the reason, and counts as rejected.
 """
 
 from __future__ import annotations
@@ -44,16 +44,16 @@ def is_hidden(path: str) -> bool:
 def list_parquet(root: Location, below: str, *, follow_links: bool = False) -> list[ListedFile]:
     """Return the Parquet files below a directory of `root`, by path; [] if it is absent.
 
-    Files whose path, from `root` on, is hidden are skipped. Local links to directories within
-    `root` are skipped too, because their targets are listed under their own names; links out of
-    `root` are listed as refused, or with `follow_links` walked, each target once. Raises InputError
-    or StorageError if a directory cannot be listed.
+    Hidden files are skipped. So are local links to directories within `root`, whose targets are
+    listed under their own names; links out of `root` are listed as refused, or with `follow_links`
+    walked, each target once. Raises InputError or StorageError if a directory cannot be listed.
     """
     directory = root.join(below) if below else root
     prefix = root.path.rstrip("/") + "/"
     try:
         if root.is_local:
-            files = _Walk(root.path, follow_links).files(below)
+            walk = _Walk(root.path, follow_links)
+            files = list(walk.files(below)) if os.path.lexists(directory.path) else []
         else:
             selector = pafs.FileSelector(directory.path, recursive=True, allow_not_found=True)
             files = [
@@ -73,9 +73,8 @@ def list_parquet(root: Location, below: str, *, follow_links: bool = False) -> l
 def list_file(root: Location, path: str) -> ListedFile | None:
     """Return one file below a root as a listing would, or None if it is absent."""
     info = root.join(path).info()
-    if info.type != pafs.FileType.File:
-        return None
-    return ListedFile(path, info.size, info.mtime_ns)
+    is_file = info.type == pafs.FileType.File
+    return ListedFile(path, info.size, info.mtime_ns) if is_file else None
 
 
 @dataclass
@@ -90,15 +89,7 @@ class _Walk:
     def __post_init__(self) -> None:
         self.real_root = os.path.realpath(self.root)
 
-    def files(self, below: str) -> list[ListedFile]:
-        try:
-            return list(self._files(below))
-        except FileNotFoundError:
-            if os.path.lexists(f"{self.root}/{below}"):
-                raise
-            return []
-
-    def _files(self, below: str) -> Iterator[ListedFile]:
+    def files(self, below: str) -> Iterator[ListedFile]:
         pending = [below]
         while pending:
             directory = pending.pop()
@@ -107,13 +98,10 @@ class _Walk:
                     path = f"{directory}/{entry.name}" if directory else entry.name
                     if is_hidden(entry.name):
                         continue
-                    if entry.is_symlink():
-                        listed = self._linked(path)
-                        if listed is None:
-                            pending.append(path)
-                        else:
-                            yield from listed
-                    elif entry.is_dir(follow_symlinks=False):
+                    listed = self._linked(path) if entry.is_symlink() else None
+                    if listed is not None:
+                        yield from listed
+                    elif entry.is_symlink() or entry.is_dir():
                         pending.append(path)
                     elif entry.name.endswith(PARQUET_SUFFIX):
                         yield _listed(path, entry.stat(follow_symlinks=False))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -21,15 +22,9 @@ _TRANSIENT_ERRORS = {
 }
 # Errors of object stores have no number; these are in the messages of pyarrow's S3 and GCS.
 _TRANSIENT_MESSAGES = (
-    "AWS Error INTERNAL_FAILURE",
-    "AWS Error NETWORK_CONNECTION",
-    "AWS Error REQUEST_TIMEOUT",
-    "AWS Error SERVICE_UNAVAILABLE",
-    "AWS Error SLOW_DOWN",
-    "AWS Error THROTTLING",
-    "HTTP status 5",
-    "DEADLINE_EXCEEDED",
-    "UNAVAILABLE",
+    *("AWS Error INTERNAL_FAILURE", "AWS Error NETWORK_CONNECTION", "AWS Error REQUEST_TIMEOUT"),
+    *("AWS Error SERVICE_UNAVAILABLE", "AWS Error SLOW_DOWN", "AWS Error THROTTLING"),
+    *("HTTP status 5", "DEADLINE_EXCEEDED", "UNAVAILABLE"),
 )
 # Query parameters that say how a store is reached and hold no secret. Others, such as Azure's
 # `sig` and `client_secret`, would be written into manifests.
@@ -79,7 +74,7 @@ class Location:
         return Location(f"{base}/{relative}{query}", self.filesystem, path)
 
     def _split_uri(self) -> tuple[str, str]:
-        """Return the URI without its query and last `/`, and the query; a path has no query."""
+        """Return the URI without its query and last `/`, and its query; a path has none."""
         base, mark, query = self.uri.partition("?") if "://" in self.uri else (self.uri, "", "")
         return base.rstrip("/"), mark + query
 
@@ -133,26 +128,24 @@ class Location:
     def read_bytes(self, most: int | None = None) -> bytes:
         """Return the content of a small file.
 
-        Raises InputError if the file cannot be read, or has more than `most` bytes; it is then
-        not read.
+        Raises InputError if it cannot be read; unread, if it has more than `most` bytes.
         """
-        size = None if most is None else self._size_within(most)
+        size = None
+        if most is not None:
+            info = self.info()
+            size = info.size
+            if info.type != pafs.FileType.File:  # opening a pipe would block
+                raise InputError(f"{self.uri}: is missing, or is not a file; replace it.")
+            if size > most:
+                raise InputError(
+                    f"{self.uri}: has {size:,} bytes, but such a file has at most {most:,}; it is "
+                    "damaged or another file: replace it."
+                )
         try:
             with self.filesystem.open_input_file(self.path) as stream:
                 return bytes(stream.read(size))
         except OSError as error:
             raise storage_error(f"{self.uri}: cannot be read", error) from error
-
-    def _size_within(self, most: int) -> int:
-        info = self.info()
-        if info.type != pafs.FileType.File:  # opening a pipe would block
-            raise InputError(f"{self.uri}: is missing, or is not a file; replace it.")
-        if info.size > most:
-            raise InputError(
-                f"{self.uri}: has {info.size:,} bytes, but such a file has at most {most:,}; it is "
-                "damaged or another file: replace it."
-            )
-        return int(info.size)
 
 
 def locate(uri: str) -> Location:
@@ -179,26 +172,14 @@ def locate(uri: str) -> Location:
 def _without_secrets(uri: str) -> str:
     """Return a URI for a message, without its query, its fragment and what is before its last @.
 
-    A path is returned as it is. A malformed URI, too, keeps nothing before its last @.
+    A malformed URI, too, keeps nothing before its last @.
     """
-    scheme, mark, rest = uri.partition("://")
-    if not mark:
-        return uri
-    _, at, after = rest.rpartition("@")
-    if at:
-        rest = f"...@{after}"
-    for end in "?#":
-        rest, found, _ = rest.partition(end)
-        if found:
-            rest += f"{end}..."
-    return f"{scheme}://{rest}"
+    without_user = re.sub(r"://.*@", "://...@", uri, flags=re.DOTALL)
+    return re.sub(r"([?#]).*", r"\1...", without_user, flags=re.DOTALL)
 
 
 def _check_without_secrets(uri: str) -> None:
-    """Raise InputError, without repeating it, if a URI holds what may be a secret.
-
-    Manifests, model cards, reports and logs name the locations of a run.
-    """
+    """Raise InputError, without repeating it, if a URI holds what may be a secret."""
     shown = _without_secrets(uri)
     try:
         parts = urlsplit(uri)
