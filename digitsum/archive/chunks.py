@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import accumulate
 
-from digitsum.archive.shards import Fingerprint, Shard
+from digitsum.archive.shards import Fingerprint, Int64, Shard
 from digitsum.errors import InputError
 from digitsum.options import ImageShape
 from digitsum.storage.listing import list_file
@@ -22,9 +20,9 @@ class ChunkId:
     """The shard's path, relative to the archive."""
     fingerprint: Fingerprint
     """The shard's, when the chunk was planned."""
-    first_row: int
+    first_row: Int64
     """Index of its first row within the shard."""
-    num_rows: int
+    num_rows: Int64
 
     def __str__(self) -> str:
         return f"{self.shard}, rows {self.first_row} to {self.first_row + self.num_rows - 1}"
@@ -65,8 +63,8 @@ class Chunk:
 
 def check_unchanged(root: Location, chunk: Chunk) -> None:
     """Raise InputError if a chunk's shard was replaced or removed since it was planned."""
-    file = list_file(root, chunk.shard)
-    if file is None or not chunk.id.fingerprint.is_of(file):
+    file, planned = list_file(root, chunk.shard), chunk.id.fingerprint
+    if not file or (file.size_bytes, file.mtime_ns) != (planned.size_bytes, planned.mtime_ns):
         raise InputError(
             f"{root.join(chunk.shard).uri}: was replaced or removed during the run; run again."
         )
@@ -77,20 +75,17 @@ def plan_chunks(shard: Shard, chunk_images: int) -> list[Chunk]:
 
     The cut depends on the footer and on `chunk_images` alone. A shard without rows has no chunks.
     """
-    return list(_cut(shard, chunk_images))
-
-
-def _cut(shard: Shard, chunk_images: int) -> Iterator[Chunk]:
-    path, fingerprint = shard.file.path, shard.fingerprint
-    starts = [0, *accumulate(shard.row_group_rows)]
-    first = num_rows = 0
-    for group, rows in enumerate(shard.row_group_rows):
+    chunks = []
+    fingerprint = shard.fingerprint
+    first_group = first_row = num_rows = 0
+    for end_group, rows in enumerate(shard.row_group_rows, 1):
         num_rows += rows
-        is_last = group == len(shard.row_group_rows) - 1
+        is_last = end_group == len(shard.row_group_rows)
         if num_rows and (num_rows >= chunk_images or is_last):
-            chunk_id = ChunkId(path, fingerprint, starts[first], num_rows)
-            yield Chunk(chunk_id, _consecutive(first, group + 1))
-            first, num_rows = group + 1, 0
+            chunk_id = ChunkId(shard.file.path, fingerprint, first_row, num_rows)
+            chunks.append(Chunk(chunk_id, _consecutive(first_group, end_group)))
+            first_group, first_row, num_rows = end_group, first_row + num_rows, 0
+    return chunks
 
 
 @lru_cache(maxsize=4096)

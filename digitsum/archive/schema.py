@@ -24,12 +24,6 @@ def max_sum(num_digits: int) -> int:
     return MAX_DIGIT * num_digits
 
 
-def check_label_digits(num_digits: int) -> None:
-    """Raise InputError if the sums of `num_digits` digits do not fit the label column: int16."""
-    if not 1 <= num_digits <= MAX_LABEL_DIGITS:
-        raise InputError(f"--digits {num_digits}: give at least 1 and at most {MAX_LABEL_DIGITS}.")
-
-
 def shard_schema(shape: ImageShape, *, labelled: bool, with_digits: bool = False) -> pa.Schema:
     """Return the Arrow schema of the shards that digitsum writes."""
     fields = [
@@ -40,14 +34,8 @@ def shard_schema(shape: ImageShape, *, labelled: bool, with_digits: bool = False
         fields.append(pa.field(DIGIT_SUM, pa.int16(), nullable=False))
     if with_digits:
         fields.append(pa.field(DIGITS, pa.list_(pa.int8()), nullable=False))
-    return pa.schema(
-        fields,
-        metadata={
-            FORMAT_KEY: ARCHIVE_FORMAT,
-            HEIGHT_KEY: str(shape.height),
-            WIDTH_KEY: str(shape.width),
-        },
-    )
+    sizes = {HEIGHT_KEY: str(shape.height), WIDTH_KEY: str(shape.width)}
+    return pa.schema(fields, metadata={FORMAT_KEY: ARCHIVE_FORMAT, **sizes})
 
 
 def find_column(schema: pa.Schema, name: str, where: str) -> pa.Field:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from pydantic import Field
 
 from digitsum.archive.chunks import ChunkId
 from digitsum.archive.parquet.files import DAMAGED
@@ -35,7 +36,6 @@ SCORES_SCHEMA = pa.schema(
 )
 
 _PART_KEY = b"digitsum.part"
-_MAX_INT64 = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Part:
     model_digest: str
     """The model's digest, with the known count if there is one (`known_count_digest`)."""
     chunk: ChunkId
-    num_rejected: int
+    num_rejected: Annotated[int, Field(ge=0)]
     """Rows that have an error in place of a sum."""
     version: Literal[4] = 4
 
@@ -56,15 +56,7 @@ class Part:
             part = parse_json(Part, (metadata or {})[_PART_KEY], "part")
         except (KeyError, InputError):
             return None
-        fingerprint = part.chunk.fingerprint
-        numbers = (
-            *(part.chunk.first_row, part.chunk.num_rows),
-            *(fingerprint.size_bytes, fingerprint.mtime_ns, fingerprint.num_rows),
-            *(fingerprint.height, fingerprint.width),
-        )
-        # The footer cache holds them as int64.
-        is_valid = max(map(abs, numbers)) <= _MAX_INT64
-        return part if is_valid and 0 <= part.num_rejected <= part.chunk.num_rows else None
+        return part if part.num_rejected <= part.chunk.num_rows else None
 
 
 def known_count_digest(model_digest: str, known_count: int | None) -> str:

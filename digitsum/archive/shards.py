@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Annotated
 
 import pyarrow as pa
 from pyarrow import fs as pafs
+from pydantic import Field
 
 from digitsum.archive.images import image_shape
 from digitsum.archive.parquet.files import open_parquet
@@ -20,6 +22,8 @@ from digitsum.storage.location import Location, locate
 from digitsum.storage.retries import retried
 
 FOOTER_THREADS = 16
+Int64 = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+"""The footer cache keeps these numbers in columns of this type."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,24 +33,20 @@ class Fingerprint:
     Two shards of one path and one fingerprint have the same scores.
     """
 
-    size_bytes: int
-    mtime_ns: int
-    num_rows: int
+    size_bytes: Int64
+    mtime_ns: Int64
+    num_rows: Int64
     image_column: str
     id_column: str | None
     """Column of the image ids; None if ids are made of the shard's path and the row."""
-    height: int
+    height: Int64
     """Height of the images, in pixels."""
-    width: int
+    width: Int64
 
     @property
     def shape(self) -> ImageShape:
         """Shape of the images."""
         return ImageShape(self.height, self.width)
-
-    def is_of(self, file: ListedFile) -> bool:
-        """Return whether a file is still listed with this size and modification time."""
-        return (self.size_bytes, self.mtime_ns) == (file.size_bytes, file.mtime_ns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +70,10 @@ class Shard:
     def fingerprint(self) -> Fingerprint:
         """Identity of the shard's bytes and of their reading."""
         return Fingerprint(
-            self.file.size_bytes,
-            self.file.mtime_ns,
-            self.num_rows,
+            *(self.file.size_bytes, self.file.mtime_ns, self.num_rows),
             self.image_column,
             self.id_column,
-            self.shape.height,
-            self.shape.width,
+            *(self.shape.height, self.shape.width),
         )
 
 
@@ -98,9 +95,8 @@ def list_shards(
 ) -> tuple[Location, list[ListedFile]]:
     """Return the directory that shard paths are relative to, and the shards below it, by path.
 
-    An archive may be a single shard. Files and directories whose names begin with `_` or `.` are
-    skipped; `storage.listing` says which links are followed. Raises InputError if there is no such
-    archive, or no Parquet in it.
+    An archive may be a single shard. Raises InputError if there is no such archive, or no Parquet
+    in it.
     """
     info = archive.info()
     if info.type == pafs.FileType.NotFound:
@@ -126,8 +122,7 @@ def open_archive(
 ) -> Archive:
     """Return an archive, with every shard's footer read and checked.
 
-    Raises InputError, naming the shard, if one is not Parquet or has no images that digitsum reads.
-    `default_shape` is for shards that do not declare their images' shape.
+    `default_shape` is for shards that do not declare their images' shape. Raises as `read_shard`.
     """
     root, files = list_shards(locate(uri), follow_links=options.follow_links)
     shards = []
@@ -172,14 +167,15 @@ def read_shard(
 
 
 def _id_column(schema: pa.Schema, options: ReadOptions, where: str) -> str | None:
-    if options.id_column not in schema.names:
-        if options.id_column == IMAGE_ID:
+    name = options.id_column
+    if name not in schema.names:
+        if name == IMAGE_ID:
             return None
-        raise InputError(f"{where}: has no column {options.id_column!r}; correct --id-column.")
-    kind = find_column(schema, options.id_column, where).type
+        raise InputError(f"{where}: has no column {name!r}; correct --id-column.")
+    kind = find_column(schema, name, where).type
     if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_integer(kind):
-        return options.id_column
+        return name
     raise InputError(
-        f"{where}: column {options.id_column!r} is of type {kind}, but ids are strings or "
-        "integers; correct --id-column."
+        f"{where}: column {name!r} is of type {kind}, but ids are strings or integers; "
+        "correct --id-column."
     )

@@ -10,7 +10,6 @@ drawn in blocks of BLOCK_IMAGES, each with its own random generator.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -94,22 +93,10 @@ class Composition:
         sums: npt.NDArray[np.int16] = self.digits.sum(axis=1, dtype=np.int16)
         return sums
 
-    def first(self, num_images: int) -> Composition:
-        """Return the first `num_images` images, or all if there are fewer."""
-        kept = slice(num_images)
-        return Composition(
-            self.pixels[kept], self.digits[kept], self.glyphs[kept], self.left_x[kept]
-        )
-
-
-def min_width(num_digits: int) -> int:
-    """Return the width in pixels of the narrowest image that `num_digits` digits fit on."""
-    return GLYPH_SIZE + MIN_SPACING * (num_digits - 1)
-
 
 def check_fits(num_digits: int, shape: ImageShape) -> None:
     """Raise InputError if `num_digits` digits do not fit on images of that shape."""
-    narrowest = min_width(num_digits)
+    narrowest = GLYPH_SIZE + MIN_SPACING * (num_digits - 1)
     if shape.height < GLYPH_SIZE or shape.width < narrowest:
         raise InputError(
             f"{num_digits} digits do not fit on {shape} pixels; --height is at least "
@@ -174,17 +161,19 @@ def compose_blocks(glyphs: Glyphs, config: SynthConfig) -> Iterator[Composition]
     split_number = list(SPLIT_PERCENT).index(config.split)
     for block, start in enumerate(range(0, config.images, BLOCK_IMAGES)):
         rng = np.random.default_rng((config.seed, split_number, block))
-        images = compose(glyphs, rng, BLOCK_IMAGES, config.digits, config.shape)
-        yield images.first(config.images - start)
+        drawn = compose(glyphs, rng, BLOCK_IMAGES, config.digits, config.shape)
+        kept = slice(config.images - start)
+        yield Composition(
+            drawn.pixels[kept], drawn.digits[kept], drawn.glyphs[kept], drawn.left_x[kept]
+        )
 
 
 def _batches(glyphs: Glyphs, config: SynthConfig) -> Iterator[ImageBatch]:
-    numbers = itertools.count()
+    first = 0
     for images in compose_blocks(glyphs, config):
-        num_images = len(images.pixels)
-        ids = (
-            f"{config.split}-{config.seed}-{n:09d}" for n in itertools.islice(numbers, num_images)
-        )
+        numbers = range(first, first + len(images.pixels))
+        first = numbers.stop
+        ids = (f"{config.split}-{config.seed}-{number:09d}" for number in numbers)
         sums = None if config.unlabelled else images.digit_sums
         digits = images.digits if config.true_digits else None
         yield ImageBatch(pa.array(ids, pa.string()), images.pixels, sums, digits)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,7 +13,7 @@ from pyarrow import fs as pafs
 
 from digitsum.archive.images import Uint8Array
 from digitsum.archive.preprocessing import CanvasOptions, count_bright
-from digitsum.archive.schema import DIGITS, check_label_digits, shard_schema
+from digitsum.archive.schema import DIGITS, MAX_LABEL_DIGITS, shard_schema
 from digitsum.errors import InputError, TooManyRejectedError
 from digitsum.options import DIGIT_SUM, IMAGE, IMAGE_ID, ImageShape, check_at_least
 from digitsum.storage.atomic_write import published
@@ -45,7 +44,10 @@ class ImportOptions:
 
     def __post_init__(self) -> None:
         check_at_least(self, 1, "shard_images")
-        check_label_digits(self.digits)
+        if not 1 <= self.digits <= MAX_LABEL_DIGITS:
+            raise InputError(
+                f"--digits {self.digits}: give at least 1 and at most {MAX_LABEL_DIGITS}."
+            )
 
 
 @dataclass(frozen=True)
@@ -140,15 +142,30 @@ def write_archive(
     num_images = 0
     written: list[Location] = []
     source = _Rechunker(batches)
+    group_images = max(1, min(ROW_GROUP_IMAGES, _ROW_GROUP_BYTES // shape.num_pixels))
+    labels = [DIGIT_SUM] if labelled else []
     try:
-        for size in shard_sizes:
+        for shard_images in shard_sizes:
             if source.is_empty():
                 break
             target = archive.join(f"shard-{len(written):05d}{PARQUET_SUFFIX}")
-            with _shard_writer(target, schema) as writer:
-                for table in source.take(size, schema):
+            left = shard_images
+            with (
+                published(target) as temporary,
+                pq.ParquetWriter(
+                    temporary,
+                    schema,
+                    compression="zstd",
+                    use_dictionary=labels,
+                    write_statistics=[IMAGE_ID, *labels],
+                    data_page_size=_PAGE_BYTES,
+                ) as writer,
+            ):
+                while left > 0 and not source.is_empty():
+                    table = source.take(min(left, group_images), schema)
                     writer.write_table(table, row_group_size=ROW_GROUP_IMAGES)
-                    num_images += table.num_rows
+                    left -= table.num_rows
+            num_images += shard_images - left
             written.append(target)
     except BaseException as error:
         for target in written:
@@ -157,23 +174,6 @@ def write_archive(
             raise storage_error(f"{archive.uri}: cannot be written", error) from error
         raise
     return WrittenArchive(uri, num_images, len(written), shape, source.num_bright)
-
-
-@contextmanager
-def _shard_writer(target: Location, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
-    labels = [DIGIT_SUM] if DIGIT_SUM in schema.names else []
-    with (
-        published(target) as temporary,
-        pq.ParquetWriter(
-            temporary,
-            schema,
-            compression="zstd",
-            use_dictionary=labels,
-            write_statistics=[IMAGE_ID, *labels],
-            data_page_size=_PAGE_BYTES,
-        ) as writer,
-    ):
-        yield writer
 
 
 def _check_empty(archive: Location) -> None:
@@ -187,7 +187,7 @@ def _check_empty(archive: Location) -> None:
 
 
 class _Rechunker:
-    """Batches of any size as tables of whole row groups; counts bright images on the way."""
+    """Batches of any size as tables of any other size; counts bright images on the way."""
 
     def __init__(self, batches: Iterable[ImageBatch]) -> None:
         self._batches = iter(batches)
@@ -204,17 +204,13 @@ class _Rechunker:
             self.num_bright += count_bright(self._rest.pixels)
         return False
 
-    def take(self, num_images: int, schema: pa.Schema) -> Iterator[pa.Table]:
-        """Yield the next `num_images` images, or fewer at the end, a row group at a time."""
+    def take(self, num_images: int, schema: pa.Schema) -> pa.Table:
+        """Return the next `num_images` images, or fewer at the end."""
+        parts = []
         while num_images > 0 and not self.is_empty():
-            fit = _ROW_GROUP_BYTES // schema.field(IMAGE).type.byte_width
-            wanted = min(num_images, ROW_GROUP_IMAGES, max(fit, 1))
-            parts: list[pa.Table] = []
-            while wanted > 0 and not self.is_empty():
-                assert self._rest is not None
-                part = self._rest.slice(0, wanted)
-                self._rest = self._rest.slice(len(part), len(self._rest))
-                parts.append(part.to_table(schema))
-                wanted -= len(part)
-                num_images -= len(part)
-            yield pa.concat_tables(parts)
+            assert self._rest is not None
+            part = self._rest.slice(0, num_images)
+            self._rest = self._rest.slice(len(part), len(self._rest))
+            parts.append(part.to_table(schema))
+            num_images -= len(part)
+        return pa.concat_tables(parts)

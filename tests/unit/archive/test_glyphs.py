@@ -116,7 +116,7 @@ MALFORMED_IDX = {
 @pytest.mark.parametrize("data", MALFORMED_IDX.values(), ids=MALFORMED_IDX)
 def test_read_idx_malformed(data, tmp_path):
     (tmp_path / "file").write_bytes(data)
-    with pytest.raises(InputError, match=r"file: (not a whole|cannot be read as an) IDX file"):
+    with pytest.raises(InputError, match="file: cannot be read as an IDX file"):
         read_idx(tmp_path / "file")
 
 

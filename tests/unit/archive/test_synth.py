@@ -5,9 +5,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from digitsum.archive.glyphs import Glyphs, load_glyphs
-from digitsum.archive.synth import BLOCK_IMAGES, SynthConfig, compose, layout_x, min_width, synth
+from digitsum.archive.synth import BLOCK_IMAGES, SynthConfig, compose, layout_x, synth
 from digitsum.errors import InputError
 from digitsum.options import ImageShape
+
+
+def min_width(num_digits: int) -> int:
+    return 28 + 13 * (num_digits - 1)
 
 
 @pytest.fixture
