@@ -29,17 +29,14 @@ def encode(pixels: np.ndarray, kind: str = "PNG", **options) -> bytes:
     return stream.getvalue()
 
 
-# Images in other forms; other rows stay as they are.
-def flat_lists(images: list) -> list:
-    return [i.ravel().tolist() if isinstance(i, np.ndarray) else i for i in images]
+def forms(write: Callable[[np.ndarray], object]) -> Callable[[list], list]:
+    """Return a function that writes images in another form; other rows stay as they are."""
+    return lambda images: [write(i) if isinstance(i, np.ndarray) else i for i in images]
 
 
-def raw(images: list) -> list:
-    return [i.tobytes() if isinstance(i, np.ndarray) else i for i in images]
-
-
-def pngs(images: list) -> list:
-    return [encode(i) if isinstance(i, np.ndarray) else i for i in images]
+flat_lists = forms(lambda image: image.ravel().tolist())
+raw = forms(np.ndarray.tobytes)
+pngs = forms(encode)
 
 
 def tensors(images: list, shape: tuple[int, ...]) -> pa.Array:
@@ -135,14 +132,12 @@ def test_decode_without_copy(layout):
     assert np.shares_memory(decode_images(column, SHAPE).pixels, memory)
 
 
+@pytest.mark.parametrize("num_rows", [0, 2])
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_decode_nulls_and_no_rows(layout):
-    nulls = decode_images(LAYOUTS[layout]([None, None]), SHAPE)
-    assert nulls.errors == {0: "image is null", 1: "image is null"}
-    assert nulls.pixels.shape == (2, 3, 5)
-    empty = decode_images(LAYOUTS[layout]([]), SHAPE)
-    assert empty.errors == {}
-    assert empty.pixels.shape == (0, 3, 5)
+def test_decode_only_nulls(layout, num_rows):
+    nulls = decode_images(LAYOUTS[layout]([None] * num_rows), SHAPE)
+    assert nulls.errors == dict.fromkeys(range(num_rows), "image is null")
+    assert nulls.pixels.shape == (num_rows, 3, 5)
 
 
 def test_decode_reasons():
@@ -150,15 +145,12 @@ def test_decode_reasons():
     assert lists.errors == {0: "image has 2 pixels, not 3x5 = 15", 1: "image has null pixels"}
     kind = LAYOUTS["Hugging Face struct"]([]).type
     structs = pa.array([{"bytes": None, "path": "elsewhere.png"}, None], kind)
-    assert set(decode_images(structs, SHAPE).errors) == {0, 1}
+    assert decode_images(structs, SHAPE).errors == {0: "image is null", 1: "image is null"}
     other = decode_images(LAYOUTS["PNG"]([encode(np.zeros((4, 6), np.uint8))]), SHAPE)
     assert other.errors == {0: "image is 4x6 pixels, not 3x5"}
-
-
-def test_decode_reasons_are_reproducible():  # as scores promise to be, row for row
-    errors = decode_images(pa.array([b"no image", b"BM-not-a-bmp"]), SHAPE).errors
-    assert set(errors) == {0, 1}
-    assert not any("0x" in reason for reason in errors.values()), errors
+    undecodable = decode_images(pa.array([b"no image", b"BM-not-a-bmp"]), SHAPE).errors
+    assert set(undecodable) == {0, 1}
+    assert "0x" not in str(undecodable), "an address, which differs from run to run"
 
 
 @pytest.mark.parametrize("first", [b"BM", b"RIFF"])
@@ -170,11 +162,9 @@ def test_decode_pixels_like_a_header(first):
 
 
 def test_decode_encoded_of_pixel_size():
-    data = encode(np.full((10, 8), 9, np.uint8))
-    shape = ImageShape(10, 8)
-    padded = data + bytes(shape.num_pixels - len(data))
-    assert len(padded) == shape.num_pixels
-    np.testing.assert_array_equal(decode_images(pa.array([padded]), shape).pixels, [[[9] * 8] * 10])
+    padded = encode(np.full((10, 8), 9, np.uint8)).ljust(80, b"\0")
+    decoded = decode_images(pa.array([padded]), ImageShape(10, 8))
+    np.testing.assert_array_equal(decoded.pixels, [[[9] * 8] * 10])
 
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "WEBP", "JPEG"])

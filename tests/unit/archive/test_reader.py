@@ -1,5 +1,5 @@
 import errno
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
 import pyarrow as pa
@@ -60,11 +60,21 @@ def test_read_chunk_all_rows_in_order(
     np.testing.assert_array_equal(sums, batch.digit_sums)
 
 
-def test_read_named_columns(tmp_path, write_parquet):
+@pytest.fixture
+def archive_of(tmp_path, write_parquet) -> Callable[..., Archive]:
+    """Write columns as a shard, `a.parquet` by default, and open the archive."""
+
+    def write(columns: dict, options: ReadOptions = OPTIONS, **written) -> Archive:
+        write_parquet(tmp_path / "a.parquet", columns, **written)
+        return open_archive(str(tmp_path), options)
+
+    return write
+
+
+def test_read_named_columns(archive_of):
     columns = {"scan": image_column(2), "key": ["x", "y"], "total": [3, 4], "image": [0, 1]}
-    write_parquet(tmp_path / "a.parquet", columns)
     options = ReadOptions("scan", "key", "total", height=2, width=3)
-    archive = open_archive(str(tmp_path), options)
+    archive = archive_of(columns, options)
     check_labels(archive, options, 1)
     (rows,) = read(archive, options, labels=True)
     assert rows.image_ids.to_pylist() == ["x", "y"]
@@ -72,27 +82,67 @@ def test_read_named_columns(tmp_path, write_parquet):
     assert rows.pixels[1].tolist() == [[1] * 3] * 2
 
 
-def test_read_without_labels(tmp_path, write_parquet):
-    write_parquet(tmp_path / "a.parquet", {"image": image_column(1), "digit_sum": [None]})
-    (rows,) = read(open_archive(str(tmp_path), OPTIONS))
+def test_read_without_labels(archive_of):
+    (rows,) = read(archive_of({"image": image_column(1), "digit_sum": [None]}))
     assert rows.digit_sums is None
 
 
 @pytest.mark.parametrize("kind", [pa.int8(), pa.uint8(), pa.int64(), pa.uint64()], ids=str)
-def test_read_label_types(kind, tmp_path, write_parquet):
-    columns = {"image": image_column(2), "digit_sum": pa.array([0, 36], kind)}
-    write_parquet(tmp_path / "a.parquet", columns)
-    archive = open_archive(str(tmp_path), OPTIONS)
+def test_read_label_types(kind, archive_of):
+    archive = archive_of({"image": image_column(2), "digit_sum": pa.array([0, 36], kind)})
     check_labels(archive, OPTIONS, 4)
     (rows,) = read(archive, labels=True)
     assert rows.digit_sums.dtype == np.int64
     assert rows.digit_sums.tolist() == [0, 36]
 
 
-def test_read_makes_ids(tmp_path, write_parquet):
-    write_parquet(tmp_path / "a.parquet", {"image": image_column(3)}, row_group_size=2)
+@pytest.mark.parametrize(
+    "digits",
+    [
+        pa.array([3, 9], pa.int8()),
+        pa.array(["3", "9"]),
+        pa.array([b"\x03", b"\x09"]),
+        pa.array([[3], [9]], pa.list_(pa.int64())),
+        pa.array([[3], [9]], pa.list_(pa.float32())),
+        pa.array([["3"], ["9"]]),
+        pa.array([{"a": 3}, {"a": 9}]),
+    ],
+    ids=lambda array: str(array.type),
+)
+def test_read_digits_of_other_type(digits, archive_of):
+    columns = {"image": image_column(2), "digit_sum": [3, 9], "digits": digits}
+    (rows,) = read(archive_of(columns), labels=True)
+    assert rows.digits is None
+    assert rows.digit_sums.tolist() == [3, 9]
+
+
+def test_read_digits_of_some_shards(archive_of, tmp_path, write_parquet):
+    columns = {"image": image_column(2), "digit_sum": [3, 9]}
+    digits = [[1, 2], [9]]
+    with_digits = columns | {"digits": pa.array(digits, pa.list_(pa.int8()))}
+    write_parquet(tmp_path / "b.parquet", with_digits)
+    archive = archive_of(columns)
+    check_labels(archive, OPTIONS, 1)
+    assert [rows.digits for rows in read(archive, labels=True)] == [None, digits]
+    assert [rows.digits for rows in read(archive)] == [None, None]
+
+
+@pytest.mark.parametrize("labels", [True, False])
+@pytest.mark.parametrize(
+    ("option", "column"),
+    [("image_column", image_column(2)), ("id_column", ["a", "b"]), ("label_column", [3, 9])],
+)
+def test_read_digits_named_otherwise(option, column, labels, archive_of):
+    options = ReadOptions(**{"height": 2, "width": 3, option: "digits"})
+    columns = {"image": image_column(2), "digit_sum": [3, 9], "digits": column}
+    (rows,) = read(archive_of(columns, options), options, labels=labels)
+    assert rows.digits is None
+    assert rows.pixels.shape == (2, 2, 3)
+
+
+def test_read_makes_ids(archive_of, tmp_path, write_parquet):
     write_parquet(tmp_path / "b" / "c.parquet", {"image": image_column(1)})
-    archive = open_archive(str(tmp_path), OPTIONS)
+    archive = archive_of({"image": image_column(3)}, row_group_size=2)
     ids = [rows.image_ids.to_pylist() for rows in read(archive)]
     assert ids == [["a.parquet#0", "a.parquet#1"], ["a.parquet#2"], ["b/c.parquet#0"]]
 
@@ -104,26 +154,23 @@ def test_read_makes_ids(tmp_path, write_parquet):
         (["x", None], ["x", "a.parquet#1"]),  # scores take no null id, and no row is dropped
     ],
 )
-def test_read_ids(given, expected, tmp_path, write_parquet):
-    write_parquet(tmp_path / "a.parquet", {"image": image_column(2), "image_id": given})
-    (rows,) = read(open_archive(str(tmp_path), OPTIONS))
+def test_read_ids(given, expected, archive_of):
+    (rows,) = read(archive_of({"image": image_column(2), "image_id": given}))
     assert rows.image_ids.equals(pa.array(expected))
 
 
-def test_read_bad_image(tmp_path, write_parquet):
+def test_read_bad_image(archive_of):
     images = pa.array([b"......"] * BATCH_ROWS + [b"......", b"bad", b"......"])
-    write_parquet(tmp_path / "a.parquet", {"image": images})
-    first, second = read(open_archive(str(tmp_path), OPTIONS))
+    first, second = read(archive_of({"image": images}))
     assert first.errors == {}
     assert set(second.errors) == {1}
     assert second.pixels[2].tobytes() == b"......"
 
 
-def test_read_null_label(tmp_path, write_parquet):
+def test_read_null_label(archive_of):
     columns = {"image": image_column(6), "digit_sum": [1, 2, 3, 4, 5, None]}
-    write_parquet(tmp_path / "a.parquet", columns, row_group_size=4)
     with pytest.raises(InputError, match=r"a\.parquet: row 5: 'digit_sum' is null"):
-        read(open_archive(str(tmp_path), OPTIONS), labels=True)
+        read(archive_of(columns, row_group_size=4), labels=True)
 
 
 @pytest.fixture(params=[True, False], ids=["statistics", "no statistics"])
@@ -164,9 +211,8 @@ def test_check_labels_num_digits(labelled):
         check_labels(labelled([45]), OPTIONS, 3)
 
 
-def test_check_labels_no_integers(tmp_path, write_parquet):
-    write_parquet(tmp_path / "a.parquet", {"image": image_column(1), "weight": [0.5]})
-    archive = open_archive(str(tmp_path), OPTIONS)
+def test_check_labels_no_integers(archive_of):
+    archive = archive_of({"image": image_column(1), "weight": [0.5]})
     with pytest.raises(InputError, match=r"a\.parquet: has no column 'digit_sum', only 'image'"):
         check_labels(archive, OPTIONS, 4)
     named = ReadOptions(label_column="weight", height=2, width=3)
@@ -174,57 +220,43 @@ def test_check_labels_no_integers(tmp_path, write_parquet):
         check_labels(archive, named, 4)
 
 
-def damage(path: Path, column: int) -> None:
-    """Overwrite the middle of a column's values, as a disk does; the footer stays."""
-    chunk = pq.read_metadata(path).row_group(0).column(column)
-    data = bytearray(path.read_bytes())
-    middle = chunk.data_page_offset + chunk.total_compressed_size // 2
-    data[middle : middle + 100] = b"\xaa" * 100
-    path.write_bytes(data)
-
-
 @pytest.fixture
-def noisy(tmp_path, write_parquet):
-    """Write a shard of incompressible values, with statistics or not; return its path."""
+def damaged(archive_of, tmp_path):
+    """Write a shard whose labels cannot be read, though its footer can, as a disk damages it."""
 
-    def write(*, statistics: bool) -> Path:
+    def write(*, statistics: bool) -> Archive:
         rng = np.random.default_rng(0)
         columns = {
-            "image": pa.array([rng.bytes(6) for _ in range(5000)], pa.binary(6)),
+            "image": image_column(5000),
             "digit_sum": pa.array(rng.integers(37, size=5000), pa.int16()),
         }
         options = {"compression": "zstd", "use_dictionary": False, "write_statistics": statistics}
-        return write_parquet(tmp_path / "a.parquet", columns, **options)
+        archive = archive_of(columns, **options)
+        chunk = pq.read_metadata(tmp_path / "a.parquet").row_group(0).column(1)
+        with (tmp_path / "a.parquet").open("r+b") as file:
+            file.seek(chunk.data_page_offset + chunk.total_compressed_size // 2)
+            file.write(b"\xaa" * 100)
+        return archive
 
     return write
 
 
-def test_check_labels_reads_footers_only(noisy):
-    path = noisy(statistics=True)
-    damage(path, column=1)
-    check_labels(open_archive(str(path), OPTIONS), OPTIONS, 4)
+def test_check_labels_reads_footers_only(damaged):
+    check_labels(damaged(statistics=True), OPTIONS, 4)
 
 
-def test_check_labels_damaged(noisy):
-    path = noisy(statistics=False)
-    damage(path, column=1)
-    with pytest.raises(InputError, match=r"a\.parquet"):
-        check_labels(open_archive(str(path), OPTIONS), OPTIONS, 4)
-
-
-def test_read_damaged(noisy):
-    path = noisy(statistics=True)
-    damage(path, column=1)
+def test_read_damaged_labels(damaged):
+    with pytest.raises(InputError, match=r"a\.parquet: row group 0: .* cannot be read"):
+        check_labels(damaged(statistics=False), OPTIONS, 4)
     with pytest.raises(InputError, match=r"a\.parquet: cannot be read after row 0"):
-        read(open_archive(str(path), OPTIONS), labels=True)
+        read(damaged(statistics=True), labels=True)
 
 
 @pytest.mark.parametrize("change", ["gone", "shorter", "no image", "other size", "no label"])
-def test_read_replaced_shard(change, tmp_path, write_parquet):
+def test_read_replaced_shard(change, archive_of, tmp_path, write_parquet):
     path = tmp_path / "a.parquet"
     columns = {"image": image_column(4), "digit_sum": [1, 2, 3, 4]}
-    write_parquet(path, columns, row_group_size=2)
-    archive = open_archive(str(tmp_path), OPTIONS)
+    archive = archive_of(columns, row_group_size=2)
     if change == "gone":
         path.unlink()
     elif change == "shorter":
@@ -237,14 +269,12 @@ def test_read_replaced_shard(change, tmp_path, write_parquet):
         read(archive, labels=True)
 
 
-def test_read_storage_error(tmp_path, write_parquet, monkeypatch):
-    write_parquet(tmp_path / "a.parquet", {"image": [bytes(40 * 168)] * 3})
-    archive = open_archive(str(tmp_path), ReadOptions())
-    (chunk,) = plan_chunks(archive.shards[0], 10)
+def test_read_storage_error(archive_of, monkeypatch):
+    archive = archive_of({"image": image_column(3)})
 
     def time_out(*_):
         raise OSError(errno.ETIMEDOUT, "timed out")
 
     monkeypatch.setattr(pq.ParquetFile, "iter_batches", time_out)
     with pytest.raises(StorageError, match=r"a\.parquet: cannot be read after row 0.*timed out"):
-        list(read_chunk(archive.root, chunk, ReadOptions()))
+        read(archive)

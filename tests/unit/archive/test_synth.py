@@ -40,7 +40,12 @@ def test_synth_seed(made):
 
 
 def test_synth_any_number_of_shards(made):
-    assert made("one", 50) == made("seven", 50, shards=7)
+    one = made("one", 50, true_digits=True)
+    assert one == made("seven", 50, shards=7, true_digits=True)
+    assert {len(digits) for digits in one["digits"]} == {3}
+    assert {digit for digits in one["digits"] for digit in digits} == set(range(10))
+    assert [sum(digits) for digits in one.pop("digits")] == one["digit_sum"]
+    assert one == made("without", 50)
 
 
 def test_synth_shorter_is_prefix(made):
@@ -155,6 +160,7 @@ def test_layout_x_covers_all_places():
         ({"images": 0}, "--images"),
         ({"shards": 0}, "--shards"),
         ({"images": 3, "shards": 4}, "no more shards than images"),
+        ({"unlabelled": True, "true_digits": True}, "--unlabelled --true-digits: .* give one"),
         ({"seed": -1}, "--seed -1"),
         ({"digits": 0}, "--digits 0"),
         ({"height": 27}, "--height is at least 28"),
