@@ -1,4 +1,5 @@
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -33,16 +34,11 @@ def listed(path: Path) -> list[str]:
 
 
 def test_list_shards(tmp_path, write_shard):
-    for name in ("b.parquet", "a/2.parquet", "a/1.parquet", "day=3/x y.parquet", "a-.parquet"):
+    in_order = ["a-.parquet", "a/1.parquet", "a/2.parquet", "b.parquet", "day=3/x y.parquet"]
+    for name in reversed(in_order):
         write_shard(tmp_path / name)
     (tmp_path / "notes.txt").write_text("no shard")
-    assert listed(tmp_path) == [
-        "a-.parquet",
-        "a/1.parquet",
-        "a/2.parquet",
-        "b.parquet",
-        "day=3/x y.parquet",
-    ]
+    assert listed(tmp_path) == in_order
 
 
 @pytest.mark.parametrize(
@@ -86,32 +82,14 @@ def test_list_shards_absent(tmp_path, write_shard):
         list_shards(locate(str(tmp_path)))
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda data: b"",
-        lambda data: data[:3],
-        lambda data: data[: len(data) // 2],
-        lambda data: data[:-1],
-        lambda data: data[:-60] + b"\xff" * 52 + data[-8:],
-    ],
-    ids=["empty", "3 bytes", "half", "all but 1", "footer"],
-)
+@pytest.mark.parametrize("damage", ["empty", "3 bytes", "half", "all but 1", "footer"])
 def test_open_damaged_shard(damage, tmp_path, write_shard):
-    write_shard(tmp_path / "whole.parquet")
-    broken = write_shard(tmp_path / "broken.parquet")
-    broken.write_bytes(damage(broken.read_bytes()))
-    with pytest.raises(
-        InputError,
-        match=r"broken\.parquet: (not a whole Parquet file|cannot be read: Couldn't deser)",
-    ):
-        open_archive(str(tmp_path), OPTIONS)
-
-
-def test_open_shard_without_images(tmp_path, write_shard, write_parquet):
-    write_shard(tmp_path / "a.parquet")
-    write_parquet(tmp_path / "b.parquet", {"image": pa.array([1.5])})
-    with pytest.raises(InputError, match=r"b\.parquet: column 'image' is of type double"):
+    data = write_shard(tmp_path / "whole.parquet").read_bytes()
+    kept = {"empty": 0, "3 bytes": 3, "half": len(data) // 2, "all but 1": -1, "footer": -60}
+    end = b"\xff" * 52 + data[-8:] if damage == "footer" else b""
+    (tmp_path / "broken.parquet").write_bytes(data[: kept[damage]] + end)
+    message = r"broken\.parquet: (not a whole Parquet file|cannot be read: Couldn't deser)"
+    with pytest.raises(InputError, match=message):
         open_archive(str(tmp_path), OPTIONS)
 
 
@@ -147,14 +125,20 @@ def test_open_id_types(ids, tmp_path, write_parquet):
         assert open_archive(str(tmp_path), options).shards[0].id_column == column
 
 
-def test_open_bad_id_column(tmp_path, write_parquet):
+@pytest.mark.parametrize(
+    ("option", "column", "message"),
+    [
+        ("id_column", "weight", "column 'weight' is of type double"),
+        ("id_column", "scan", "has no column 'scan'"),
+        ("image_column", "weight", "column 'weight' is of type double"),
+    ],
+)
+def test_open_bad_column(option, column, message, tmp_path, write_parquet):
     images = pa.array([bytes(6)], pa.binary(6))
-    write_parquet(tmp_path / "a.parquet", {"image": images, "weight": pa.array([0.5])})
-    with pytest.raises(InputError, match=r"a\.parquet: column 'weight' is of type double"):
-        open_archive(str(tmp_path), ReadOptions(id_column="weight", height=2, width=3))
-    with pytest.raises(InputError, match=r"a\.parquet: has no column 'scan'"):
-        open_archive(str(tmp_path), ReadOptions(id_column="scan", height=2, width=3))
+    write_parquet(tmp_path / "a.parquet", {"image": images, "weight": [0.5]})
     assert open_archive(str(tmp_path), OPTIONS).shards[0].id_column is None
+    with pytest.raises(InputError, match=rf"a\.parquet: {message}"):
+        open_archive(str(tmp_path), replace(OPTIONS, **{option: column}))
 
 
 def test_fingerprint_of_file(tmp_path, write_shard):
@@ -206,17 +190,15 @@ def test_plan_chunks_empty_shard(tmp_path, write_shard):
     assert plan_chunks(archive.shards[0], 10) == []
 
 
-def test_check_unchanged(tmp_path, write_parquet):
-    path = write_parquet(tmp_path / "a.parquet", {"image": [b"x" * 6720] * 3})
-    archive = open_archive(str(tmp_path), ReadOptions())
+def test_check_unchanged(tmp_path, write_shard):
+    path = write_shard(tmp_path / "a.parquet")
+    archive = open_archive(str(tmp_path), OPTIONS)
     [chunk] = plan_chunks(archive.shards[0], 10)
     check_unchanged(archive.root, chunk)
-    write_parquet(path, {"image": [b"y" * 6720] * 3})
-    with pytest.raises(InputError, match=r"a\.parquet: was replaced or removed during the run"):
-        check_unchanged(archive.root, chunk)
-    path.unlink()
-    with pytest.raises(InputError, match=r"a\.parquet: was replaced or removed during the run"):
-        check_unchanged(archive.root, chunk)
+    for change in (lambda: write_shard(path), path.unlink):
+        change()
+        with pytest.raises(InputError, match=r"a\.parquet: was replaced or removed during the run"):
+            check_unchanged(archive.root, chunk)
 
 
 def test_fingerprint_of_read_options(tmp_path, write_parquet):
