@@ -42,12 +42,8 @@ def image_shape(
     Raises InputError, naming the shard `where`, if the image column is absent or of a type that is
     not read, or if two of these sources contradict each other.
     """
-    if options.image_column not in schema.names:
-        raise InputError(
-            f"{where}: has no column {options.image_column!r}, only "
-            f"{', '.join(map(repr, schema.names))}; name the images with --image-column."
-        )
-    column = find_column(schema, options.image_column, where)
+    remedy = "name the images with --image-column"
+    column = find_column(schema, options.image_column, where, remedy)
     _check_type(column, where)
     declared = {
         "its tensor type": _tensor_shape(column.type, where),
@@ -100,7 +96,9 @@ def decode_encoded(data: bytes, shape: ImageShape | None = None) -> Uint8Array:
                 raise ValueError(f"image is {size} pixels, not {shape}")
             if shape is None and max(size.height, size.width) > MAX_SIDE:
                 raise ValueError(f"image is {size} pixels, more than {MAX_SIDE} a side")
-            if _is_deep(image):
+            # Pillow opens 16-bit color as 8-bit RGB; only a decoder's raw mode shows lost bits.
+            raw_modes = (str(tile[3]) for tile in getattr(image, "tile", ()))
+            if image.mode in _DEEP_MODES or any(";16" in mode for mode in raw_modes):
                 raise ValueError(f"image has pixels of mode {image.mode}, not 8 bits a channel")
             return np.asarray(image.convert("L"))
     except ValueError:
@@ -112,12 +110,6 @@ def decode_encoded(data: bytes, shape: ImageShape | None = None) -> Uint8Array:
     except Exception as error:
         # OSError, SyntaxError, struct.error, ...: Pillow's decoders raise any of them.
         raise ValueError(f"image cannot be decoded: {error}") from error
-
-
-def _is_deep(image: Image.Image) -> bool:
-    # Pillow opens 16-bit color as 8-bit RGB; only its decoder's raw mode shows that it loses bits.
-    raw_modes = (str(tile[3]) for tile in getattr(image, "tile", ()))
-    return image.mode in _DEEP_MODES or any(";16" in mode for mode in raw_modes)
 
 
 def _is_list(kind: pa.DataType) -> bool:
@@ -159,8 +151,6 @@ def _tensor_shape(kind: pa.DataType, where: str) -> ImageShape | None:
 
 def _fixed_size(kind: pa.DataType) -> int | None:
     """Return the bytes of each row, or None if the type does not fix them."""
-    if isinstance(kind, pa.FixedShapeTensorType):
-        kind = kind.storage_type
     if pa.types.is_fixed_size_binary(kind):
         return int(kind.byte_width)
     return int(kind.list_size) if pa.types.is_fixed_size_list(kind) else None

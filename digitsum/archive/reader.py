@@ -44,8 +44,7 @@ class Rows:
     digit_sums: npt.NDArray[np.int64] | None
     """int64 (n,); None if labels were not asked for."""
     digits: list[list[int] | None] | None = None
-    """True digits of each row, left to right, None if null; None if the shard has no such column
-    or labels were not asked for."""
+    """True digits of each row, left to right; None if not in the shard or not asked for."""
 
 
 def read_chunk(
@@ -58,8 +57,8 @@ def read_chunk(
 ) -> Iterator[Rows]:
     """Yield the rows of a chunk in order, at most `batch_rows` at a time; fewer if they are large.
 
-    With `labels`, every row has one: if it is null, InputError names the shard and the row. Raises
-    InputError too if the shard cannot be read or was replaced, StorageError if that may pass.
+    Raises InputError if the shard cannot be read or was replaced, or if `labels` are wanted and one
+    is null; StorageError if that may pass.
     """
     location = root.join(chunk.shard)
     columns = [options.image_column]
@@ -120,9 +119,8 @@ def _check_schema(
 
 def _has_digits(schema: pa.Schema, columns: list[str]) -> bool:
     """Return whether there is a column of true digits that is not read as something else."""
-    if schema.names.count(DIGITS) != 1 or DIGITS in columns:
-        return False
-    return bool(schema.field(DIGITS).type == pa.list_(pa.int8()))
+    is_one = schema.names.count(DIGITS) == 1 and DIGITS not in columns
+    return is_one and schema.field(DIGITS).type.equals(pa.list_(pa.int8()))
 
 
 def _decode(
@@ -168,22 +166,18 @@ def _read_ids(column: pa.Array) -> tuple[pa.Array, dict[int, str]]:
         return column.cast(pa.string()), {}
     sizes = pc.binary_length(column)
     is_long = pc.greater(sizes, MAX_ID_BYTES)
-    if not pc.any(is_long).as_py():
-        return column.cast(pa.string()), {}
     rows = {
         int(row): f"image id has {sizes[row]} bytes, more than {MAX_ID_BYTES}"
-        for row in np.flatnonzero(is_long.fill_null(False).to_numpy(zero_copy_only=False))
+        for row in np.flatnonzero(is_long.fill_null(False))
     }
-    kept = pc.if_else(is_long, pa.scalar(None, column.type), column)
+    kept = pc.if_else(is_long, pa.scalar(None, column.type), column) if rows else column
     return kept.cast(pa.string()), rows
 
 
 def check_labels(archive: Archive, options: ReadOptions, num_digits: int) -> None:
-    """Check that every row of an archive has a sum within 0..9*num_digits.
+    """Raise InputError, naming shard and row group, unless every row's sum is 0..9*num_digits.
 
-    Reads only footers if they hold statistics of the labels, else the label column. Raises
-    InputError, naming the shard and row group, for the first sum that is null or out of range, and
-    for a shard without labels.
+    Reads only footers if they hold statistics of the labels, else the label column.
     """
     locations = [archive.root.join(shard.file.path) for shard in archive.shards]
     check = partial(_check_labels, options.label_column, num_digits)
@@ -193,14 +187,8 @@ def check_labels(archive: Archive, options: ReadOptions, num_digits: int) -> Non
 
 def _check_labels(name: str, num_digits: int, location: Location) -> None:
     with open_parquet(location) as parquet:
-        schema = parquet.schema_arrow
-        if name not in schema.names:
-            raise InputError(
-                f"{location.uri}: has no column {name!r}, only "
-                f"{', '.join(map(repr, schema.names))}; import with --labels, or name the column "
-                "of the true sums with --label-column."
-            )
-        kind = find_column(schema, name, location.uri).type
+        remedy = "import with --labels, or name the column of the true sums with --label-column"
+        kind = find_column(parquet.schema_arrow, name, location.uri, remedy).type
         if not pa.types.is_integer(kind):
             raise InputError(
                 f"{location.uri}: column {name!r} is of type {kind}, but sums are integers; "
@@ -213,20 +201,15 @@ def _check_labels(name: str, num_digits: int, location: Location) -> None:
             where = f"{location.uri}: row group {number}: column {name!r}"
             column = group.column(name)
             known = column.integer_range(signed=signed) if column else None
-            _check_range(known or _read_range(parquet, number, name, where), num_digits, where)
-
-
-def _check_range(label_range: tuple[int, int, int], num_digits: int, where: str) -> None:
-    least, most, nulls = label_range
-    if nulls:
-        raise InputError(f"{where} holds {nulls} nulls; label every image or remove it.")
-    largest = max_sum(num_digits)
-    if least < 0 or most > largest:
-        wrong = least if least < 0 else most
-        raise InputError(
-            f"{where} holds {wrong}, outside 0..{largest}, the sums of {num_digits} digits; "
-            "correct the labels or --digits."
-        )
+            least, most, nulls = known or _read_range(parquet, number, name, where)
+            if nulls:
+                raise InputError(f"{where} holds {nulls} nulls; label every image or remove it.")
+            if least < 0 or most > max_sum(num_digits):
+                raise InputError(
+                    f"{where} holds {least if least < 0 else most}, outside "
+                    f"0..{max_sum(num_digits)}, the sums of {num_digits} digits; correct the "
+                    "labels or --digits."
+                )
 
 
 def _read_range(

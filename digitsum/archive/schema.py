@@ -38,11 +38,14 @@ def shard_schema(shape: ImageShape, *, labelled: bool, with_digits: bool = False
     return pa.schema(fields, metadata={FORMAT_KEY: ARCHIVE_FORMAT, **sizes})
 
 
-def find_column(schema: pa.Schema, name: str, where: str) -> pa.Field:
-    """Return a column that a shard has; raises InputError, naming the shard, if it has several.
+def find_column(schema: pa.Schema, name: str, where: str, remedy: str = "run again") -> pa.Field:
+    """Return a column; raises InputError, naming the shard `where`, if it has none or several.
 
     Parquet allows several columns of one name, and pyarrow then finds none of them by it.
     """
+    if name not in schema.names:
+        only = ", ".join(map(repr, schema.names))
+        raise InputError(f"{where}: has no column {name!r}, only {only}; {remedy}.")
     if len(schema.get_all_field_indices(name)) > 1:
         raise InputError(f"{where}: has several columns {name!r}; rename all but one of them.")
     return schema.field(name)

@@ -60,43 +60,36 @@ class Part:
 
 
 def known_count_digest(model_digest: str, known_count: int | None) -> str:
-    """Return a model's digest, marked with the known count of digits if there is one.
-
-    With a known count a model scores otherwise: its scores count as another model's.
-    """
+    """Return a model's digest; with a known count, one of its own, because the scores differ."""
     return model_digest if known_count is None else f"{model_digest}-digits{known_count}"
 
 
 def model_directory(model_digest: str) -> str:
-    """Return the directory, below the scores, of the parts that a model scored.
-
-    It reads as a Hive partition, so that pyarrow, DuckDB and Spark find the column `model`.
-    """
+    """Return the directory, below the scores, of the parts of a model: a Hive partition."""
     digest, mark, known_count = model_digest.partition("-")
     return f"{MODEL_KEY}={digest[:DIGEST_CHARACTERS]}{mark}{known_count}"
 
 
 def part_path(model_digest: str, chunk: ChunkId) -> str:
-    """Return a part's path below the scores; it follows from model, shard and row range alone.
-
-    The shard's whole path, without its suffix, becomes directories, so that no two shards share a
-    name, and an archive's own Hive partitions stay partitions of its scores.
-    """
+    """Return a part's path below the scores; it follows from model, shard and row range alone."""
     rows = f"{PART_PREFIX}{chunk.first_row:012d}-{chunk.first_row + chunk.num_rows:012d}"
     return f"{part_directory(model_digest, chunk.shard)}/{rows}{PARQUET_SUFFIX}"
 
 
 def part_directory(model_digest: str, shard: str) -> str:
-    """Return the directory, below the scores, of the parts of one shard."""
+    """Return the directory, below the scores, of the parts of one shard.
+
+    It holds the shard's whole path, so that no two shards share one, and an archive's own Hive
+    partitions stay partitions of its scores.
+    """
     return f"{model_directory(model_digest)}/{shard.removesuffix(PARQUET_SUFFIX)}"
 
 
 def write_part(location: Location, table: pa.Table, model_digest: str, chunk: ChunkId) -> Part:
     """Publish a chunk's part, and return its description.
 
-    Rows in are rows scored and rows rejected, or nothing appears. Raises InputError if the table
-    has not as many rows as the chunk, ValueError if a row has both a sum and an error, or neither,
-    and InputError or StorageError if the file system refuses.
+    Raises InputError if the table has not as many rows as the chunk, ValueError if a row has both
+    a sum and an error, or neither, and InputError or StorageError if the file system refuses.
     """
     if table.num_rows != chunk.num_rows:
         raise InputError(

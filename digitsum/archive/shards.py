@@ -168,11 +168,9 @@ def read_shard(
 
 def _id_column(schema: pa.Schema, options: ReadOptions, where: str) -> str | None:
     name = options.id_column
-    if name not in schema.names:
-        if name == IMAGE_ID:
-            return None
-        raise InputError(f"{where}: has no column {name!r}; correct --id-column.")
-    kind = find_column(schema, name, where).type
+    if name == IMAGE_ID and name not in schema.names:
+        return None
+    kind = find_column(schema, name, where, "correct --id-column").type
     if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_integer(kind):
         return name
     raise InputError(

@@ -137,7 +137,13 @@ def write_archive(
     On any error the shards that this call wrote are removed.
     """
     archive = locate(uri)
-    _check_empty(archive)
+    archive.check_directory()
+    if archive.info().type == pafs.FileType.Directory:
+        entries = archive.filesystem.get_file_info(pafs.FileSelector(archive.path, recursive=True))
+        if any(entry.path.endswith(PARQUET_SUFFIX) for entry in entries):
+            raise InputError(
+                f"{archive.uri}: already holds shards; give another --out, or remove them first."
+            )
     schema = shard_schema(shape, labelled=labelled, with_digits=with_digits)
     num_images = 0
     written: list[Location] = []
@@ -174,16 +180,6 @@ def write_archive(
             raise storage_error(f"{archive.uri}: cannot be written", error) from error
         raise
     return WrittenArchive(uri, num_images, len(written), shape, source.num_bright)
-
-
-def _check_empty(archive: Location) -> None:
-    archive.check_directory()
-    if archive.info().type == pafs.FileType.Directory:
-        entries = archive.filesystem.get_file_info(pafs.FileSelector(archive.path, recursive=True))
-        if any(entry.path.endswith(PARQUET_SUFFIX) for entry in entries):
-            raise InputError(
-                f"{archive.uri}: already holds shards; give another --out, or remove them first."
-            )
 
 
 class _Rechunker:
