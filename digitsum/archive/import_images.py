@@ -33,8 +33,7 @@ from digitsum.storage.location import locate
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 BATCH_IMAGES = 1024
-_BATCH_BYTES = 2**25
-"""Bytes of pixels: two images of 4096x4096."""
+_BATCH_BYTES = 2 * MAX_SIDE**2
 MAX_FILE_BYTES = 4 * MAX_SIDE**2 + 2**20
 """Bytes of an uncompressed color image, with its headers."""
 
@@ -83,9 +82,9 @@ def import_images(config: ImportImagesConfig) -> WrittenArchive:
         labelled=labels is not None,
     )
     if rejected:
-        listed = ({"image_id": name, "reason": reason} for name, reason in rejected.items())
-        lines = "".join(json.dumps(one) + "\n" for one in listed)
-        publish_bytes(lines.encode(), locate(config.out).join(REJECTED_FILE))
+        lines = [json.dumps({"image_id": name, "reason": why}) for name, why in rejected.items()]
+        content = "".join(f"{line}\n" for line in lines).encode()
+        publish_bytes(content, locate(config.out).join(REJECTED_FILE))
     return replace(written, rejected=rejected)
 
 
@@ -209,10 +208,9 @@ def _read_labels(path: str, num_digits: int) -> dict[str, int]:
     try:
         with Path(path).expanduser().open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
-            missing = {IMAGE_ID, DIGIT_SUM} - set(reader.fieldnames or ())
-            if missing:
+            if missing := sorted({IMAGE_ID, DIGIT_SUM} - set(reader.fieldnames or ())):
                 raise InputError(
-                    f"{path}: has no column {', '.join(sorted(missing))}; its first line must name "
+                    f"{path}: has no column {', '.join(missing)}; its first line must name "
                     f"{IMAGE_ID} and {DIGIT_SUM}."
                 )
             for row in reader:
@@ -221,20 +219,16 @@ def _read_labels(path: str, num_digits: int) -> dict[str, int]:
                     raise InputError(f"{where}: has no {IMAGE_ID}; name the image's file.")
                 if image_id in labels:
                     raise InputError(f"{where}: labels {image_id} a second time; remove one row.")
-                labels[image_id] = _label(row[DIGIT_SUM] or "", where, num_digits)
+                text, largest = row[DIGIT_SUM] or "", max_sum(num_digits)
+                number = text.strip(" \t")  # `int` accepts fewer kinds of white space than `strip`
+                if not re.fullmatch(r"[0-9]{1,6}", number) or int(number) > largest:
+                    raise InputError(
+                        f"{where}: {DIGIT_SUM} is {text!r}, not a sum of {num_digits} digits, "
+                        f"0..{largest}; correct it or --digits."
+                    )
+                labels[image_id] = int(number)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(
             f"{path}: cannot be read as CSV ({one_line(error)}); correct --labels."
         ) from error
     return labels
-
-
-def _label(text: str, where: str, num_digits: int) -> int:
-    largest = max_sum(num_digits)
-    number = text.strip(" \t")  # `int` accepts fewer kinds of white space than `str.strip`
-    if re.fullmatch(r"[0-9]{1,6}", number) and int(number) <= largest:
-        return int(number)
-    raise InputError(
-        f"{where}: {DIGIT_SUM} is {text!r}, not a sum of {num_digits} digits, 0..{largest}; "
-        "correct it or --digits."
-    )

@@ -51,8 +51,8 @@ class ImportNpyConfig(ImportOptions):
 def import_npy(config: ImportNpyConfig) -> WrittenArchive:
     """Write the archive; the files are memory-mapped, and checked before anything is written.
 
-    Image ids are the file's name and the row, `data0-00000042`, prefixed with the file's number if
-    two files have the same name.
+    Image ids are the file's name and the row, `data0-00000042`, after the file's number if two
+    files have the same name.
     """
     images = [_open_images(path) for path in config.data]
     shapes = {array.shape[1:] for array in images}
@@ -60,10 +60,8 @@ def import_npy(config: ImportNpyConfig) -> WrittenArchive:
         raise InputError(
             f"the images have several shapes, {sorted(shapes)}; import each to its own --out."
         )
-    labels = [
-        _open_labels(path, len(array), config.digits)
-        for path, array in zip(config.labels, images, strict=False)
-    ]
+    lengths = map(len, images)
+    labels = [_open_labels(path, next(lengths), config.digits) for path in config.labels]
     try:
         shape = ImageShape(*config.canvas.fit(images[0][0]).shape)
     except ValueError as error:

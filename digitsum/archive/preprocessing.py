@@ -10,9 +10,6 @@ from PIL import Image
 from digitsum.archive.images import Uint8Array
 from digitsum.options import ImageShape, check_at_least
 
-# The mean pixel, 0..255, of an image with dark ink on bright paper is above this.
-_MIDDLE = 127.5
-
 
 @dataclass(frozen=True, kw_only=True)
 class CanvasOptions:
@@ -56,5 +53,5 @@ class CanvasOptions:
 
 
 def count_bright(pixels: Uint8Array) -> int:
-    """Return how many images, uint8 (n, height, width), are bright, as paper is."""
-    return int((pixels.mean(axis=(1, 2)) > _MIDDLE).sum())
+    """Return how many images, uint8 (n, height, width), are bright on average, as paper is."""
+    return int((pixels.mean(axis=(1, 2)) > 255 / 2).sum())

@@ -28,10 +28,7 @@ Int64 = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
-    """Identity of a shard's bytes, as far as a listing and the footer tell, and of their reading.
-
-    Two shards of one path and one fingerprint have the same scores.
-    """
+    """Identity of a shard's bytes and of their reading, on which its scores depend."""
 
     size_bytes: Int64
     mtime_ns: Int64
@@ -151,10 +148,7 @@ def read_shards(
 def read_shard(
     root: Location, file: ListedFile, options: ReadOptions, default_shape: ImageShape
 ) -> Shard:
-    """Return what the footer of a listed shard says.
-
-    Raises InputError, naming the shard, if it is not Parquet or has no images that digitsum reads.
-    """
+    """Return what a shard's footer says; raises InputError if it has no images that are read."""
     location = root.join(file.path)
     if file.refused:
         raise InputError(f"{location.uri}: {file.refused}.")

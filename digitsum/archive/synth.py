@@ -141,12 +141,10 @@ def layout_x(
 ) -> npt.NDArray[np.int64]:
     """Return the left edges of the tiles, int64 (num_images, num_digits), all on the canvas.
 
-    The first is uniform in 0..17, the spacings are uniform in 13..45. If the last tile would extend
-    beyond the right edge, the spacings' excess over 13 is scaled down to fit (for four digits in
-    168 px, in 1 image of 1,000).
+    If the last tile would extend beyond the right edge, the spacings' excess over 13 is scaled down
+    to fit (for four digits in 168 px, in 1 image of 1,000).
     """
-    last_x = width - GLYPH_SIZE
-    spare = last_x - MIN_SPACING * (num_digits - 1)
+    spare = width - GLYPH_SIZE - MIN_SPACING * (num_digits - 1)
     first = rng.integers(min(MAX_FIRST_X, spare) + 1, size=num_images)
     above = rng.integers(MAX_SPACING - MIN_SPACING + 1, size=(num_images, num_digits - 1))
     total = above.sum(axis=1)

@@ -189,11 +189,9 @@ class _Rechunker:
         self._batches = iter(batches)
         self._rest: ImageBatch | None = None
         self.num_bright = 0
-        """Bright images among those read so far."""
 
     def is_empty(self) -> bool:
-        """Return whether no image is left."""
-        while self._rest is None or len(self._rest) == 0:
+        while not self._rest:
             self._rest = next(self._batches, None)
             if self._rest is None:
                 return True
