@@ -1,8 +1,7 @@
 """Option types that several commands share, and the checks of option values.
 
-Each field of a dataclass here is an option of every command whose configuration holds it. The
-configurations of `report` and `inspect` are here too: the command line is parsed without importing
-what draws reports.
+The configurations of `report` and `inspect` are here too: the command line is parsed without
+importing what draws reports.
 """
 
 from __future__ import annotations
@@ -38,12 +37,11 @@ def parse_fraction(option: str, text: str) -> float:
     """
     number = text.strip()
     try:
-        value = float(number.removesuffix("%"))
+        value = float(number.removesuffix("%")) / (100 if number.endswith("%") else 1)
     except ValueError:
         raise InputError(
             f"{option} {text}: give a percentage such as 0.1%, or a fraction such as 0.001."
         ) from None
-    value = value / 100 if number.endswith("%") else value
     if not 0 <= value <= 1:
         raise InputError(f"{option} {text}: give 0% to 100%.")
     return value

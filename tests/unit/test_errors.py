@@ -19,7 +19,6 @@ class TaskError(Exception):
     """Carries what a task raised as Ray's RayTaskError does."""
 
     def __init__(self, cause: object) -> None:
-        super().__init__("a task failed")
         self.cause = cause
 
 
@@ -27,7 +26,6 @@ class TrainingFailedError(Exception):
     """Carries what workers raised as Ray Train's error does."""
 
     def __init__(self, worker_failures: object) -> None:
-        super().__init__("training failed")
         self.worker_failures = worker_failures
 
 
@@ -36,8 +34,9 @@ def caused(error: Exception, cause: BaseException) -> Exception:
     return error
 
 
-def raised_while(error: Exception, context: BaseException) -> Exception:
-    error.__context__ = context
+def met_while_handling_reason() -> Exception:
+    error = RuntimeError("a bug met while an error was handled")
+    error.__context__ = REASON
     return error
 
 
@@ -73,7 +72,7 @@ def test_find_digitsum_error(error):
     "error",
     [
         RuntimeError("plain"),
-        raised_while(RuntimeError("a bug met while an error was handled"), REASON),
+        met_while_handling_reason(),
         caused(RuntimeError(), ValueError()),
         TaskError("a text"),
         TaskError(None),

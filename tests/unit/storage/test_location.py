@@ -1,5 +1,4 @@
 import errno
-import os
 import traceback
 from pathlib import Path
 
@@ -13,31 +12,20 @@ from digitsum.storage.listing import list_parquet
 from digitsum.storage.location import Location, locate, storage_error
 
 
-@pytest.mark.parametrize("path", ["archive/a", "~/archive/a", "./x/../archive/a"])
+@pytest.mark.parametrize("path", ["a/b c", "~/a/b c", "./x/../a/b c", "file://{}/a/b%20c"])
 def test_locate_path(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
-    place = locate(path)
-    assert place.uri == place.path == str(tmp_path / "archive" / "a")
+    place = locate(path.format(tmp_path))
+    assert place.path == str(tmp_path / "a" / "b c")
+    assert place.uri == (place.path if "://" not in path else path.format(tmp_path))
     assert place.is_local
-
-
-def test_locate_file_uri(tmp_path):
-    (tmp_path / "a b").write_bytes(b"x")
-    by_uri = locate(f"file://{tmp_path}/a%20b")
-    assert by_uri.is_local
-    assert by_uri.path == locate(str(tmp_path / "a b")).path
-    assert by_uri.read_bytes() == b"x"
 
 
 @pytest.mark.parametrize("uri", ["nosuch://bucket/a", "s3:// bucket", "file://elsewhere/a"])
 def test_locate_unknown_uri(uri):
     with pytest.raises(InputError, match=f"^{uri}: "):
         locate(uri)
-
-
-def in_store(uri: str, path: str) -> Location:
-    return Location(uri, pafs.SubTreeFileSystem("/", pafs.LocalFileSystem()), path)
 
 
 @pytest.mark.parametrize(
@@ -49,7 +37,8 @@ def in_store(uri: str, path: str) -> Location:
     ],
 )
 def test_join_and_parent_keep_query(given, joined):
-    place = in_store(given, "bucket/a").join("b/c.parquet")
+    store = pafs.SubTreeFileSystem("/", pafs.LocalFileSystem())
+    place = Location(given, store, "bucket/a").join("b/c.parquet")
     assert (place.uri, place.path) == (joined, "bucket/a/b/c.parquet")
     assert place.name == "c.parquet"
     back = place.parent.parent
@@ -62,8 +51,7 @@ def test_parent_inverts_join(name, tmp_path):
     directory = locate(str(tmp_path / name))
     place = directory.join("a.parquet")
     assert place.path == place.uri == str(tmp_path / name / "a.parquet")
-    assert place.parent.path == directory.path
-    assert place.parent.uri == directory.uri
+    assert (place.parent.path, place.parent.uri) == (directory.path, directory.uri)
 
 
 def test_parent_of_root_entry():
@@ -74,12 +62,13 @@ def test_parent_of_root_entry():
 
 def test_is_file(tmp_path):
     (tmp_path / "file").write_bytes(b"content")
-    assert locate(str(tmp_path / "file")).is_file()
-    assert not locate(str(tmp_path)).is_file()
-    assert not locate(str(tmp_path / "nothing")).is_file()
-    assert locate(str(tmp_path / "file")).info().size == 7
+    directory = locate(str(tmp_path))
+    assert directory.join("file").is_file()
+    assert directory.join("file").read_bytes() == b"content"
+    assert not directory.is_file()
+    assert not directory.join("nothing").is_file()
     with pytest.raises(InputError, match=r"nothing: cannot be read"):
-        locate(str(tmp_path / "nothing")).read_bytes()
+        directory.join("nothing").read_bytes()
 
 
 AZURE = "abfs://container@account.dfs.core.windows.net/archive"
@@ -141,13 +130,10 @@ def test_locate_safe_parameters(uri):
     assert not place.is_local
 
 
-def number(code: int) -> OSError:
-    return OSError(code, os.strerror(code))
-
-
+ERRNO_TRANSIENT = ["EIO", "ETIMEDOUT", "ECONNRESET", "EAGAIN", "ESTALE", "EBUSY"]
+ERRNO_PERMANENT = ["ENOENT", "EACCES", "ENOSPC", "EROFS", "ENOTDIR", "EISDIR"]
 TRANSIENT = [
-    *map(number, (errno.EIO, errno.ETIMEDOUT, errno.ECONNRESET)),
-    *map(number, (errno.EAGAIN, errno.ESTALE, errno.EBUSY)),
+    *[OSError(getattr(errno, name), name) for name in ERRNO_TRANSIENT],
     OSError("AWS Error NETWORK_CONNECTION during HeadObject operation: curlCode: 7"),
     OSError("AWS Error SLOW_DOWN during PutObject operation: reduce your rate"),
     OSError("AWS Error SERVICE_UNAVAILABLE (HTTP status 503) during GetObject"),
@@ -155,8 +141,7 @@ TRANSIENT = [
     OSError("google::cloud::Status(UNAVAILABLE: try again)"),
 ]
 PERMANENT = [
-    *map(number, (errno.ENOENT, errno.EACCES, errno.ENOSPC)),
-    *map(number, (errno.EROFS, errno.ENOTDIR, errno.EISDIR)),
+    *[OSError(getattr(errno, name), name) for name in ERRNO_PERMANENT],
     OSError("AWS Error ACCESS_DENIED during HeadObject operation: No response body."),
     OSError("AWS Error NO_SUCH_BUCKET during ListObjectsV2 operation"),
     OSError("Couldn't deserialize thrift: TProtocolException"),
@@ -165,14 +150,10 @@ PERMANENT = [
 ]
 
 
-@pytest.mark.parametrize("error", TRANSIENT, ids=str)
-def test_storage_error_transient(error):
-    assert type(storage_error("s3://bucket/a: cannot be read", error)) is StorageError
-
-
-@pytest.mark.parametrize("error", PERMANENT, ids=str)
-def test_storage_error_permanent(error):
-    assert type(storage_error("s3://bucket/a: cannot be read", error)) is InputError
+@pytest.mark.parametrize("error", TRANSIENT + PERMANENT, ids=str)
+def test_storage_error_kind(error):
+    kind = StorageError if error in TRANSIENT else InputError
+    assert type(storage_error("s3://bucket/a: cannot be read", error)) is kind
 
 
 def test_storage_error_message():
@@ -197,20 +178,20 @@ class Refusing(pafs.FileSystemHandler):
     delete_root_dir_contents = move = open_append_stream = open_output_stream = refuse
 
 
-@pytest.mark.parametrize(
-    "ask",
-    [
-        Location.info,
-        Location.is_file,
-        Location.check_directory,
-        Location.read_bytes,
-        lambda place: list_parquet(place, ""),
-        lambda place: list_parquet(place, "below"),
-        open_parquet,
-        lambda place: publish_bytes(b"x", place),
-    ],
-    ids=["info", "is_file", "check_directory", "read_bytes", "list", "below", "open", "publish"],
-)
+ASK = {
+    "info": Location.info,
+    "is_file": Location.is_file,
+    "check_directory": Location.check_directory,
+    "directories": Location.directories,
+    "read_bytes": Location.read_bytes,
+    "list": lambda place: list_parquet(place, ""),
+    "list below": lambda place: list_parquet(place, "below"),
+    "open": open_parquet,
+    "publish": lambda place: publish_bytes(b"x", place),
+}
+
+
+@pytest.mark.parametrize("ask", ASK.values(), ids=ASK)
 def test_refusal_for_now_is_storage_error(ask):
     place = Location("store://bucket/a", pafs.PyFileSystem(Refusing()), "bucket/a")
     with pytest.raises(StorageError, match=r"^store://bucket/a.*: cannot be .*timed out"):
