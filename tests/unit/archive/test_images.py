@@ -246,32 +246,26 @@ def test_image_shape_sources():
     assert shape_of(TENSOR, agreeing, height="3", width="5") == SHAPE
 
 
-@pytest.mark.parametrize(
-    ("kind", "options", "metadata"),
-    [
-        (TENSOR, ReadOptions(height=5, width=3), {}),
-        (TENSOR, DEFAULTS, {"height": "5", "width": "3"}),
-        (pa.binary(15), ReadOptions(height=3, width=5), {"height": "5", "width": "3"}),
+OTHER = {"height": "5", "width": "3"}
+BOTH = "(3x5 .*5x3|5x3 .*3x5)"
+NOT_IMAGES = [(3, 5, 3), (2, 3, 5), (15,), (1, 15, 1)]
+REFUSED_SHAPES = [
+    (TENSOR, ReadOptions(height=5, width=3), {}, BOTH),
+    (TENSOR, DEFAULTS, OTHER, BOTH),
+    (pa.binary(15), ReadOptions(height=3, width=5), OTHER, BOTH),
+    (pa.binary(784), DEFAULTS, {}, "column 'image' holds 784.*--height"),
+    (pa.list_(pa.uint8(), 784), DEFAULTS, {}, "column 'image' holds 784.*--height"),
+    *[
+        (pa.fixed_shape_tensor(pa.uint8(), shape, permutation=order), DEFAULTS, {}, "tensors of")
+        for shape, order in [*((shape, None) for shape in NOT_IMAGES), ((3, 5), [1, 0])]
     ],
-)
-def test_image_shape_contradiction(kind, options, metadata):
-    with pytest.raises(InputError, match=r"shard-7\.parquet.*(3x5 .*5x3|5x3 .*3x5)"):
+]
+
+
+@pytest.mark.parametrize(("kind", "options", "metadata", "message"), REFUSED_SHAPES)
+def test_image_shape_refused(kind, options, metadata, message):
+    with pytest.raises(InputError, match=rf"shard-7\.parquet: .*{message}"):
         shape_of(kind, options, **metadata)
-
-
-@pytest.mark.parametrize("kind", [pa.binary(784), pa.list_(pa.uint8(), 784)])
-def test_image_shape_other_size(kind):
-    with pytest.raises(InputError, match=r"shard-7\.parquet: column 'image' holds 784.*--height"):
-        shape_of(kind)
-
-
-@pytest.mark.parametrize(
-    ("shape", "order"),
-    [((3, 5, 3), None), ((2, 3, 5), None), ((15,), None), ((1, 15, 1), None), ((3, 5), [1, 0])],
-)
-def test_image_shape_tensors_refused(shape, order):
-    with pytest.raises(InputError, match=r"shard-7\.parquet: tensors of shape"):
-        shape_of(pa.fixed_shape_tensor(pa.uint8(), shape, permutation=order))
 
 
 def test_image_shape_absent_column():

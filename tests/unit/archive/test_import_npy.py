@@ -1,3 +1,5 @@
+import io
+
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -154,16 +156,15 @@ def test_import_npy_config_refused(options, message):
 
 @pytest.mark.parametrize("kind", ["missing", "directory", "empty", "text", "cut", "npz", "cut npz"])
 def test_import_npy_malformed(kind, tmp_path):
-    path = tmp_path / "data0.npy"
-    np.save(path, some_images())
-    np.savez(tmp_path / "a.npz", some_images())
-    npy, npz = path.read_bytes(), (tmp_path / "a.npz").read_bytes()
-    contents = {"empty": b"", "text": b"plain text", "cut": npy[:-10], "npz": npz}
-    path.unlink()
+    path, npy, npz = tmp_path / "data0.npy", io.BytesIO(), io.BytesIO()
+    np.save(npy, some_images())
+    np.savez(npz, some_images())
+    contents = {"empty": b"", "text": b"plain text", "cut": npy.getvalue()[:-10]}
+    contents |= {"npz": npz.getvalue(), "cut npz": npz.getvalue()[:-10]}
     if kind == "directory":
         path.mkdir()
     elif kind != "missing":
-        path.write_bytes((contents | {"cut npz": npz[:-10]})[kind])
+        path.write_bytes(contents[kind])
     with pytest.raises(InputError, match=r"data0\.npy: "):
         import_npy(ImportNpyConfig(data=(str(path),), out=str(tmp_path / "out")))
     assert not (tmp_path / "out").exists()
