@@ -91,13 +91,10 @@ class Location:
 
     def directories(self) -> list[str]:
         """Return the names of the directories directly in this one; [] if it is absent."""
-        return self._names_of(pafs.FileType.Directory)
+        return self.files(pafs.FileType.Directory)
 
-    def files(self) -> list[str]:
+    def files(self, kind: pafs.FileType = pafs.FileType.File) -> list[str]:
         """Return the names of the files directly in this directory; [] if it is absent."""
-        return self._names_of(pafs.FileType.File)
-
-    def _names_of(self, kind: pafs.FileType) -> list[str]:
         selector = pafs.FileSelector(self.path, allow_not_found=True)
         try:
             infos = self.filesystem.get_file_info(selector)

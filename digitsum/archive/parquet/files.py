@@ -72,8 +72,8 @@ def read_batches(
 def read_table(content: bytes, columns: Sequence[str] | None = None) -> pa.Table:
     """Return the table, or some of its columns, of a Parquet file in memory; raises as pyarrow.
 
-    This thread alone reads: a thread of pyarrow that released Python's bytes while the process
-    ended was seen to abort it.
+    This thread alone reads: one of pyarrow's that released Python's bytes while the process ended
+    aborted it.
     """
     with pq.ParquetFile(pa.BufferReader(content), pre_buffer=False) as parquet:
         return parquet.read(None if columns is None else list(columns), use_threads=False)

@@ -1,8 +1,8 @@
-"""Row groups and columns as a Parquet footer describes them, parsed without pyarrow's accessors.
+"""Row groups and columns as a Parquet footer describes them.
 
 pyarrow's `RowGroupMetaData.column` ends the whole process (`std::terminate`) if a footer has an
-unknown codec or lacks a column: one bad shard would cost the run. But pyarrow can write the footer
-again as it understood it, in Thrift's compact protocol, and that is parsed here.
+unknown codec or lacks a column. But pyarrow can write the footer again as it understood it, in
+Thrift's compact protocol, and that is parsed here.
 """
 
 from __future__ import annotations
@@ -73,8 +73,7 @@ def row_groups(metadata: pq.FileMetaData, where: str) -> list[RowGroup]:
     metadata.write_metadata_file(content)
     footer = content.getvalue().to_pybytes()[4:-8]  # without its length, and "PAR1" at both ends
     groups = CompactReader(footer).struct(_OF_FOOTER).get(_ROW_GROUPS, [])
-    for group in groups:
-        columns = group[_COLUMNS]
+    for columns in (group[_COLUMNS] for group in groups):
         if len(columns) != metadata.num_columns or any(_META_DATA not in c for c in columns):
             raise InputError(f"{where}: its footer contradicts itself on the columns; replace it.")
     return [RowGroup(group[_NUM_ROWS], tuple(map(_chunk, group[_COLUMNS]))) for group in groups]
@@ -85,8 +84,7 @@ def row_group_rows(
 ) -> tuple[int, ...]:
     """Return the rows of each row group; raises InputError if the footer contradicts itself.
 
-    Rows that a damaged footer hides would be neither scored nor rejected. So `column`, if it is
-    flat, must have as many values as there are rows.
+    Rows that it hides would be neither scored nor rejected: a flat `column` must have a value each.
     """
     groups = row_groups(metadata, where)
     rows = tuple(group.num_rows for group in groups)

@@ -1,8 +1,8 @@
 """Pages of a Parquet column chunk: their headers, and the rows that begin in a page of lists.
 
-How much is decompressed and decoded follows from the pages' own headers, whatever the footer says.
-pyarrow does not show them, so they are parsed here: structs of Thrift's compact protocol, before
-each page (https://github.com/apache/parquet-format/blob/master/src/main/thrift/parquet.thrift).
+How much is decoded follows from the pages' own headers, whatever the footer says. pyarrow does not
+show them, so they are parsed here: structs of Thrift's compact protocol, before each page
+(https://github.com/apache/parquet-format/blob/master/src/main/thrift/parquet.thrift).
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Read plans: how many rows of a chunk fit in memory, found out before anything is decoded.
 
 Pages may expand a thousandfold, one value of a dictionary may stand in a million rows, and a list
-of a billion elements takes a few bytes: a shard of some KB may need more than all memory. So the
-headers of all pages are walked first; the rows that may be decoded at a time follow from them.
+of a billion elements takes a few bytes. So the headers of all pages are walked first.
 """
 
 from __future__ import annotations
@@ -67,9 +66,8 @@ def plan_read(
 ) -> ReadPlan:
     """Return how to read columns of row groups within the budget.
 
-    If the file is not local and not streamed, column chunks are fetched whole, in few requests, to
-    find their pages' headers. Raises InputError, naming the file, if a single row needs more than
-    the budget, ValueError if the pages' headers cannot be read, and OSError.
+    Raises InputError, naming the file, if a single row needs more than the budget, ValueError if
+    the pages' headers cannot be read, and OSError.
     """
     limit, batch_rows = budget.max_bytes, budget.batch_rows
     prefixes = tuple(f"{column}." for column in columns)

@@ -101,8 +101,6 @@ def test_part_round_trip(digest, chunk):
         (("num_rejected",), -1),
         (("num_rejected",), 4),
         (("num_rejected",), 1.5),
-        (("num_rejected",), -1),
-        (("num_rejected",), 4),
     ],
     ids=str,
 )
