@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 
 from digitsum.archive.glyphs import EMBEDDED, load_glyphs
 from digitsum.archive.synth import compose
-from digitsum.model.outputs import DigitReadings, Predictions
-from digitsum.model.prediction_stats import CONFIDENCE_EDGES, PredictionStats
+from digitsum.model.outputs import CONFIDENCE_EDGES, DigitReadings, Predictions, PredictionStats
 from digitsum.model.predictor import make_predictor
 from digitsum.model.saved_model import load_model, packaged_model
 from digitsum.options import DEFAULT_SHAPE, ImageShape
