@@ -41,7 +41,6 @@ class BatchPredictor(ABC):
     """
 
     backend: str
-    """Name of the back-end."""
 
     def __init__(
         self, model: SavedModel, batch_size: int, num_threads: int, known_count: int | None
@@ -119,20 +118,18 @@ def _find_unsure(posterior: Posterior, confidence: float) -> Tensor:
 
 def _to_predictions(posterior: Posterior) -> Predictions:
     most_probable = posterior.sum_log_probs.max(dim=1)
+    digits, digit_x, count_probs = posterior.digits, posterior.digit_x, posterior.count_probs
+    readings = None
+    if digits is not None and digit_x is not None and count_probs is not None:
+        readings = DigitReadings(
+            _to_numpy(digits, torch.int8),
+            _to_numpy(digit_x, torch.int16),
+            _to_numpy(count_probs, torch.float32),
+        )
     return Predictions(
         _to_numpy(most_probable.indices, torch.int16),
         _to_numpy(most_probable.values.exp(), torch.float32),
-        _to_readings(posterior),
-    )
-
-
-def _to_readings(posterior: Posterior) -> DigitReadings | None:
-    if posterior.digits is None or posterior.digit_x is None or posterior.count_probs is None:
-        return None
-    return DigitReadings(
-        _to_numpy(posterior.digits, torch.int8),
-        _to_numpy(posterior.digit_x, torch.int16),
-        _to_numpy(posterior.count_probs, torch.float32),
+        readings,
     )
 
 

@@ -21,7 +21,7 @@ from pydantic import ConfigDict, Field
 from safetensors.torch import save as save_safetensors
 
 from digitsum.errors import InputError, one_line
-from digitsum.manifest import parse_json
+from digitsum.manifest import from_python, parse_json
 from digitsum.model.model_validation import MAX_WEIGHTS_BYTES, load_weights
 from digitsum.model.network import SumNetwork
 from digitsum.model.outputs import PredictionStats
@@ -42,7 +42,8 @@ _MAX_REASON = 400  # characters; torch lists every tensor that does not fit
 
 PACKAGED_MODEL = Path(__file__).parent / "packaged"
 
-Scale = Annotated[float, Field(ge=1e-6, le=1e6)]
+MIN_SCALE, MAX_SCALE = 1e-6, 1e6
+Scale = Annotated[float, Field(ge=MIN_SCALE, le=MAX_SCALE)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,18 +109,17 @@ def save_model(
     cascade_below: float = 0.0,
 ) -> str:
     """Write a model and return its digest; config.json comes last and makes it one."""
-    weights = save_safetensors(
-        {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    )
-    config = ModelConfig(
-        format=1,
-        network=network_name,
-        sizes=network_sizes(network),
-        pixel_scale=float(pixel_scale),
-        temperature=float(temperature),
-        cascade_below=float(cascade_below),
-        digest="",
-    )
+    weights = weights_to_bytes(network)
+    fields = {
+        "format": 1,
+        "network": network_name,
+        "sizes": network_sizes(network),
+        "pixel_scale": pixel_scale,
+        "temperature": temperature,
+        "cascade_below": cascade_below,
+        "digest": "",
+    }
+    config = from_python(ModelConfig, fields, uri)
     digest = _digest(config, weights)
     location = locate(uri)
     publish_bytes(weights, location.join(WEIGHTS_FILE))
@@ -171,6 +171,12 @@ def load_model(uri: str) -> SavedModel:
         config.cascade_below,
         _read_reference(location),
     )
+
+
+def weights_to_bytes(network: torch.nn.Module) -> bytes:
+    """Return a network's weights as safetensors."""
+    state = network.state_dict()
+    return save_safetensors({name: values.cpu().contiguous() for name, values in state.items()})
 
 
 def num_parameters(network: torch.nn.Module) -> int:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from factories import make_model
 
 from digitsum.model.predictor import make_predictor
 from digitsum.model.saved_model import save_model
@@ -72,13 +73,13 @@ def padded_images(images: np.ndarray, num_widths: int) -> list[np.ndarray]:
 
 
 def test_compiled_graphs_are_kept(block_model, block_images, monkeypatch):
-    compiled_graph, made = openvino_backend._CompiledGraph, []
+    compiled_graph, made = openvino_backend._Request, []
 
     def record(compiled_model):
         made.append(compiled_model)
         return compiled_graph(compiled_model)
 
-    monkeypatch.setattr(openvino_backend, "_CompiledGraph", record)
+    monkeypatch.setattr(openvino_backend, "_Request", record)
     model = replace(block_model, cascade_below=1.0)
     predictor = make_predictor(model, backend="openvino", batch_size=8)
     images = padded_images(block_images[:8], 4)
@@ -87,7 +88,7 @@ def test_compiled_graphs_are_kept(block_model, block_images, monkeypatch):
     assert len(made) == 2 * len(images)  # for the first and the second pass
 
 
-def test_two_predictors_are_independent(block_model, block_images, make_counter, make_model):
+def test_two_predictors_are_independent(block_model, block_images, make_counter):
     pixels = block_images[:16]
     predictor = make_predictor(block_model, backend="openvino", batch_size=8)
     before = predictor.predict(pixels)

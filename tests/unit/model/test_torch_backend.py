@@ -3,6 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from factories import make_model
 
 from digitsum.model.baseline import BaselineConfig, BaselineNetwork
 from digitsum.model.outputs import Posterior, Predictions
@@ -66,16 +67,6 @@ def test_predict_is_the_networks_posterior(predictions, posterior):
     )
 
 
-@pytest.mark.parametrize("known_count", [None, 2])
-@pytest.mark.parametrize("batch_size", [1, 7, 49, 50])
-def test_predict_in_batches(block_model, block_images, assert_close, batch_size, known_count):
-    whole, parts = (
-        TorchPredictor(block_model, batch_size=size, known_count=known_count).predict(block_images)
-        for size in (64, batch_size)
-    )
-    assert_close(parts, whole, atol=1e-4)
-
-
 @pytest.mark.parametrize("known_count", [1, 2, 5, 7])
 def test_predict_known_count(block_model, block_images, known_count):
     predictor = TorchPredictor(block_model, batch_size=16, known_count=known_count)
@@ -116,13 +107,6 @@ def test_column_probs(predictor, posterior, block_images):
     np.testing.assert_allclose(probs, posterior.logits.softmax(dim=2), rtol=1e-3, atol=1e-6)
 
 
-def test_other_widths(predictor, block_images):
-    wide = np.tile(block_images[:2], (1, 1, 2))
-    assert predictor.predict(wide).readings.digits.shape == (2, 2 * NUM_COLUMNS)
-    assert predictor.column_probs(wide).shape == (2, 2 * NUM_COLUMNS, 11)
-    assert predictor.predict(block_images[:2, :, :16]).readings.digits.shape == (2, 4)
-
-
 @pytest.mark.parametrize("known_count", [None, 3])
 def test_no_images(block_model, block_images, known_count):
     predictor = TorchPredictor(block_model, batch_size=16, known_count=known_count)
@@ -146,17 +130,9 @@ def test_explain(predictor, predictions, block_images):
         np.testing.assert_allclose(explanation.column_probs, probs, rtol=1e-4, atol=1e-7)
 
 
-def test_network_without_columns(make_model, block_images):
+def test_network_without_columns(block_images):
     network = BaselineNetwork(BaselineConfig(height=16, width=48, num_digits=2))
     predictor = TorchPredictor(make_model(network), batch_size=16)
     assert predictor.predict(block_images).readings is None
     assert predictor.column_probs(block_images) is None
     assert predictor.explain(block_images[0]) is None
-
-
-def test_pixels_stay_and_no_gradients(predictor, block_model, block_images):
-    pixels = block_images.copy()
-    predictor.predict(pixels)
-    predictor.column_probs(pixels)
-    np.testing.assert_array_equal(pixels, block_images)
-    assert all(parameter.grad is None for parameter in block_model.network.parameters())
