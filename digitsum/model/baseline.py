@@ -37,11 +37,6 @@ class BaselineConfig(NetworkConfig):
             dropout=(0.0, 0.99),
         )
 
-    @property
-    def num_classes(self) -> int:
-        """Number of sums it tells apart, from 0 up."""
-        return max_sum(self.num_digits) + 1
-
 
 class BaselineNetwork(SumNetwork):
     """3x3 convolutions to 32, 64 and 128 maps, each with ReLU and 2x2 max pool; 256; the sums.
@@ -58,10 +53,10 @@ class BaselineNetwork(SumNetwork):
         num_features = 128 * (config.height // _POOLED) * (config.width // _POOLED)
         self.fc1 = nn.Linear(num_features, 256)
         self.dropout = nn.Dropout(config.dropout)
-        self.fc2 = nn.Linear(256, config.num_classes)
+        self.fc2 = nn.Linear(256, max_sum(config.num_digits) + 1)
 
     def forward(self, x_b1hw: Tensor) -> Tensor:
-        """Return the logits of the sums, float (b, num_classes), of images float (b, 1, h, w)."""
+        """Return the logits of the sums, float (b, sums), of images float (b, 1, h, w)."""
         x_bmhw = x_b1hw
         for convolution in (self.conv1, self.conv2, self.conv3):
             x_bmhw = F.max_pool2d(F.relu(convolution(x_bmhw)), kernel_size=2)
@@ -70,16 +65,8 @@ class BaselineNetwork(SumNetwork):
         return logits_bs
 
     def sum_log_probs(self, logits: Tensor, min_digits: int, max_digits: int) -> Tensor:
-        """Return log P(sum), float (b, num_classes), whatever the count."""
+        """Return log P(sum), float (b, sums), whatever the count."""
         return logits.float().log_softmax(dim=1)
-
-    def joint_log_probs(self, logits: Tensor, max_digits: int) -> Tensor:
-        """Return log P(sum), float (b, num_classes): the network does not count."""
-        return logits.float().log_softmax(dim=1)
-
-    def predicted_log_probs(self, logits: Tensor, known_count: int | None) -> Tensor:
-        """Return log P(sum), float (b, num_classes)."""
-        return logits.log_softmax(dim=1)
 
     def check_shape(self, shape: ImageShape, where: str) -> None:
         """Raise InputError unless images have the one shape it was built for."""

@@ -1,10 +1,9 @@
 """Prediction batch by batch: threads, the cascade, and conversion to numpy; back-ends compute.
 
-All back-ends compute in fp32, and differ from torch on one CPU by the order of additions alone: if
-that moves a confidence across `cascade_below`, one of them takes the second pass and another does
-not. Each thread computes whole batches, so the number of threads does not change a bit.
-bf16 is not offered: with the packaged model, 7 of 2,000 test images got another sum, and
-probabilities were off by up to 0.3.
+All back-ends compute in fp32 and differ by the order of additions alone, which may move a
+confidence across `cascade_below`. Each thread computes whole batches, so the number of threads does
+not change a bit. bf16 is not offered: with the packaged model, 7 of 2,000 test images got another
+sum, and probabilities were off by up to 0.3.
 """
 
 from __future__ import annotations
@@ -36,8 +35,7 @@ _SECOND_BATCH_DIVISOR = 4
 class BatchPredictor(ABC):
     """Predicts sums of any number of images; a back-end computes one batch.
 
-    Its own threads alone compute, however many callers there are. `known_count` is the number of
-    digits in every image, if the user says so.
+    Only its own threads compute, however many callers there are.
     """
 
     backend: str
@@ -81,7 +79,13 @@ class BatchPredictor(ABC):
     @torch.inference_mode()
     def _infer_checked(self, pixels: Uint8Array, batch_size: int) -> Posterior:
         posterior = self._infer_batch(pixels, batch_size)
-        _check_not_nan(posterior.sum_log_probs)
+        values = posterior.sum_log_probs
+        # One pass: a finite sum has no NaN among its terms. An infinite one may have none either.
+        if not bool(torch.isfinite(values.sum())) and bool(torch.isnan(values).any()):
+            raise InputError(
+                "the model predicts NaN, which is not a probability: its weights, or the "
+                "--pixel-scale of its training, are too large; give another model."
+            )
         return posterior
 
     def _merge_passes(self, first: Posterior, unsure: Tensor, second: Posterior) -> Posterior:
@@ -99,16 +103,6 @@ class BatchPredictor(ABC):
 
 def _use_one_torch_thread() -> None:
     torch.set_num_threads(1)
-
-
-def _check_not_nan(values: Tensor) -> None:
-    """Raise InputError if any value is NaN."""
-    # One pass: a finite sum has no NaN among its terms. An infinite one may have none either.
-    if not bool(torch.isfinite(values.sum())) and bool(torch.isnan(values).any()):
-        raise InputError(
-            "the model predicts NaN, which is not a probability: its weights, or the --pixel-scale "
-            "of its training, are too large; give another model."
-        )
 
 
 def _find_unsure(posterior: Posterior, confidence: float) -> Tensor:

@@ -70,22 +70,19 @@ class SumNetwork(nn.Module, ABC):
         A network that does not count takes every count for the one it was built for.
         """
 
-    @abstractmethod
     def joint_log_probs(self, logits: Tensor, max_digits: int) -> Tensor:
         """Return log P(count, sum), float (b, n), in nats: all sums of each count to max_digits.
 
         -inf if an image cannot hold that many digits. Only the sums if the network does not count.
         """
+        return self.sum_log_probs(logits, 0, max_digits)
 
-    @abstractmethod
     def predicted_log_probs(self, logits: Tensor, known_count: int | None) -> Tensor:
         """Return log P(sum | known_count), float (b, sums), in nats, normalized."""
+        return self.sum_log_probs(logits, 0, self.config.max_digits)
 
     def pull(self, logits: Tensor, sums_b: Tensor, known_count: int | None) -> Tensor:
-        """Return a loss, a number, that pulls an untrained network's expected sums to the true.
-
-        0 if the network learns without.
-        """
+        """Return a loss that pulls an untrained network's expected sums to the true; 0 for none."""
         return logits.new_zeros(())
 
     def count_probs(self, logits: Tensor, known_count: int | None) -> Tensor | None:

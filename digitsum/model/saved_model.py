@@ -1,9 +1,8 @@
 """A trained model on disk: config.json, model.safetensors, metrics.json, MODEL_CARD.md.
 
-Nothing in a model is code, and nothing in it is executed: the configuration is numbers and names,
-each checked, and the weights are safetensors. The digest in config.json covers both, and a model in
-which either was changed is refused. A model comes from anywhere, so the network is built without
-memory first, and files larger than they need to be are not read.
+A model comes from anywhere. Nothing in it is executed: the configuration is numbers and names, each
+checked, and the weights are safetensors. It is refused if its digest does not cover both. Files
+larger than they need to be are not read, and the network is built without memory first.
 """
 
 from __future__ import annotations
@@ -38,7 +37,6 @@ CARD_FILE = "MODEL_CARD.md"
 MAX_CONFIG_BYTES = 64 * 1024
 """More than a hundred times what the fields take."""
 MAX_METRICS_BYTES = 16 * 1024 * 1024
-_MAX_REASON = 400  # characters; torch lists every tensor that does not fit
 
 PACKAGED_MODEL = Path(__file__).parent / "packaged"
 
@@ -56,13 +54,10 @@ class ModelConfig:
     network: str
     sizes: dict[str, Any]
     pixel_scale: Scale
-    """Factor of uint8 pixels."""
     temperature: Scale
-    """Divisor of logits."""
     cascade_below: Annotated[float, Field(ge=0, le=1)]
-    """Confidence below which an image takes a second pass."""
     digest: str
-    """SHA-256, hexadecimal, of the other fields and the weights."""
+    """SHA-256, hexadecimal, of the other fields and the weights: the model's identity."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +80,6 @@ class SavedModel:
     uri: str
     """The path or URI it was loaded from."""
     digest: str
-    """SHA-256, hexadecimal, of configuration and weights: the model's identity."""
     cascade_below: float = 0.0
     """Confidence, 0..1, below which an image takes a second pass (`cascade.py`)."""
     reference: PredictionStats | None = None
@@ -159,7 +153,7 @@ def load_model(uri: str) -> SavedModel:
             network = build_network(config.network, config.sizes)
         network.load_state_dict(load_weights(weights, network), assign=True)
     except (TypeError, RuntimeError, InputError) as error:
-        reason = one_line(error)[:_MAX_REASON]
+        reason = one_line(error)[:400]  # torch lists every tensor that does not fit
         raise InputError(f"{uri}: not a model that can be loaded: {reason}") from error
     return SavedModel(
         config.network,

@@ -110,7 +110,7 @@ def forge(tmp_path) -> Callable[..., Path]:
         **fields: Any,
     ) -> Path:
         model = tmp_path / "model"
-        shutil.copytree(packaged_model(), model)
+        shutil.copytree(packaged_model(), model, dirs_exist_ok=True)
         config = json.loads((model / "config.json").read_text())
         config["sizes"] |= changed_sizes or {}
         config |= fields

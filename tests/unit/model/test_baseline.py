@@ -64,7 +64,7 @@ def test_dropout_between_linear_layers():
 def test_other_sizes(config, num_features, num_classes):
     network = BaselineNetwork(config).eval()
     assert network.fc1.in_features == num_features
-    assert config.num_classes == num_classes
+    assert network.fc2.out_features == num_classes
     assert config.shape == ImageShape(config.height, config.width)
     with torch.inference_mode():
         images = torch.zeros(2, 1, config.height, config.width)

@@ -43,14 +43,13 @@ def read(
     assert digits.dtype == columns.dtype == torch.int64
     assert torch.equal(digits == NO_DIGIT, columns == NO_DIGIT)
     assert NO_DIGIT == -1
-    lists = []
-    for rows in (digits.tolist(), columns.tolist()):
-        for row in rows:
-            count = sum(number != NO_DIGIT for number in row)
-            assert all(number >= 0 for number in row[:count])
-            assert all(number == NO_DIGIT for number in row[count:])
-        lists.append([[number for number in row if number != NO_DIGIT] for row in rows])
-    return lists[0], lists[1]
+    counts = (digits != NO_DIGIT).sum(dim=1).tolist()
+    read_digits, read_columns = (
+        [row[:count] for row, count in zip(rows.tolist(), counts, strict=True)]
+        for rows in (digits, columns)
+    )
+    assert all(number >= 0 for row in read_digits + read_columns for number in row)
+    return read_digits, read_columns
 
 
 @functools.cache
@@ -127,20 +126,24 @@ def test_clear_digits_and_their_columns():
         [[3, 0, 9], [7], [], [1, 1], [0]],
         [[1, 4, 5], [0], [], [5, 6], [2]],
     )
+    assert read(logits[:0], []) == ([], [])
+    assert read(columns_of([4, 5], [BLANK, 2]), [9, 2]) == ([[4, 5], [2]], [[0, 1], [1]])
 
 
 def test_least_sure_digit_gives_way():
-    logits = columns_of([BLANK, 3, BLANK, 5, BLANK], [4, BLANK, 4, BLANK, BLANK])
+    logits = columns_of(
+        [BLANK, 3, BLANK, 5, BLANK], [4, BLANK, 4, BLANK, BLANK], [BLANK, 3, BLANK, 5, BLANK]
+    )
     logits[0, 3, 1 + 6] = 5  # the second digit may also be a 6
     logits[1, 0, 1 + 1] = 5
-    assert read(logits, [9, 5], known_count=2) == ([[3, 6], [1, 4]], [[1, 3], [0, 2]])
-
-
-def test_another_digit_in_another_column():
-    logits = columns_of([BLANK, 3, BLANK, 5, BLANK])
-    logits[0, 4, 1 + 6] = 5
-    logits[0, 3, 0] = 5.5
-    assert read(logits, [9], known_count=2) == ([[3, 6]], [[1, 4]])
+    logits[2, 4, 1 + 6] = 5  # a 6 may follow it
+    logits[2, 3, 0] = 5.5
+    expected = [[3, 6], [1, 4], [3, 6]], [[1, 3], [0, 2], [1, 4]]
+    assert read(logits, [9, 5, 9], known_count=2) == expected
+    # Without a known count: the first's three digits add up, the second's one must change.
+    logits = columns_of([1, 2, 3, BLANK], [BLANK, BLANK, 8, BLANK])
+    logits[1, 2, 1 + 7] = 5
+    assert read(logits, [6, 7]) == ([[1, 2, 3], [7]], [[0, 1, 2], [2]])
 
 
 def test_correction_leaves_other_images():
@@ -156,13 +159,6 @@ def test_correction_leaves_other_images():
         assert before[:5] + before[6:] == after[:5] + after[6:]
 
 
-def test_correction_with_fewer_digits():
-    # The first image's three digits add up; the second's one digit must become another.
-    logits = columns_of([1, 2, 3, BLANK], [BLANK, BLANK, 8, BLANK])
-    logits[1, 2, 1 + 7] = 5
-    assert read(logits, [6, 7]) == ([[1, 2, 3], [7]], [[0, 1, 2], [2]])
-
-
 @pytest.mark.parametrize("known_count", [None, 3])
 def test_image_alone_and_in_a_batch(known_count):
     logits = random_logits(12, 5, seed=1)
@@ -170,15 +166,6 @@ def test_image_alone_and_in_a_batch(known_count):
     together = read(logits, sums, known_count)
     alone = [read(logits[n : n + 1], sums[n : n + 1], known_count) for n in range(12)]
     assert together == ([digits for (digits,), _ in alone], [columns for _, (columns,) in alone])
-
-
-def test_no_images():
-    assert read(random_logits(0, 5), []) == ([], [])
-
-
-def test_few_columns():
-    logits = columns_of([4, 5], [BLANK, 2])
-    assert read(logits, [9, 2]) == ([[4, 5], [2]], [[0, 1], [1]])
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -40,22 +40,11 @@ def test_predict_types_and_shapes(predictions):
     # The images differ enough to test with.
     assert len(np.unique(predictions.sums)) > 5
     assert len(np.unique((readings.digits >= 0).sum(axis=1))) > 1
-
-
-def test_predict_digits_add_up_within_the_image(predictions):
-    digits, digit_x = predictions.readings.digits, predictions.readings.digit_x
-    is_read = digits >= 0
-    np.testing.assert_array_equal(np.where(is_read, digits, 0).sum(axis=1), predictions.sums)
-    np.testing.assert_array_equal(is_read, digit_x >= 0)
-    assert (digits[~is_read] == -1).all()
-    assert digits.max() <= 9
-    for places, some in zip(digit_x, is_read, strict=True):
-        x = places[some]
-        assert (np.diff(x) > 0).all()
-        assert (x < 48).all()
-        assert (x % 4 == 0).all()
-    assert (predictions.readings.count_probs.sum(axis=1) <= 1 + 1e-5).all()
     assert ((predictions.confidences > 0) & (predictions.confidences <= 1 + 1e-6)).all()
+    for places in readings.digit_x:
+        x = places[places >= 0]
+        assert (np.diff(x) > 0).all()
+        assert set(x.tolist()) <= set(range(0, 48, 4))
 
 
 def test_predict_is_the_networks_posterior(predictions, posterior):
@@ -80,31 +69,14 @@ def test_predict_known_count(block_model, block_images, known_count):
     np.testing.assert_allclose(predictions.readings.count_probs, expected, atol=1e-6)
 
 
-def test_higher_temperature_is_less_sure(block_model, block_images):
-    predictors = [
-        TorchPredictor(replace(block_model, temperature=temperature), batch_size=16)
-        for temperature in (0.5, 1.0, 4.0)
-    ]
-    confidences = [predictor.predict(block_images).confidences for predictor in predictors]
-    assert confidences[0].mean() > confidences[1].mean() > confidences[2].mean()
-    probs = [predictor.column_probs(block_images) for predictor in predictors]
-    assert probs[0].max(axis=2).mean() > probs[1].max(axis=2).mean() > probs[2].max(axis=2).mean()
-    logs = [np.log(part.astype(np.float64)) for part in probs]
-    # The order of symbols is the same at all temperatures.
-    order = np.argsort(logs[1], axis=2)
-    for log_probs in (logs[0], logs[2]):
-        assert (np.diff(np.take_along_axis(log_probs, order, axis=2), axis=2) >= -1e-4).all()
-    np.testing.assert_allclose(
-        (logs[2] - logs[2][:, :, :1]) * 4, logs[1] - logs[1][:, :, :1], rtol=1e-3, atol=1e-3
-    )
-
-
-def test_column_probs(predictor, posterior, block_images):
-    probs = predictor.column_probs(block_images)
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0])
+def test_column_probs(block_model, posterior, block_images, temperature):
+    model = replace(block_model, temperature=temperature)
+    probs = TorchPredictor(model, batch_size=16).column_probs(block_images)
     assert probs.shape == (50, NUM_COLUMNS, 11)
     assert probs.dtype == np.float32
-    np.testing.assert_allclose(probs.sum(axis=2), 1, rtol=1e-5)
-    np.testing.assert_allclose(probs, posterior.logits.softmax(dim=2), rtol=1e-3, atol=1e-6)
+    expected = (posterior.logits / temperature).softmax(dim=2)
+    np.testing.assert_allclose(probs, expected, rtol=2e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize("known_count", [None, 3])
