@@ -72,13 +72,8 @@ def test_predict_is_a_plain_forward_pass(predictor_of, model, pixels, change):
     np.testing.assert_allclose(predictions.confidences, confidences, rtol=1e-4)
     assert predictions.sums.dtype == np.int16
     assert predictions.confidences.dtype == np.float32
-    plain_sums, plain_confidences = forward(model, pixels)
-    assert len(set(plain_sums)) > 3
-    if "temperature" in change:
-        np.testing.assert_array_equal(sums, plain_sums)
-        assert (confidences < plain_confidences).all()
-    elif change:
-        assert not np.allclose(confidences, plain_confidences)
+    assert len(set(sums)) > 3
+    assert change == {} or not np.allclose(confidences, forward(model, pixels)[1])
 
 
 def test_predict_without_dropout(predictor_of, model, pixels):

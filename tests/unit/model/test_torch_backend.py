@@ -47,26 +47,17 @@ def test_predict_types_and_shapes(predictions):
         assert set(x.tolist()) <= set(range(0, 48, 4))
 
 
-def test_predict_is_the_networks_posterior(predictions, posterior):
-    np.testing.assert_array_equal(predictions.sums, posterior.sum_log_probs.argmax(dim=1))
-    np.testing.assert_array_equal(predictions.readings.digits, posterior.digits)
-    np.testing.assert_array_equal(predictions.readings.digit_x, posterior.digit_x)
-    np.testing.assert_allclose(
-        predictions.readings.count_probs, posterior.count_probs, rtol=1e-3, atol=1e-6
-    )
-
-
-@pytest.mark.parametrize("known_count", [1, 2, 5, 7])
-def test_predict_known_count(block_model, block_images, known_count):
+@pytest.mark.parametrize("known_count", [None, 1, 2, 5, 7])
+def test_predict_is_the_networks_posterior(block_model, posterior, block_images, known_count):
     predictor = TorchPredictor(block_model, batch_size=16, known_count=known_count)
     predictions = predictor.predict(block_images)
-    digits = predictions.readings.digits
-    assert (digits[:, :known_count] >= 0).all()
-    assert (digits[:, known_count:] == -1).all()
-    np.testing.assert_array_equal(digits[:, :known_count].sum(axis=1), predictions.sums)
-    expected = np.zeros((50, known_count + 1))
-    expected[:, known_count] = 1
-    np.testing.assert_allclose(predictions.readings.count_probs, expected, atol=1e-6)
+    expected = block_model.network.posterior(posterior.logits, known_count)
+    np.testing.assert_array_equal(predictions.sums, expected.sum_log_probs.argmax(dim=1))
+    np.testing.assert_array_equal(predictions.readings.digits, expected.digits)
+    np.testing.assert_array_equal(predictions.readings.digit_x, expected.digit_x)
+    np.testing.assert_allclose(
+        predictions.readings.count_probs, expected.count_probs, rtol=1e-3, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0])
