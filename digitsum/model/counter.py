@@ -39,10 +39,7 @@ _MAX_MIXERS = 16
 
 @dataclass(frozen=True)
 class CounterConfig(NetworkConfig):
-    """Sizes of the network; the defaults are the preset `full`.
-
-    It reads images of other widths too, but of no other height.
-    """
+    """Sizes of the network; the defaults are the preset `full`."""
 
     max_digits: int = 8
     stem_channels: int = 16

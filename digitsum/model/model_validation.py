@@ -23,9 +23,8 @@ _MAX_SHOWN = 80
 def load_weights(content: bytes, network: nn.Module) -> Mapping[str, Tensor]:
     """Return the tensors of a safetensors file, if they have the dtypes of the network's.
 
-    The network may be on the meta device; `load_state_dict` checks that all are there, and their
-    shapes. Raises InputError if the content is not such a file, and, naming the tensor, if one has
-    another dtype, holds NaN or infinity, or a variance below 0.
+    `load_state_dict` checks that all are there, and their shapes. Raises InputError if the content
+    is not such a file, or if a tensor has another dtype or holds NaN, infinity or a variance < 0.
     """
     header_bytes = int.from_bytes(content[:_HEADER_LENGTH_BYTES], "little")
     if header_bytes > _MAX_HEADER_BYTES:

@@ -46,8 +46,7 @@ class TorchPredictor(BatchPredictor):
     def column_probs(self, pixels: Uint8Array) -> npt.NDArray[np.float32] | None:
         """Return the probability of each symbol in each column, float32 (n, columns, 11).
 
-        Blank comes first. Of two passes, those of the pass whose digits are read. None if the
-        network has no columns.
+        Blank comes first. Of two passes, the one whose digits are read; None without columns.
         """
         logits = self._infer(pixels).logits
         return logits.softmax(dim=2).cpu().numpy() if logits.ndim == 3 else None
