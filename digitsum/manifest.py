@@ -7,6 +7,7 @@ reads it back as the same type, or says what is wrong with it.
 from __future__ import annotations
 
 import platform
+import re
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
@@ -153,8 +154,9 @@ def _invalid(kind: type, error: ValidationError, where: str) -> InputError:
             )
     field = ".".join(map(str, errors[0]["loc"]))
     problem = " ".join(errors[0]["msg"].split())
+    name = re.sub("(?<=[a-z])(?=[A-Z])", " ", kind.__name__).lower()
     return InputError(
-        f"{where}: not a {kind.__name__.lower()} that this digitsum reads "
+        f"{where}: not a {name} that this digitsum reads "
         f"({f'{field}: {problem}' if field else problem}); {remedy}"
     )
 

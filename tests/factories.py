@@ -21,7 +21,7 @@ from digitsum.manifest import RUNS_DIRECTORY, new_run_id, to_python, write_manif
 from digitsum.model.baseline import BaselineConfig, BaselineNetwork
 from digitsum.model.counter import CounterConfig, CounterNetwork
 from digitsum.model.network import SumNetwork
-from digitsum.model.prediction_stats import PredictionStats
+from digitsum.model.outputs import PredictionStats
 from digitsum.model.saved_model import SavedModel, load_model, save_model
 from digitsum.model.torch_backend import TorchPredictor
 from digitsum.options import ImageShape, ReadOptions

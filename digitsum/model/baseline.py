@@ -14,52 +14,28 @@ from torch import Tensor, nn
 from digitsum.archive.images import MAX_SIDE
 from digitsum.archive.schema import max_sum
 from digitsum.errors import InputError
-from digitsum.model.network import SumNetwork
+from digitsum.model.network import MAX_NUM_DIGITS, NetworkConfig, SumNetwork
 from digitsum.options import ImageShape
 
 # Bytes as they are reach the paper's accuracy; pixels of 0..1 reach half of it, at the paper's step
 # size and number of epochs.
 PIXEL_SCALE = 1.0
-MAX_NUM_DIGITS = 64
 _POOLED = 8  # three 2x2 max pools
 
 
 @dataclass(frozen=True)
-class BaselineConfig:
+class BaselineConfig(NetworkConfig):
     """Sizes of the network; the defaults are the paper's."""
 
-    height: int = 40
-    width: int = 168
-    num_digits: int = 4
     dropout: float = 0.7
 
     def __post_init__(self) -> None:
-        if not (_POOLED <= self.height <= MAX_SIDE and _POOLED <= self.width <= MAX_SIDE):
-            raise InputError(
-                f"the baseline network takes images of {_POOLED} to {MAX_SIDE} pixels a side, "
-                f"not {self.height}x{self.width}."
-            )
-        if not 1 <= self.num_digits <= MAX_NUM_DIGITS:
-            raise InputError(
-                f"the baseline network adds up 1 to {MAX_NUM_DIGITS} digits, not {self.num_digits}."
-            )
-        if not 0 <= self.dropout < 1:
-            raise InputError(f"dropout {self.dropout}: give at least 0 and less than 1.")
-
-    @property
-    def shape(self) -> ImageShape:
-        """Shape of the images."""
-        return ImageShape(self.height, self.width)
-
-    @property
-    def max_digits(self) -> int:
-        """As many digits as it was trained on."""
-        return self.num_digits
-
-    @property
-    def num_classes(self) -> int:
-        """Number of sums it tells apart, from 0 up."""
-        return max_sum(self.num_digits) + 1
+        self.check_sizes(
+            height=(_POOLED, MAX_SIDE),
+            width=(_POOLED, MAX_SIDE),
+            num_digits=(1, MAX_NUM_DIGITS),
+            dropout=(0.0, 0.99),
+        )
 
 
 class BaselineNetwork(SumNetwork):
@@ -77,10 +53,10 @@ class BaselineNetwork(SumNetwork):
         num_features = 128 * (config.height // _POOLED) * (config.width // _POOLED)
         self.fc1 = nn.Linear(num_features, 256)
         self.dropout = nn.Dropout(config.dropout)
-        self.fc2 = nn.Linear(256, config.num_classes)
+        self.fc2 = nn.Linear(256, max_sum(config.num_digits) + 1)
 
     def forward(self, x_b1hw: Tensor) -> Tensor:
-        """Return the logits of the sums, float (b, num_classes), of images float (b, 1, h, w)."""
+        """Return the logits of the sums, float (b, sums), of images float (b, 1, h, w)."""
         x_bmhw = x_b1hw
         for convolution in (self.conv1, self.conv2, self.conv3):
             x_bmhw = F.max_pool2d(F.relu(convolution(x_bmhw)), kernel_size=2)
@@ -89,20 +65,8 @@ class BaselineNetwork(SumNetwork):
         return logits_bs
 
     def sum_log_probs(self, logits: Tensor, min_digits: int, max_digits: int) -> Tensor:
-        """Return log P(sum), float (b, num_classes), whatever the count."""
+        """Return log P(sum), float (b, sums), whatever the count."""
         return logits.float().log_softmax(dim=1)
-
-    def joint_log_probs(self, logits: Tensor, max_digits: int) -> Tensor:
-        """Return log P(sum), float (b, num_classes): the network does not count."""
-        return logits.float().log_softmax(dim=1)
-
-    def predicted_log_probs(self, logits: Tensor, known_count: int | None) -> Tensor:
-        """Return log P(sum), float (b, num_classes)."""
-        return logits.log_softmax(dim=1)
-
-    def pull(self, logits: Tensor, sums_b: Tensor, known_count: int | None) -> Tensor:
-        """Return 0: this network learns without."""
-        return logits.new_zeros(())
 
     def check_shape(self, shape: ImageShape, where: str) -> None:
         """Raise InputError unless images have the one shape it was built for."""

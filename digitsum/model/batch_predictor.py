@@ -1,10 +1,9 @@
 """Prediction batch by batch: threads, the cascade, and conversion to numpy; back-ends compute.
 
-All back-ends compute in fp32, and differ from torch on one CPU by the order of additions alone: if
-that moves a confidence across `cascade_below`, one of them takes the second pass and another does
-not. Each thread computes whole batches, so the number of threads does not change a bit.
-bf16 is not offered: with the packaged model, 7 of 2,000 test images got another sum, and
-probabilities were off by up to 0.3.
+All back-ends compute in fp32 and differ by the order of additions alone, which may move a
+confidence across `cascade_below`. Each thread computes whole batches, so the number of threads does
+not change a bit. bf16 is not offered: with the packaged model, 7 of 2,000 test images got another
+sum, and probabilities were off by up to 0.3.
 """
 
 from __future__ import annotations
@@ -36,12 +35,10 @@ _SECOND_BATCH_DIVISOR = 4
 class BatchPredictor(ABC):
     """Predicts sums of any number of images; a back-end computes one batch.
 
-    Its own threads alone compute, however many callers there are. `known_count` is the number of
-    digits in every image, if the user says so.
+    Only its own threads compute, however many callers there are.
     """
 
     backend: str
-    """Name of the back-end."""
 
     def __init__(
         self, model: SavedModel, batch_size: int, num_threads: int, known_count: int | None
@@ -82,7 +79,13 @@ class BatchPredictor(ABC):
     @torch.inference_mode()
     def _infer_checked(self, pixels: Uint8Array, batch_size: int) -> Posterior:
         posterior = self._infer_batch(pixels, batch_size)
-        _check_not_nan(posterior.sum_log_probs)
+        values = posterior.sum_log_probs
+        # One pass: a finite sum has no NaN among its terms. An infinite one may have none either.
+        if not bool(torch.isfinite(values.sum())) and bool(torch.isnan(values).any()):
+            raise InputError(
+                "the model predicts NaN, which is not a probability: its weights, or the "
+                "--pixel-scale of its training, are too large; give another model."
+            )
         return posterior
 
     def _merge_passes(self, first: Posterior, unsure: Tensor, second: Posterior) -> Posterior:
@@ -102,16 +105,6 @@ def _use_one_torch_thread() -> None:
     torch.set_num_threads(1)
 
 
-def _check_not_nan(values: Tensor) -> None:
-    """Raise InputError if any value is NaN."""
-    # One pass: a finite sum has no NaN among its terms. An infinite one may have none either.
-    if not bool(torch.isfinite(values.sum())) and bool(torch.isnan(values).any()):
-        raise InputError(
-            "the model predicts NaN, which is not a probability: its weights, or the --pixel-scale "
-            "of its training, are too large; give another model."
-        )
-
-
 def _find_unsure(posterior: Posterior, confidence: float) -> Tensor:
     """Return the rows, int64 (n,), whose most probable sum is less probable than a confidence."""
     return (posterior.sum_log_probs.amax(dim=1).exp() < confidence).nonzero().squeeze(1)
@@ -119,20 +112,18 @@ def _find_unsure(posterior: Posterior, confidence: float) -> Tensor:
 
 def _to_predictions(posterior: Posterior) -> Predictions:
     most_probable = posterior.sum_log_probs.max(dim=1)
+    digits, digit_x, count_probs = posterior.digits, posterior.digit_x, posterior.count_probs
+    readings = None
+    if digits is not None and digit_x is not None and count_probs is not None:
+        readings = DigitReadings(
+            _to_numpy(digits, torch.int8),
+            _to_numpy(digit_x, torch.int16),
+            _to_numpy(count_probs, torch.float32),
+        )
     return Predictions(
         _to_numpy(most_probable.indices, torch.int16),
         _to_numpy(most_probable.values.exp(), torch.float32),
-        _to_readings(posterior),
-    )
-
-
-def _to_readings(posterior: Posterior) -> DigitReadings | None:
-    if posterior.digits is None or posterior.digit_x is None or posterior.count_probs is None:
-        return None
-    return DigitReadings(
-        _to_numpy(posterior.digits, torch.int8),
-        _to_numpy(posterior.digit_x, torch.int16),
-        _to_numpy(posterior.count_probs, torch.float32),
+        readings,
     )
 
 

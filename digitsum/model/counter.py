@@ -21,9 +21,8 @@ from digitsum.archive.images import MAX_SIDE
 from digitsum.archive.schema import max_sum
 from digitsum.errors import InputError
 from digitsum.model import sum_distribution
-from digitsum.model.baseline import MAX_NUM_DIGITS
 from digitsum.model.decoding import NO_DIGIT, most_probable_digits
-from digitsum.model.network import SumNetwork
+from digitsum.model.network import MAX_NUM_DIGITS, NetworkConfig, SumNetwork
 from digitsum.model.sum_distribution import NUM_SYMBOLS
 from digitsum.options import ImageShape
 
@@ -39,12 +38,9 @@ _MAX_MIXERS = 16
 
 
 @dataclass(frozen=True)
-class CounterConfig:
+class CounterConfig(NetworkConfig):
     """Sizes of the network; the defaults are the preset `full`."""
 
-    height: int = 40
-    width: int = 168
-    num_digits: int = 4
     max_digits: int = 8
     stem_channels: int = 16
     body_channels: int = 32
@@ -55,28 +51,19 @@ class CounterConfig:
     """Pixels from a digit's centre to the column that emits it, which lies right of it."""
 
     def __post_init__(self) -> None:
-        if not 8 <= self.height <= self.width <= MAX_SIDE:
-            raise InputError(
-                "the counter takes images of at least 8 pixels in height, at least as wide and at "
-                f"most {MAX_SIDE} pixels wide, not {self.height}x{self.width}."
-            )
-        if not 1 <= self.num_digits <= self.max_digits <= MAX_NUM_DIGITS:
-            raise InputError(
-                f"the counter counts 1 to {MAX_NUM_DIGITS} digits, and no fewer than it is trained "
-                f"on; not {self.max_digits}, trained on {self.num_digits}."
-            )
-        for name in ("stem_channels", "body_channels", "row_channels", "column_channels"):
-            if not 1 <= getattr(self, name) <= _MAX_CHANNELS:
-                raise InputError(f"{name} {getattr(self, name)}: give 1 to {_MAX_CHANNELS}.")
-        if not -MAX_SIDE <= self.digit_offset <= MAX_SIDE:
-            raise InputError(f"digit_offset {self.digit_offset}: give at most {MAX_SIDE} pixels.")
-        if not 0 <= self.num_mixers <= _MAX_MIXERS:
-            raise InputError(f"num_mixers {self.num_mixers}: give 0 to {_MAX_MIXERS}.")
-
-    @property
-    def shape(self) -> ImageShape:
-        """Shape of the images it is trained on; it reads others of the same height."""
-        return ImageShape(self.height, self.width)
+        channels = (1, _MAX_CHANNELS)
+        self.check_sizes(
+            height=(8, MAX_SIDE),
+            width=(self.height, MAX_SIDE),
+            num_digits=(1, MAX_NUM_DIGITS),
+            max_digits=(self.num_digits, MAX_NUM_DIGITS),
+            stem_channels=channels,
+            body_channels=channels,
+            row_channels=channels,
+            column_channels=channels,
+            num_mixers=(0, _MAX_MIXERS),
+            digit_offset=(-MAX_SIDE, MAX_SIDE),
+        )
 
 
 class CounterNetwork(SumNetwork):

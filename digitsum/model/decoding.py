@@ -1,10 +1,9 @@
 """Reading of digits from columns: the most probable ones that add up to a given sum.
 
-Columns emit independently, so without regard to the sum each emits its most probable symbol; with
-a known count, the columns with the highest odds of a digit emit theirs. If these digits do not add
-up (in a few images in a hundred), dynamic programming over the columns finds the most probable ones
-that do (Viterbi, "Error bounds for convolutional codes", IEEE Transactions on Information Theory
-13, 1967). network.py explains the suffixes of names.
+Each column emits its most probable symbol; with a known count, the columns with the highest odds of
+a digit emit theirs. If these digits do not add up (in a few images in a hundred), dynamic
+programming over the columns finds the most probable ones that do (Viterbi, "Error bounds for
+convolutional codes", IEEE Transactions on Information Theory 13, 1967).
 """
 
 from __future__ import annotations

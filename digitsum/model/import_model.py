@@ -16,7 +16,7 @@ from digitsum.errors import InputError, one_line
 from digitsum.model.baseline import PIXEL_SCALE, BaselineConfig
 from digitsum.model.model_validation import MAX_WEIGHTS_BYTES, check_numbers, shown
 from digitsum.model.registry import build_network
-from digitsum.model.saved_model import save_model
+from digitsum.model.saved_model import MAX_SCALE, MIN_SCALE, save_model
 from digitsum.storage.location import locate
 
 
@@ -36,8 +36,8 @@ class ImportModelConfig:
     """Factor of pixels 0..255 in training, such as 0.00392157 for 1/255."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.pixel_scale < float("inf"):
-            raise InputError(f"--pixel-scale {self.pixel_scale}: give a number above 0.")
+        if not MIN_SCALE <= self.pixel_scale <= MAX_SCALE:
+            raise InputError(f"--pixel-scale {self.pixel_scale}: give {MIN_SCALE} to {MAX_SCALE}.")
 
 
 def import_model(config: ImportModelConfig) -> str:
@@ -51,39 +51,42 @@ def import_model(config: ImportModelConfig) -> str:
         num_classes = len(state["fc2.bias"])
         num_digits, rest = divmod(num_classes - 1, MAX_DIGIT)
         if rest:
-            raise InputError(
-                f"{config.weights}: predicts {num_classes} classes, which are not the sums of "
-                "any number of digits (9 for each, and 1); it is another network's."
-            )
+            raise InputError(f"{num_classes} classes are not the sums of any number of digits")
         sizes = BaselineConfig(config.height, config.width, num_digits)
         network = build_network("baseline", asdict(sizes))
         for name, tensor in state.items():
-            _check_tensor(name, tensor, config.weights)
+            _check_tensor(name, tensor)
         network.load_state_dict(state)
         for name, tensor in network.state_dict().items():
             check_numbers(name, tensor)  # as float32, in which a large float64 is infinite
-    except (AttributeError, KeyError, TypeError, RuntimeError) as error:
+    except (InputError, AttributeError, KeyError, TypeError, RuntimeError) as error:
         raise InputError(
             f"{config.weights}: not the weights of the baseline network for {config.height}x"
-            f"{config.width} pixels: {one_line(error)}; correct --height and --width, or the file."
+            f"{config.width} pixels: {one_line(error).rstrip('.')}; correct --height and --width, "
+            "or the file."
         ) from error
     card = (
         f"# Baseline network, imported\n\nWeights: {Path(config.weights).name}; its training is "
         "not known to digitsum. Measure it with `digitsum evaluate`.\n"
     )
-    return save_model(
-        config.out,
-        "baseline",
-        network,
-        metrics={},
-        card=card,
-        pixel_scale=config.pixel_scale,
-    )
+    scale = config.pixel_scale
+    return save_model(config.out, "baseline", network, metrics={}, card=card, pixel_scale=scale)
 
 
 def _load_state(path: str) -> dict[str, Any]:
     file = Path(path).expanduser()
-    _check_size(file, path)
+    if not file.is_file():  # a pipe would block
+        raise InputError(f"{path}: not a file; give the saved state dict.")
+    size = file.stat().st_size
+    # Torch writes zip files, which may unpack to a thousand times their size.
+    not_a_zip = suppress(OSError, zipfile.BadZipFile, NotImplementedError, ValueError)
+    with not_a_zip, zipfile.ZipFile(file) as zipped:
+        size = max(size, sum(entry.file_size for entry in zipped.infolist()))
+    if size > MAX_WEIGHTS_BYTES:
+        raise InputError(
+            f"{path}: holds {size:,} bytes, more than the {MAX_WEIGHTS_BYTES:,} of the largest "
+            "network; give the saved state dict alone."
+        )
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
@@ -98,32 +101,9 @@ def _load_state(path: str) -> dict[str, Any]:
     return state
 
 
-def _check_size(file: Path, path: str) -> None:
-    """Raise InputError unless it is a file that holds no more than the largest network's weights.
-
-    Torch writes zip files, which may unpack to a thousand times their size.
-    """
-    if not file.exists():
-        raise InputError(f"{path}: no such file; give the saved state dict.")
-    if not file.is_file():  # a pipe would block
-        raise InputError(f"{path}: not a file; give the saved state dict.")
-    size = file.stat().st_size
-    not_a_zip = suppress(OSError, zipfile.BadZipFile, NotImplementedError, ValueError)
-    with not_a_zip, zipfile.ZipFile(file) as zipped:
-        size = max(size, sum(entry.file_size for entry in zipped.infolist()))
-    if size > MAX_WEIGHTS_BYTES:
-        raise InputError(
-            f"{path}: holds {size:,} bytes, more than the {MAX_WEIGHTS_BYTES:,} of the largest "
-            "network; give the saved state dict alone."
-        )
-
-
-def _check_tensor(name: object, tensor: object, path: str) -> None:
+def _check_tensor(name: object, tensor: Any) -> None:
     """Raise InputError unless it is a plain tensor of floats of any precision."""
-    is_plain = type(tensor) is torch.Tensor and tensor.layout == torch.strided
-    if not (is_plain and isinstance(tensor, torch.Tensor) and tensor.is_floating_point()):
-        found = tensor.dtype if isinstance(tensor, torch.Tensor) else type(tensor).__name__
-        raise InputError(
-            f"{path}: {shown(name)} is {found}, not a plain tensor of floats; save it again with "
-            "torch.save(model.state_dict(), path)."
-        )
+    is_tensor = type(tensor) is torch.Tensor
+    if not (is_tensor and tensor.layout == torch.strided and tensor.is_floating_point()):
+        found = tensor.dtype if is_tensor else type(tensor).__name__
+        raise InputError(f"{shown(name)} is {found}, not a plain tensor of floats")

@@ -11,28 +11,48 @@ Suffixes in all networks give a tensor's dimensions:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Protocol
+from dataclasses import dataclass, fields
 
 from torch import Tensor, nn
 
+from digitsum.errors import InputError
+from digitsum.model.model_validation import shown
 from digitsum.model.outputs import Posterior
 from digitsum.options import ImageShape
 
+MAX_NUM_DIGITS = 64
 
-class NetworkConfig(Protocol):
-    """Sizes of a network: a frozen dataclass of numbers, which a model records."""
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Sizes of a network, which a model records; a network adds its own."""
+
+    height: int = 40
+    width: int = 168
+    num_digits: int = 4
+    """Most digits in the images it is trained on."""
 
     @property
     def shape(self) -> ImageShape:
         """Shape of the images it is trained on."""
-
-    @property
-    def num_digits(self) -> int:
-        """Most digits in the images it is trained on."""
+        return ImageShape(self.height, self.width)
 
     @property
     def max_digits(self) -> int:
         """Most digits that it tells apart, by number and sum; it may err on images of more."""
+        return self.num_digits
+
+    def check_sizes(self, **bounds: tuple[float, float]) -> None:
+        """Raise InputError if a field has another type than its default, or is out of bounds."""
+        for field in fields(self):
+            value, (least, most) = getattr(self, field.name), bounds[field.name]
+            is_of_type = isinstance(value, type(field.default)) and not isinstance(value, bool)
+            if not is_of_type or not least <= value <= most:
+                kind = "a float" if isinstance(field.default, float) else "an integer"
+                raise InputError(
+                    f"the network's {field.name!r} is {shown(value)}; give {kind} from {least} to "
+                    f"{most}."
+                )
 
 
 class SumNetwork(nn.Module, ABC):
@@ -50,20 +70,20 @@ class SumNetwork(nn.Module, ABC):
         A network that does not count takes every count for the one it was built for.
         """
 
-    @abstractmethod
     def joint_log_probs(self, logits: Tensor, max_digits: int) -> Tensor:
         """Return log P(count, sum), float (b, n), in nats: all sums of each count to max_digits.
 
         -inf if an image cannot hold that many digits. Only the sums if the network does not count.
         """
+        return self.sum_log_probs(logits, 0, max_digits)
 
-    @abstractmethod
     def predicted_log_probs(self, logits: Tensor, known_count: int | None) -> Tensor:
         """Return log P(sum | known_count), float (b, sums), in nats, normalized."""
+        return self.sum_log_probs(logits, 0, self.config.max_digits)
 
-    @abstractmethod
     def pull(self, logits: Tensor, sums_b: Tensor, known_count: int | None) -> Tensor:
-        """Return a loss, a number, that pulls an untrained network's expected sums to the true."""
+        """Return a loss that pulls an untrained network's expected sums to the true; 0 for none."""
+        return logits.new_zeros(())
 
     def count_probs(self, logits: Tensor, known_count: int | None) -> Tensor | None:
         """Return P(count), float (b, counts), from 0 up; None if the network does not count."""

@@ -11,7 +11,6 @@ import hashlib
 import sys
 import threading
 import warnings
-from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -24,7 +23,7 @@ from digitsum.model.batch_predictor import BatchPredictor
 from digitsum.model.network import SumNetwork
 from digitsum.model.outputs import Posterior
 from digitsum.model.registry import to_input
-from digitsum.model.saved_model import SavedModel
+from digitsum.model.saved_model import SavedModel, weights_to_bytes
 
 # OpenVINO reports each import to its makers, under a number for the user that it keeps in their
 # home; without a module to do so, it goes on without.
@@ -53,7 +52,6 @@ class OpenVinoPredictor(BatchPredictor):
     ) -> None:
         super().__init__(model, batch_size, num_threads, known_count)
         self._graph = _Graph(model, has_known_count=known_count is not None).eval()
-        self._graph_digest = self._graph.digest()
         self._options = {
             "INFERENCE_NUM_THREADS": num_threads,
             "NUM_STREAMS": num_threads,
@@ -63,7 +61,7 @@ class OpenVinoPredictor(BatchPredictor):
             "INFERENCE_PRECISION_HINT": "f32",
         }
         # By the shape of a batch, the least recently used first.
-        self._compiled: dict[tuple[int, ...], _CompiledGraph] = {}
+        self._requests: dict[tuple[int, ...], _Request] = {}
         self._compiling = threading.Lock()
         # Compiled before anybody measures speed, in the shape of most archives.
         sizes = [batch_size, self._second_batch_size] if model.cascade_below else [batch_size]
@@ -73,82 +71,61 @@ class OpenVinoPredictor(BatchPredictor):
     def _infer_batch(self, pixels: Uint8Array, batch_size: int) -> Posterior:
         num_images, height, width = pixels.shape
         if num_images < batch_size:
-            full_batch = np.zeros((batch_size, height, width), np.uint8)
-            full_batch[:num_images] = pixels
-            pixels = full_batch
+            pixels = np.pad(pixels, ((0, batch_size - num_images), (0, 0), (0, 0)))
         outputs = self._request((batch_size, height, width)).infer([pixels], share_inputs=True)
         logits, *distributions = (
             torch.from_numpy(outputs[number][:num_images]) for number in range(len(outputs))
         )
         if not distributions:
             return self._network.posterior(logits, self._known_count)
-        sum_log_probs = distributions[0]
         count_probs = distributions[1] if len(distributions) > 1 else None
         return self._network.posterior_from_probs(
-            logits, sum_log_probs, count_probs, self._known_count
+            logits, distributions[0], count_probs, self._known_count
         )
 
-    def _request(self, shape: tuple[int, int, int]) -> Any:
-        """Return this thread's request for a batch of images of a shape, (b, h, w)."""
+    def _request(self, shape: tuple[int, int, int]) -> _Request:
+        """Return the request for a batch of images of a shape, (b, h, w)."""
         with self._compiling:
-            compiled = self._compiled.pop(shape, None)
-            if compiled is None:
+            request = self._requests.pop(shape, None)
+            if request is None:
                 with _TRACING:
-                    model = _convert(_Conversion(self._graph_digest, shape, self._graph))
-                compiled = _CompiledGraph(
-                    openvino.Core().compile_model(model, "CPU", self._options)
-                )
-            self._compiled[shape] = compiled
-            if len(self._compiled) > _MAX_COMPILED:
-                del self._compiled[next(iter(self._compiled))]
-        return compiled.request()
+                    model = _convert(self._graph, shape)
+                request = _Request(openvino.Core().compile_model(model, "CPU", self._options))
+            self._requests[shape] = request
+            if len(self._requests) > _MAX_COMPILED:
+                del self._requests[next(iter(self._requests))]
+        return request
 
 
-class _CompiledGraph:
-    """A compiled graph, and each thread's request to it."""
+class _Request(threading.local):
+    """A request to a compiled graph: each thread that uses it makes its own."""
 
     def __init__(self, compiled_model: Any) -> None:
-        self._compiled_model = compiled_model
-        self._own = threading.local()
-
-    def request(self) -> Any:
-        """Return the calling thread's request."""
-        if not hasattr(self._own, "request"):
-            self._own.request = self._compiled_model.create_infer_request()
-        return self._own.request
-
-
-@dataclass(frozen=True)
-class _Conversion:
-    """A graph to convert, compared by its digest and the shape of a batch."""
-
-    digest: str
-    shape: tuple[int, ...]
-    """(b, h, w) of the images."""
-    graph: nn.Module = field(compare=False)
+        self.infer = compiled_model.create_infer_request().infer
 
 
 # Torch never frees what it traced, 5 MB of the packaged network, so a process that scores many
 # times must trace each graph once. (pytorch/pytorch#35600)
 @lru_cache(maxsize=_MAX_GRAPHS)
-def _convert(conversion: _Conversion) -> openvino.Model:
-    """Return a graph as OpenVINO takes it; the caller holds _TRACING."""
-    example = torch.zeros(conversion.shape, dtype=torch.uint8)
+def _convert(graph: _Graph, shape: tuple[int, int, int]) -> openvino.Model:
+    """Return a graph as OpenVINO takes it, for images (b, h, w); the caller holds _TRACING."""
+    example = torch.zeros(shape, dtype=torch.uint8)
     with torch.inference_mode(mode=False), torch.no_grad(), warnings.catch_warnings():
         # Tracing warns of each size that it takes for fixed; all of them are.
         warnings.simplefilter("ignore")
         # Freezing computes constants once, and brings conversion down to a third of the time.
-        traced = torch.jit.trace(conversion.graph, example, check_trace=False)  # type: ignore[no-untyped-call]
+        traced = torch.jit.trace(graph, example, check_trace=False)  # type: ignore[no-untyped-call]
         frozen = torch.jit.freeze(traced)
         model = openvino.convert_model(frozen, example_input=example)
-    model.reshape(list(conversion.shape))
+    model.reshape(list(shape))
     return model
 
 
 class _Graph(nn.Module):
     """The graph from images uint8 (b, h, w) to logits, and to the distributions of sum and count.
 
-    With a known count it ends at the logits: the rest takes float64, which torch computes.
+    With a known count it ends at the logits: the rest takes float64, which torch computes. Graphs
+    that compute the same are equal.
     """
 
     def __init__(self, model: SavedModel, *, has_known_count: bool) -> None:
@@ -156,6 +133,15 @@ class _Graph(nn.Module):
         self._network: SumNetwork = copy.deepcopy(model.network)
         self._pixel_scale, self._temperature = model.pixel_scale, model.temperature
         self._has_known_count = has_known_count
+        options = self._network.config, self._pixel_scale, self._temperature, has_known_count
+        content = repr(options).encode() + weights_to_bytes(self._network)
+        self._digest = hashlib.sha256(content).hexdigest()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Graph) and self._digest == other._digest
+
+    def __hash__(self) -> int:
+        return hash(self._digest)
 
     def forward(self, pixels_bhw: Tensor) -> tuple[Tensor, ...]:
         logits = self._network(to_input(pixels_bhw, self._pixel_scale)) / self._temperature
@@ -166,13 +152,3 @@ class _Graph(nn.Module):
         if count_probs is None:
             return logits, sum_log_probs
         return logits, sum_log_probs, count_probs
-
-    def digest(self) -> str:
-        """Return a digest of all that affects what the graph computes."""
-        network = self._network
-        options = self._pixel_scale, self._temperature, self._has_known_count
-        digest = hashlib.sha256(repr((type(network), network.config, *options)).encode())
-        for name, values in network.state_dict().items():
-            digest.update(f"{name} {values.dtype} {tuple(values.shape)}".encode())
-            digest.update(values.contiguous().numpy().tobytes())
-        return digest.hexdigest()

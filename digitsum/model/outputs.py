@@ -1,15 +1,22 @@
-"""Results of a network and of a model: posteriors as tensors, predictions as numpy arrays."""
+"""Results of a network and of a model: posteriors, predictions and their counts."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from itertools import zip_longest
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from pydantic import Field
 from torch import Tensor
+
+CONFIDENCE_EDGES = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999)
+"""Edges between the classes of confidences, which crowd at 1."""
+
+Counts = tuple[Annotated[int, Field(ge=0)], ...]
 
 
 @dataclass(frozen=True)
@@ -30,9 +37,7 @@ class Predictions:
         is_kept = np.ones(len(self.sums), bool)
         is_kept[list(rows)] = False
         readings = self.readings and DigitReadings(
-            self.readings.digits[is_kept],
-            self.readings.digit_x[is_kept],
-            self.readings.count_probs[is_kept],
+            *(a[is_kept] for a in vars(self.readings).values())
         )
         return Predictions(self.sums[is_kept], self.confidences[is_kept], readings)
 
@@ -47,6 +52,38 @@ class DigitReadings:
     """int16 (n, columns): the pixel column of each digit's centre, then -1."""
     count_probs: npt.NDArray[np.float32]
     """float32 (n, counts): the probability that an image holds 0, 1, 2, ... digits."""
+
+
+@dataclass(frozen=True)
+class PredictionStats:
+    """Counts of a model's predictions for many images; those of an archive's parts add up."""
+
+    sums: Counts = ()
+    """Images by predicted sum, from 0 up."""
+    confidences: Counts = ()
+    """Images by confidence: below the first of CONFIDENCE_EDGES, up to the second, and so on."""
+    digit_counts: Counts = ()
+    """Images by the most probable number of digits, from 0 up; () if the model counts none."""
+
+    @staticmethod
+    def of(predictions: Predictions) -> PredictionStats:
+        """Return the counts of n images."""
+        classes = np.searchsorted(CONFIDENCE_EDGES, predictions.confidences, side="right")
+        readings = predictions.readings
+        return PredictionStats(
+            tuple(np.bincount(predictions.sums).tolist()),
+            tuple(np.bincount(classes, minlength=len(CONFIDENCE_EDGES) + 1).tolist()),
+            tuple(np.bincount(readings.count_probs.argmax(axis=1)).tolist()) if readings else (),
+        )
+
+    def __add__(self, other: PredictionStats) -> PredictionStats:
+        pairs = zip(vars(self).values(), vars(other).values(), strict=True)
+        return PredictionStats(*(tuple(map(sum, zip_longest(*p, fillvalue=0))) for p in pairs))
+
+    @property
+    def num_images(self) -> int:
+        """Number of images counted."""
+        return sum(self.sums)
 
 
 @dataclass(frozen=True)

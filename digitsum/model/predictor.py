@@ -23,10 +23,10 @@ def make_predictor(
     num_threads: int = 1,
     known_count: int | None = None,
 ) -> BatchPredictor:
-    """Return a predictor of a model, by the fastest back-end of this machine if it is `auto`.
+    """Return a predictor; `auto` is OpenVINO on x86 CPUs if it is installed, else torch.
 
-    That is OpenVINO on x86 CPUs if it is installed, else torch. `known_count` is the number of
-    digits in every image, if the user says so. Raises InputError if the back-end cannot run here.
+    `known_count` is the number of digits in every image, if the user says so. Raises InputError if
+    the back-end cannot run here.
     """
     check_backend(backend, device)
     if backend == "torch" or not _has_openvino(device):

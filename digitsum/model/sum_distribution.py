@@ -8,12 +8,11 @@ digit d, with probability p_cd. The number K of digits and their sum S have the 
 For the count alone (x = 1) this is the Poisson-binomial distribution. There are two ways to it.
 
 **Fourier, for prediction** (`sum_probs`, `count_probs`). At z = 1, the product's values at the n-th
-roots of unity are the discrete Fourier transform of P(S = 0..n-1); n = 9 C + 1 holds every sum, so
-nothing is cut off or folded back. It takes one product over the columns and one inverse transform
-(for any integer variables: Duijn et al., "Probabilistic linear integer arithmetic", NeurIPS 2024;
-for the Poisson-binomial: Hong, "On computing the distribution function for the Poisson binomial
-distribution", Computational Statistics & Data Analysis 59, 2013). Terms cancel, so probabilities
-have the precision of 1, which is enough for the most probable sum and its confidence.
+roots of unity are the discrete Fourier transform of P(S = 0..n-1), and n = 9 C + 1 holds every sum
+(Duijn et al., "Probabilistic linear integer arithmetic", NeurIPS 2024; for the Poisson-binomial:
+Hong, "On computing the distribution function for the Poisson binomial distribution", Computational
+Statistics & Data Analysis 59, 2013). Terms cancel, so probabilities have the precision of 1, which
+is enough for the most probable sum and its confidence.
 
 **Convolution, for learning, and for known counts** (`log_probs_by_count`). The logarithm of a small
 probability, and its gradient, need that probability's own precision. Divided by the blanks, the
@@ -25,11 +24,11 @@ With G_k[c] the part of e_k whose last digit stands in column c,
 
     G_1 = r,      G_{k+1}[c](x) = r_c(x) * sum_{c' < c} G_k[c'](x),      e_k = sum_c G_k[c],
 
-so k digits take k steps, whatever the number of columns: a running sum over the columns, and one
-convolution of length 10 for all of them (for x = 1: Chen and Liu, "Statistical applications of the
-Poisson-binomial and conditional Bernoulli distributions", Statistica Sinica 7, 1997). Every term is
-positive, so nothing cancels. To stay within float64's range, each image's odds are divided by a
-factor rho, in logarithms, and e_k multiplied by rho^k; what still underflows becomes 0.
+so k digits take k running sums and convolutions of length 10, whatever the number of columns (for
+x = 1: Chen and Liu, "Statistical applications of the Poisson-binomial and conditional Bernoulli
+distributions", Statistica Sinica 7, 1997). No term is negative, so nothing cancels. To stay within
+float64's range, each image's odds are divided by a factor rho, and e_k multiplied by rho^k; what
+still underflows becomes 0.
 
 Suffixes as in network.py; here f are the frequencies of a transform.
 """

@@ -46,8 +46,7 @@ class TorchPredictor(BatchPredictor):
     def column_probs(self, pixels: Uint8Array) -> npt.NDArray[np.float32] | None:
         """Return the probability of each symbol in each column, float32 (n, columns, 11).
 
-        Blank comes first. Of two passes, those of the pass whose digits are read. None if the
-        network has no columns.
+        Blank comes first. Of two passes, the one whose digits are read; None without columns.
         """
         logits = self._infer(pixels).logits
         return logits.softmax(dim=2).cpu().numpy() if logits.ndim == 3 else None
@@ -71,15 +70,11 @@ class TorchPredictor(BatchPredictor):
         )
 
     def _infer_batch(self, pixels: Uint8Array, batch_size: int) -> Posterior:
-        return self._network.posterior(self._calibrated_logits(pixels), self._known_count)
-
-    def _calibrated_logits(self, pixels: Uint8Array) -> torch.Tensor:
         # Torch warns of read-only pixels, as Parquet gives them; a copy takes a thousandth of what
         # the network takes.
-        writable = pixels if pixels.flags.writeable else pixels.copy()
-        images = torch.from_numpy(writable)
+        images = torch.from_numpy(pixels if pixels.flags.writeable else pixels.copy())
         if self._device.type == "cuda":
             images = images.pin_memory()  # lets the copy run without this thread
         images = images.to(self._device, non_blocking=True)
-        logits: torch.Tensor = self._network(to_input(images, self._pixel_scale))
-        return logits.float().div_(self._temperature)
+        logits = self._network(to_input(images, self._pixel_scale)).float()
+        return self._network.posterior(logits.div_(self._temperature), self._known_count)

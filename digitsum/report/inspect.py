@@ -20,8 +20,8 @@ from digitsum.archive.reader import read_chunk
 from digitsum.archive.score_parts import CURRENT_FILE, MODEL_KEY
 from digitsum.archive.shards import Archive, Shard, list_shards, read_shards
 from digitsum.errors import InputError, one_line
-from digitsum.manifest import MANIFEST_FILE, RUNS_DIRECTORY, read_manifest
-from digitsum.model.prediction_stats import PredictionStats
+from digitsum.manifest import MANIFEST_FILE, RUNS_DIRECTORY, from_python, read_manifest
+from digitsum.model.outputs import PredictionStats
 from digitsum.model.saved_model import (
     CONFIG_FILE,
     MAX_METRICS_BYTES,
@@ -226,7 +226,7 @@ def _inspect_run(place: Location) -> Inspected:
     if kind == "train":
         facts += [(name.replace("_", " "), str(value)) for name, value in outcome["best"].items()]
         return Inspected(place.uri, "run", tuple(facts))
-    predicted = PredictionStats.from_json(outcome["predicted"]) or PredictionStats()
+    predicted = from_python(PredictionStats, outcome["predicted"], place.uri)
     facts += [
         ("images", f"{outcome['images']:,}, {outcome['rejected']:,} rejected"),
         ("images/s", f"{outcome['images_per_s']:,.0f}"),

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from digitsum.manifest import Manifest
-from digitsum.model.prediction_stats import CONFIDENCE_EDGES, Counts
+from digitsum.model.outputs import CONFIDENCE_EDGES, Counts
 from digitsum.report.figures import NUM_IMAGES, score_caption
 from digitsum.report.page import (
     Chart,

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import chi2_contingency
 
-from digitsum.model.prediction_stats import Counts, PredictionStats
+from digitsum.model.outputs import Counts, PredictionStats
 
 MAX_INDEX = 0.2
 MAX_P_VALUE = 0.001

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from digitsum.archive.chunks import ChunkId
 from digitsum.errors import TooManyRejectedError
-from digitsum.model.prediction_stats import PredictionStats
+from digitsum.model.outputs import PredictionStats
 from digitsum.scoring.drift import Shift
 from digitsum.scoring.plan import PlanSummary, ScorePlan
 

@@ -13,7 +13,7 @@ from digitsum.archive.score_parts import Part, part_directory, part_path, read_p
 from digitsum.errors import DriftError, InputError, TooManyRejectedError
 from digitsum.fault_injection import fault_point
 from digitsum.manifest import to_json, to_python, write_manifest
-from digitsum.model.prediction_stats import PredictionStats
+from digitsum.model.outputs import PredictionStats
 from digitsum.scoring.commit import (
     check_committed,
     point_current,

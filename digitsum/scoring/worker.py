@@ -21,8 +21,7 @@ from digitsum.archive.score_parts import SCORES_SCHEMA
 from digitsum.errors import InputError
 from digitsum.fault_injection import fault_point
 from digitsum.model.decoding import NO_DIGIT
-from digitsum.model.outputs import DigitReadings, Predictions
-from digitsum.model.prediction_stats import PredictionStats
+from digitsum.model.outputs import DigitReadings, Predictions, PredictionStats
 from digitsum.model.saved_model import SavedModel
 from digitsum.options import ReadOptions
 from digitsum.scoring.commit import commit_part

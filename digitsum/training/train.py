@@ -24,7 +24,7 @@ from digitsum.manifest import (
 )
 from digitsum.model.counter import CounterConfig, CounterNetwork
 from digitsum.model.network import SumNetwork
-from digitsum.model.prediction_stats import PredictionStats
+from digitsum.model.outputs import PredictionStats
 from digitsum.model.predictor import make_predictor
 from digitsum.model.registry import build_network, network_sizes
 from digitsum.model.saved_model import SavedModel, save_model
@@ -216,7 +216,7 @@ def _finish(run: TrainRun, fitted: Result) -> TrainResult:
         metrics={
             "best": asdict(best),
             "calibration": asdict(calibration),
-            "reference": reference.to_json(),
+            "reference": asdict(reference),
         },
         card=model_card(config, history, best, calibration, network, run.directory.uri),
         pixel_scale=scale,

@@ -25,6 +25,7 @@ def models() -> Iterator[bytes]:
             "sizes": network_sizes(network),
             "pixel_scale": 0.1,
             "temperature": 1.0,
+            "cascade_below": 0.0,
         }
         weights = {n: torch.zeros_like(t) for n, t in network.state_dict().items()}
         yield json.dumps(config).encode() + b"\0" + save_safetensors(weights)

@@ -11,7 +11,7 @@ from digitsum.archive.chunks import ChunkId
 from digitsum.archive.score_parts import _PART_KEY, SCORES_SCHEMA, Part
 from digitsum.archive.shards import Fingerprint
 from digitsum.manifest import Manifest, Origin, to_json, to_python
-from digitsum.model.prediction_stats import PredictionStats
+from digitsum.model.outputs import PredictionStats
 from digitsum.scoring.footer_cache import _PARTS, _SHARDS
 from digitsum.scoring.plan import PlannedChunks, PlannedParts, PlannedShards, PlanSummary
 from digitsum.scoring.rejects import REJECTS_SCHEMA

@@ -220,11 +220,14 @@ def test_wrong_model_is_refused(refused, command, model):
     [
         (
             WORK["train"].replace("IN/ok", "IN/tiny") + " --network baseline",
-            "8 to 4096 pixels a side, not 4x4",
+            "'height' is 4; give an integer from 8 to 4096",
         ),
-        (WORK["train"].replace("IN/ok", "IN/tiny"), "at least 8 pixels in height"),
-        (WORK["train"].replace("IN/ok", "IN/narrow"), "at least as wide"),
-        (WORK["train"] + " --network baseline --digits 65", "1 to 64 digits"),
+        (WORK["train"].replace("IN/ok", "IN/tiny"), "'height' is 4; give"),
+        (WORK["train"].replace("IN/ok", "IN/narrow"), "; give an integer from"),
+        (
+            WORK["train"] + " --network baseline --digits 65",
+            "'num_digits' is 65; give an",
+        ),
         (WORK["train"] + " --preset paper", "--preset paper: --network counter has"),
         (WORK["train"] + " --min-digits 3", "--min-digits 3"),
         (WORK["train"] + " --distortion 3", "--distortion 3"),
@@ -233,7 +236,7 @@ def test_wrong_model_is_refused(refused, command, model):
         (TRAIN_COMPOSED + " --glyphs IN/absent", "no such glyphs"),
         (WORK["evaluate"].replace("IN/model", "IN/counter") + " --known-count 1", "outside 0..9"),
         (WORK["train"] + " --validation IN/wide", "images are 16x32"),
-        (WORK["train"] + " --digits 65", "1 to 64 digits"),
+        (WORK["train"] + " --digits 65", "'num_digits' is 65; give an"),
         (WORK["train"] + " --digits 1", "outside 0..9"),
         (WORK["train"] + " --epochs 0", "--epochs 0: give at least 1"),
         (WORK["train"] + " --workers 3", "--workers"),

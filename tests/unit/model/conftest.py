@@ -1,4 +1,4 @@
-"""Models of the unit tests: small networks, the packaged model, and forgeries of it."""
+"""Small networks, the packaged model, and forgeries of it."""
 
 import hashlib
 import io
@@ -7,9 +7,11 @@ import os
 import pickle
 import shutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import factories
 import numpy as np
 import pytest
 import torch
@@ -17,8 +19,7 @@ from safetensors.torch import load_file, save
 
 from digitsum.archive.glyphs import EMBEDDED, load_glyphs
 from digitsum.archive.synth import Composition, compose
-from digitsum.model.counter import CounterConfig, CounterNetwork
-from digitsum.model.network import SumNetwork
+from digitsum.model.counter import CounterNetwork
 from digitsum.model.outputs import Predictions
 from digitsum.model.saved_model import SavedModel, load_model, packaged_model
 from digitsum.options import ImageShape
@@ -33,39 +34,13 @@ SMALL_SIZES = {
     "row_channels": 8,
     "column_channels": 10,
     "num_mixers": 1,
-    "digit_offset": 0,
 }
 
 
 @pytest.fixture(scope="session")
-def small_sizes() -> dict[str, int]:
-    """Give the sizes of a small counter."""
-    return SMALL_SIZES
-
-
-@pytest.fixture(scope="session")
 def make_counter() -> Callable[..., CounterNetwork]:
-    """Make an untrained small counter in evaluation mode; a greater spread makes it surer."""
-
-    def make_counter(*, spread: float = 1.0, **sizes: int) -> CounterNetwork:
-        torch.manual_seed(0)
-        network = CounterNetwork(CounterConfig(**(SMALL_SIZES | sizes))).eval()
-        with torch.no_grad():
-            network.head.weight *= spread
-        return network
-
-    return make_counter
-
-
-@pytest.fixture(scope="session")
-def make_model() -> Callable[..., SavedModel]:
-    """Make a model of a network, without writing it."""
-
-    def make_model(network: SumNetwork) -> SavedModel:
-        name = "counter" if isinstance(network, CounterNetwork) else "baseline"
-        return SavedModel(name, network.eval(), 1 / 255, 1.0, f"models/{name}", "0" * 64)
-
-    return make_model
+    """Make an untrained small counter in evaluation mode."""
+    return partial(factories.make_counter, **SMALL_SIZES)
 
 
 @pytest.fixture(scope="session")
@@ -76,7 +51,7 @@ def block_images() -> np.ndarray:
 
 
 @pytest.fixture(scope="session")
-def block_model(make_counter, make_model, block_images) -> SavedModel:
+def block_model(make_counter, block_images) -> SavedModel:
     """Give a small counter that reads block images differently, and clearly."""
     network, images = make_counter(), torch.tensor(block_images).unsqueeze(1) / 255
     with torch.no_grad():
@@ -85,7 +60,7 @@ def block_model(make_counter, make_model, block_images) -> SavedModel:
         network.eval().head.weight *= 2200
         network.head.bias -= network(images).mean(dim=(0, 1))
         network.head.bias[0] += 8
-    return make_model(network)
+    return factories.make_model(network)
 
 
 @pytest.fixture(scope="session")
@@ -109,28 +84,17 @@ def compose_images() -> Callable[..., Composition]:
 
 @pytest.fixture(scope="session")
 def assert_close() -> Callable[..., None]:
-    """Compare predictions: sums and digits must be the same, probabilities near."""
+    """Compare predictions with readings: sums and digits must be the same, probabilities near."""
 
     def assert_close(found: Predictions, expected: Predictions, atol: float = 0.0) -> None:
         np.testing.assert_array_equal(found.sums, expected.sums)
         np.testing.assert_allclose(found.confidences, expected.confidences, rtol=0, atol=atol)
-        assert (found.readings is None) == (expected.readings is None)
-        if expected.readings is not None:
-            np.testing.assert_array_equal(found.readings.digits, expected.readings.digits)
-            np.testing.assert_array_equal(found.readings.digit_x, expected.readings.digit_x)
-            np.testing.assert_allclose(
-                found.readings.count_probs, expected.readings.count_probs, rtol=0, atol=atol
-            )
+        ours, theirs = found.readings, expected.readings
+        np.testing.assert_array_equal(ours.digits, theirs.digits)
+        np.testing.assert_array_equal(ours.digit_x, theirs.digit_x)
+        np.testing.assert_allclose(ours.count_probs, theirs.count_probs, rtol=0, atol=atol)
 
     return assert_close
-
-
-def record_digest(model: Path, config: dict[str, Any]) -> None:
-    """Write config.json with the digest that goes with it and the weights, as an attacker can."""
-    content = json.dumps(config, sort_keys=True, separators=(",", ":")).encode()
-    weights = (model / "model.safetensors").read_bytes()
-    digest = hashlib.sha256(content + b"\0" + weights).hexdigest()
-    (model / "config.json").write_text(json.dumps({**config, "digest": digest}))
 
 
 @pytest.fixture
@@ -146,17 +110,18 @@ def forge(tmp_path) -> Callable[..., Path]:
         **fields: Any,
     ) -> Path:
         model = tmp_path / "model"
-        shutil.copytree(packaged_model(), model)
+        shutil.copytree(packaged_model(), model, dirs_exist_ok=True)
         config = json.loads((model / "config.json").read_text())
         config["sizes"] |= changed_sizes or {}
         config |= fields
-        for name in ("digest", without):
-            config.pop(name, None)
+        config = {name: config[name] for name in config.keys() - {"digest", without}}
         if tensors:
             weights = save(load_file(model / "model.safetensors") | tensors)
         if weights:
             (model / "model.safetensors").write_bytes(weights)
-        record_digest(model, config)
+        content = json.dumps(config, sort_keys=True, separators=(",", ":")).encode() + b"\0"
+        digest = hashlib.sha256(content + (model / "model.safetensors").read_bytes()).hexdigest()
+        (model / "config.json").write_text(json.dumps({**config, "digest": digest}))
         return model
 
     return forge

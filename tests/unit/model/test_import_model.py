@@ -82,10 +82,6 @@ def test_pickle_bomb(bomb, tmp_path, capsys):
     assert not has_exploded()
 
 
-def test_whole_module(refusal):
-    assert "state_dict()" in refusal(BaselineNetwork(BaselineConfig(**SMALL)))
-
-
 def test_missing_and_unknown_keys(refusal, state):
     assert "fc3.bias" in refusal(state | {"fc3.bias": torch.zeros(3)})
     for name in ("conv1.weight", "fc2.bias"):
@@ -95,20 +91,13 @@ def test_missing_and_unknown_keys(refusal, state):
 @pytest.mark.parametrize("content", [[1], torch.zeros(3), "weights", {}], ids=str)
 def test_not_a_state_dict(refusal, content):
     assert "model.pth" in refusal(content)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [{1: torch.zeros(3)}, {"conv1.bias": [0.0] * 32}, {"fc2.bias": 19}, {"fc2.bias": "a" * 19}],
-    ids=["key is a number", "value is a list", "value is a number", "value is a string"],
-)
-def test_state_dict_of_other_types(refusal, state, change):
-    assert "model.pth" in refusal(state | change)
+    assert "state_dict()" in refusal(BaselineNetwork(BaselineConfig(**SMALL)))
 
 
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
+        (lambda t: [0.0] * 32, "'conv2.bias' is list"),
         (lambda t: torch.full_like(t, float("nan")), "'conv2.bias' holds NaN or infinity"),
         (lambda t: torch.full_like(t.double(), 1e300), "'conv2.bias' holds NaN or infinity"),
         (lambda t: t.to(torch.int8), "'conv2.bias' is torch.int8"),
@@ -122,29 +111,30 @@ def test_tensor_that_is_not_plain_numbers(refusal, state, change, reason):
     assert reason in refusal(state | {"conv2.bias": change(state["conv2.bias"])})
 
 
-@pytest.mark.parametrize("num_classes", [1, 2, 18, 20, 36])
+@pytest.mark.parametrize("num_classes", [2, 18, 20, 36])
 def test_classes_that_are_not_sums(refusal, state, num_classes):
     head = {"fc2.bias": torch.zeros(num_classes), "fc2.weight": torch.zeros(num_classes, 256)}
-    message = refusal(state | head)
-    assert str(num_classes) in message or "1 to 64 digits" in message
+    assert f"{num_classes} classes" in refusal(state | head)
 
 
-@pytest.mark.parametrize("num_classes", [10**12 + 1, 9 * 65 + 1])
+@pytest.mark.parametrize("num_classes", [1, 9 * 65 + 1, 10**12 + 1])
 def test_too_many_classes(refusal, state, num_classes):
     message = refusal(state | {"fc2.bias": torch.zeros(1).expand(num_classes)})
-    assert str(num_classes) in message or "1 to 64 digits" in message
+    assert f"{num_classes} classes" in message or "an integer from 1 to 64" in message
 
 
-@pytest.mark.parametrize("size", [{"height": 40}, {"width": 168}, {"height": 8, "width": 8}])
+@pytest.mark.parametrize("change", [{1: torch.zeros(3)}, {"fc2.bias": 19}, {"fc2.bias": "a" * 19}])
+def test_state_dict_of_other_types(refusal, state, change):
+    assert "model.pth" in refusal(state | change)
+
+
+@pytest.mark.parametrize(
+    "size", [{"height": 40}, {"height": 8, "width": 8}, {"height": 0}, {"width": 7}]
+)
 def test_another_image_size(refusal, state, size):
     message = refusal(state, **size)
     assert "--height and --width" in message
     assert f"{(SMALL | size)['height']}x{(SMALL | size)['width']}" in message
-
-
-@pytest.mark.parametrize("size", [{"height": 0}, {"width": 7}, {"height": 5000}])
-def test_impossible_image_size(refusal, state, size):
-    assert "pixels a side" in refusal(state, **size)
 
 
 def test_missing_file_and_directory(tmp_path):
@@ -158,11 +148,8 @@ def test_missing_file_and_directory(tmp_path):
 @pytest.mark.parametrize(
     "content", [b"", b"a text, not a model\n", b"PK\x03\x04", b"\x80\x02.", b"\x80\x02}q"], ids=repr
 )
-def test_file_of_another_format(refusal, content):
+def test_file_of_another_format(refusal, state, content):
     assert "model.pth" in refusal(content)
-
-
-def test_truncated_file(refusal, state):
     file = io.BytesIO()
     torch.save(state, file)
     assert "model.pth" in refusal(file.getvalue()[:-1000])
@@ -191,7 +178,7 @@ def test_enormous_file_and_pipe(refusal, tmp_path):
     assert "not a file" in refusal()
 
 
-@pytest.mark.parametrize("scale", [0.0, -1.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("scale", [0.0, -1.0, 1e7, float("nan"), float("inf")])
 def test_impossible_pixel_scale(scale):
     with pytest.raises(InputError, match="--pixel-scale"):
         ImportModelConfig(weights="model.pth", out="model", pixel_scale=scale)

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 from digitsum.errors import InputError
 from digitsum.model.baseline import BaselineConfig, BaselineNetwork
-from digitsum.model.saved_model import SavedModel, load_model, num_parameters, save_model
+from digitsum.model.saved_model import load_model, num_parameters, save_model
 from digitsum.options import ImageShape
 
 CONFIG = BaselineConfig(height=16, width=24, num_digits=2, dropout=0.5)
@@ -35,15 +35,13 @@ def check_refused(model: Path, reason: str) -> None:
 
 
 def test_load_baseline(saved, network):
-    images = torch.rand(5, 1, 16, 24)
     model = load_model(str(saved))
-    with torch.inference_mode():
-        assert torch.equal(model.network(images), network.eval()(images))
     assert not model.network.training
     assert model.network.config == CONFIG
     assert (model.network_name, model.uri) == ("baseline", str(saved))
     assert (model.pixel_scale, model.temperature) == (1 / 32, 1.25)
     assert model.shape == ImageShape(16, 24)
+    assert all(map(torch.equal, model.network.state_dict().values(), network.state_dict().values()))
 
 
 def test_load_counter(tmp_path, make_counter):
@@ -54,16 +52,15 @@ def test_load_counter(tmp_path, make_counter):
     model = load_model(str(tmp_path))
     with torch.inference_mode():
         assert torch.equal(model.network(images), network.eval()(images))
-    assert not model.network.training
     assert model.network.config == network.config
-    assert model.shape == ImageShape(16, 48)
     assert (model.network_name, model.temperature, model.digest) == ("counter", 1.0, digest)
-    state, expected = model.network.state_dict(), network.state_dict()
-    assert state.keys() == expected.keys()
-    assert all(torch.equal(state[name], expected[name]) for name in expected)
+    assert model.network.state_dict().keys() == network.state_dict().keys()
 
 
 def test_save_writes_four_files(saved, network):
+    options = {"metrics": METRICS, "card": "# A card\n"} | SCALES
+    save_model(str(saved), "baseline", network, **options | {"card": "an old one"})
+    save_model(str(saved), "baseline", network, **options)
     files = ["MODEL_CARD.md", "config.json", "metrics.json", "model.safetensors"]
     assert sorted(path.name for path in saved.iterdir()) == files
     config = json.loads((saved / "config.json").read_text())
@@ -83,17 +80,15 @@ def test_save_writes_four_files(saved, network):
 
 
 def test_digest_is_of_weights_and_config(tmp_path, network, saved):
-    def digest_of(network: BaselineNetwork, **options: Any) -> str:
+    def digest_of(network: BaselineNetwork = network, **options: Any) -> str:
         options = {"metrics": {}, "card": ""} | SCALES | options
         return save_model(str(tmp_path / "other"), "baseline", network, **options)
 
     same = load_model(str(saved)).digest
     assert len(same) == 64
-    assert digest_of(network) == same
-    assert digest_of(network, metrics={"a": 1}, card="another") == same
-    assert digest_of(network, pixel_scale=0.5) != same
-    assert digest_of(network, temperature=1.0) != same
-    assert digest_of(network, cascade_below=0.5) != same
+    assert digest_of(metrics={"a": 1}, card="another") == digest_of() == same
+    for changed in ("pixel_scale", "temperature", "cascade_below"):
+        assert digest_of(**{changed: 0.5}) != same
     sparser = BaselineNetwork(BaselineConfig(16, 24, 2, 0.6))
     sparser.load_state_dict(network.state_dict())
     assert digest_of(sparser) != same
@@ -103,16 +98,6 @@ def test_digest_is_of_weights_and_config(tmp_path, network, saved):
     with torch.no_grad():
         sparser.fc2.bias[0] += 1e-3
     assert digest_of(sparser) != same
-
-
-def test_save_again_replaces(saved, network):
-    digest = save_model(
-        str(saved), "baseline", network, metrics={}, card="new\n", pixel_scale=1 / 16
-    )
-    model = load_model(str(saved))
-    assert (model.digest, model.pixel_scale) == (digest, 1 / 16)
-    assert (saved / "MODEL_CARD.md").read_text() == "new\n"
-    assert len(list(saved.iterdir())) == 4
 
 
 @pytest.mark.parametrize("place", [0, 9, 2000, -1, None])
@@ -134,8 +119,6 @@ def test_changed_weights(saved, place):
         {"cascade_below": 0.5},
         {"network": "counter"},
         {"digest": "0" * 64},
-        {"digest": None},
-        {"more": 1},
     ],
     ids=str,
 )
@@ -147,14 +130,11 @@ def test_changed_config(saved, change):
 
 @pytest.mark.parametrize("file", ["config.json", "model.safetensors"])
 def test_missing_file(saved, file):
+    for for_people in ("metrics.json", "MODEL_CARD.md"):
+        (saved / for_people).unlink()
+    assert load_model(str(saved)).reference is None
     (saved / file).unlink()
     check_refused(saved, file)
-
-
-@pytest.mark.parametrize("file", ["metrics.json", "MODEL_CARD.md"])
-def test_missing_file_for_people(saved, file):
-    (saved / file).unlink()
-    assert isinstance(load_model(str(saved)), SavedModel)
 
 
 def test_not_a_model(tmp_path):
@@ -171,8 +151,3 @@ def test_not_a_model(tmp_path):
 def test_config_of_another_format(saved, content):
     (saved / "config.json").write_bytes(content)
     check_refused(saved, "config.json")
-
-
-def test_cascade_below_may_be_missing(forge):
-    model = forge(without="cascade_below")
-    assert load_model(str(model)).cascade_below == 0

@@ -101,31 +101,6 @@ def test_log_probs_by_count_adds_up_emissions(logits):
         )
 
 
-@pytest.mark.parametrize("scale", [0.1, 1.0, 4.0])
-def test_log_probs_by_count_of_4_columns(scale):
-    for seed in range(4):
-        logits = random_logits(4, scale=scale, seed=seed).clamp(-9, 9).numpy()
-        shown = padded(log_probs_by_count(symbols(logits), 4))[0].exp().numpy()
-        np.testing.assert_allclose(shown, enumerated(logits), rtol=1e-9, atol=1e-300)
-
-
-@settings(max_examples=30)
-@given(few_columns(), st.integers(1, 6))
-def test_log_probs_by_count_fewer_counts(logits, max_count):
-    fewer = log_probs_by_count(symbols(logits), max_count)
-    more = log_probs_by_count(symbols(logits), 7)
-    assert len(fewer) == max_count + 1
-    for some, same in zip(fewer, more, strict=False):
-        torch.testing.assert_close(some, same, rtol=1e-9, atol=1e-9)
-
-
-@settings(max_examples=40)
-@given(few_columns(6), st.integers(0, 3))
-def test_log_probs_by_count_sum_to_1(logits, more):
-    by_count = log_probs_by_count(symbols(logits), len(logits) + more)
-    assert sum(float(part.exp().sum()) for part in by_count) == pytest.approx(1, rel=1e-9)
-
-
 @settings(max_examples=50)
 @given(seeds, st.integers(1, 60), st.floats(0, 4))
 def test_count_is_poisson_binomial(seed, num_columns, scale):
@@ -156,15 +131,6 @@ def test_log_probs_by_count_is_numpys_fft(num_columns, blank):
     np.testing.assert_allclose(shown, expected, atol=1e-14)
 
 
-@settings(max_examples=40)
-@given(seeds, st.integers(1, 12))
-def test_order_of_columns_does_not_matter(seed, num_columns):
-    logits = random_logits(num_columns, seed=seed)
-    order = torch.randperm(num_columns, generator=torch.Generator().manual_seed(seed))
-    shown = padded(log_probs_by_count(symbols(logits), 5))
-    torch.testing.assert_close(padded(log_probs_by_count(symbols(logits[order]), 5)), shown)
-
-
 def test_image_alone_and_in_a_batch():
     logits = random_logits(6, 30).float()
     logits[2] *= 5
@@ -188,52 +154,29 @@ def test_sum_log_probs_of_a_range(logits, data):
     np.testing.assert_allclose(log_probs[0].exp().numpy(), expected, rtol=1e-9)
 
 
-@pytest.mark.parametrize("counts", [(1, 1), (3, 3), (0, 3), (1, 2), (2, 3)])
+@pytest.mark.parametrize("counts", [(1, 1), (3, 3), (0, 3), (1, 2), (2, 3), (9, 9)])
 def test_gradients_are_derivatives(counts):
     def log_probs(logits: torch.Tensor) -> torch.Tensor:
-        return sum_log_probs(log_probs_by_count(logits.log_softmax(dim=2), 3), *counts)
+        by_count = log_probs_by_count(logits.log_softmax(dim=2), counts[1])
+        return sum_log_probs(by_count, *counts)[:, 30 if counts == (9, 9) else 0 : 50]
 
-    logits = random_logits(2, 5).requires_grad_()
+    logits = random_logits(1, counts[1] + 2).requires_grad_()
     assert torch.autograd.gradcheck(log_probs, (logits,), eps=1e-6, atol=1e-6)
-
-
-def test_gradients_of_9_digits():
-    def log_probs(logits: torch.Tensor) -> torch.Tensor:
-        return log_probs_by_count(logits.log_softmax(dim=2), 9)[9][:, 30:50]
-
-    assert torch.autograd.gradcheck(log_probs, (random_logits(1, 10).requires_grad_(),))
 
 
 def test_more_digits_than_columns():
     logits = random_logits(2, 3).float().requires_grad_()
     by_count = log_probs_by_count(logits.log_softmax(dim=2), 6)
+    with pytest.raises(ValueError, match="max_count is 0"):
+        log_probs_by_count(logits, 0)
     for count in (4, 5, 6):
         assert (by_count[count] == -torch.inf).all()
     assert sum(part.detach().exp().sum(dim=1) for part in by_count).allclose(torch.ones(2))
-    by_count[3][:, 12].sum().backward()
+    for counts in ((0, 6), (3, 3), (4, 6), (6, 6)):
+        log_probs = sum_log_probs(by_count, *counts)
+        assert not log_probs.isnan().any()
+        log_probs[:, 12].sum().backward(retain_graph=True)
     assert logits.grad.isfinite().all()
-
-
-@pytest.mark.parametrize("counts", [(0, 6), (4, 6), (6, 6)])
-def test_sum_log_probs_beyond_the_columns(counts):
-    logits = random_logits(2, 3).requires_grad_()
-    log_probs = sum_log_probs(log_probs_by_count(logits.log_softmax(dim=2), 6), *counts)
-    assert not log_probs.isnan().any()
-    log_probs[0, 5].backward()
-    assert logits.grad.isfinite().all()
-
-
-@pytest.mark.parametrize("max_count", [0, -1])
-def test_max_count_below_1(max_count):
-    with pytest.raises(ValueError, match=f"max_count is {max_count}"):
-        log_probs_by_count(symbols(random_logits(3)), max_count)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("max_count", [3, 8, 9, 20])
-def test_dtype_is_kept(dtype, max_count):
-    for part in log_probs_by_count(symbols(random_logits(30).to(dtype)), max_count):
-        assert part.dtype == dtype
 
 
 def test_20_digits_are_exact():
@@ -242,6 +185,7 @@ def test_20_digits_are_exact():
     expected = column_by_column(logits, 20)[0]
     for dtype, error in ((torch.float32, 1e-4), (torch.float64, 1e-9)):
         for count, part in enumerate(log_probs_by_count(symbols(logits.to(dtype)), 20)):
+            assert part.dtype == dtype
             shown = part[0].double()
             torch.testing.assert_close(
                 shown, expected[count, : 9 * count + 1], rtol=error / 10, atol=error
@@ -280,98 +224,64 @@ REGIMES = {
 CELLS = [(4, 13), (3, 13), (8, 72), (1, 0), (5, 40)]
 
 
-def gradients_of_cells(log_probs: torch.Tensor, logits: torch.Tensor) -> list[torch.Tensor]:
-    """Gradients of the log probabilities (b, counts, sums) of CELLS, each (b, columns, 11)."""
-    return [
-        torch.autograd.grad(log_probs[:, count, s].sum(), logits, retain_graph=True)[0].double()
-        for count, s in CELLS
-    ]
-
-
-def by_name(tensor: torch.Tensor) -> dict[str, torch.Tensor]:
-    return dict(zip(REGIMES, tensor, strict=True))
-
-
 @pytest.fixture(scope="module")
-def all_regimes() -> torch.Tensor:
-    """Logits, float32 (regimes, 200, 11)."""
-    return torch.cat(list(REGIMES.values())).float()
+def trained() -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Log probabilities, (regimes, counts, sums), and gradients, (cells, regimes, columns, 11).
+
+    By the module in float32, as in training, and column by column in float64.
+    """
+    results = []
+    for dtype in (torch.float32, torch.float64):
+        logits = torch.cat(list(REGIMES.values())).float().to(dtype).requires_grad_()
+        if dtype == torch.float32:
+            log_probs = padded(log_probs_by_count(logits.log_softmax(dim=2), 8))
+        else:
+            log_probs = column_by_column(logits, 8)
+        assert log_probs.dtype == dtype
+        gradients = [
+            torch.autograd.grad(log_probs[:, count, s].sum(), logits, retain_graph=True)[0]
+            for count, s in CELLS
+        ]
+        results.append((log_probs.detach().double(), torch.stack(gradients).double()))
+    return results
 
 
-@pytest.fixture(scope="module")
-def reference(all_regimes) -> tuple[dict[str, torch.Tensor], list[dict[str, torch.Tensor]]]:
-    """Log probabilities and gradients of CELLS of each regime, in float64, column by column."""
-    logits = all_regimes.double().requires_grad_()
-    log_probs = column_by_column(logits, 8)
-    gradients = gradients_of_cells(log_probs, logits)
-    return by_name(log_probs.detach()), [by_name(gradient) for gradient in gradients]
-
-
-@pytest.fixture(scope="module")
-def trained_in_float32(
-    all_regimes,
-) -> tuple[dict[str, torch.Tensor], list[dict[str, torch.Tensor]]]:
-    """The same by the module itself, in float32, as in training."""
-    logits = all_regimes.clone().requires_grad_()
-    log_probs = padded(log_probs_by_count(logits.log_softmax(dim=2), 8))
-    assert log_probs.dtype == torch.float32
-    gradients = gradients_of_cells(log_probs, logits)
-    return by_name(log_probs.detach()), [by_name(gradient) for gradient in gradients]
-
-
-@pytest.mark.parametrize("regime", REGIMES)
-def test_training_is_exact(regime, reference, trained_in_float32):
-    expected, shown = (probs[regime].double() for probs, _ in (reference, trained_in_float32))
+@pytest.mark.parametrize("regime", range(len(REGIMES)), ids=list(REGIMES))
+def test_training_is_exact(regime, trained):
+    shown, expected = (log_probs[regime] for log_probs, _ in trained)
     is_possible = expected > NEVER / 2
     assert shown[is_possible].isfinite().all()
     # Sums of 200 log probabilities, in float32.
     torch.testing.assert_close(shown[is_possible], expected[is_possible], rtol=2e-6, atol=1e-4)
     assert (shown[~is_possible] == -torch.inf).all()
-
-
-@pytest.mark.parametrize("cell", range(len(CELLS)), ids=[str(cell) for cell in CELLS])
-@pytest.mark.parametrize("regime", REGIMES)
-def test_training_gradients_are_exact(regime, cell, reference, trained_in_float32):
-    gradient, expected = trained_in_float32[1][cell][regime], reference[1][cell][regime]
-    assert gradient.isfinite().all()
-    torch.testing.assert_close(gradient, expected, rtol=1e-3, atol=1e-5)
-
-
-@pytest.mark.parametrize("regime", REGIMES)
-def test_prediction_is_exact_if_likely(regime, reference):
-    expected = reference[0][regime]
-    shown = padded(log_probs_by_count(symbols(REGIMES[regime].float()), 8))[0].double()
-    assert not shown.isnan().any()
-    assert (shown < torch.inf).all()
-    likely = expected > expected.max() - 40
-    torch.testing.assert_close(shown[likely], expected[likely], rtol=2e-6, atol=1e-4)
-    assert (shown[expected < NEVER / 2] == -torch.inf).all()
+    gradients, expected = (gradients[:, regime] for _, gradients in trained)
+    assert gradients.isfinite().all()
+    torch.testing.assert_close(gradients, expected, rtol=1e-3, atol=1e-5)
 
 
 # Products of a few large odds are far from the final ones until many small odds enter, and vice
 # versa.
-@pytest.mark.parametrize("others", [-14.0, -20.0, -25.0, -30.0, -60.0])
-@pytest.mark.parametrize("num_clear", [1, 2, 4, 6, 8])
+# Products of a few large odds are far from the final ones until many small odds enter, and vice
+# versa.
+@pytest.mark.parametrize(
+    ("dtype", "num_columns", "others", "max_count", "num_clear"),
+    [
+        *((torch.float32, 42, others, 8, n) for others in (-14, -20, -25, -60) for n in (1, 4, 8)),
+        *((torch.float64, 100, -40, n, n // 2) for n in (8, 9, 20, 40, 64)),
+    ],
+)
 @pytest.mark.parametrize("clear_first", [True, False])
-def test_odds_stay_in_range_of_float32(num_clear, others, clear_first):
-    logits = torch.full((1, 42, NUM_SYMBOLS), others)
+def test_odds_stay_in_range(dtype, num_columns, others, max_count, num_clear, clear_first):
+    logits = torch.full((1, num_columns, NUM_SYMBOLS), float(others), dtype=dtype)
     logits[:, :, 0] = 0
     logits[:, :num_clear, 4] = 19.5
     logits = logits if clear_first else logits.flip(1)
-    shown = padded(log_probs_by_count(symbols(logits), 8))
+    shown = padded(log_probs_by_count(symbols(logits), max_count))
     assert not shown.isnan().any()
     assert (shown < torch.inf).all()
     assert float(shown[0, num_clear, 3 * num_clear].exp()) == pytest.approx(1, abs=2e-3)
-
-
-@pytest.mark.parametrize(("max_count", "num_clear"), [(9, 4), (20, 10), (40, 20), (64, 32)])
-def test_odds_stay_in_range_of_float64(max_count, num_clear):
-    logits = torch.full((1, 100, NUM_SYMBOLS), -40.0)
-    logits[:, :, 0] = 0
-    logits[:, :num_clear, 4] = 19.5
-    shown = padded(log_probs_by_count(symbols(logits), max_count))
-    assert not shown.isnan().any()
-    assert float(shown[0, num_clear, 3 * num_clear].exp()) == pytest.approx(1, abs=1e-3)
+    known = known_count_log_probs(symbols(logits.float()), max_count)  # more than are clear
+    torch.testing.assert_close(known.exp().sum(), torch.tensor(1.0))
 
 
 @pytest.mark.parametrize("logit", [11.0, 15.0, 30.0])
@@ -382,20 +292,10 @@ def test_sure_digits_have_their_probability(logit, dtype):
     shown = padded(log_probs_by_count(symbols(logits.to(dtype)), 8))
     expected = column_by_column(logits, 8)[0].exp()
     error = 1e-5 if dtype == torch.float32 else 1e-8
+    assert float(sum_probs(symbols(logits.float()), 100)[0, 13]) == pytest.approx(1, abs=1e-3)
+    assert float(count_probs(symbols(logits.float()), 8)[0, 4]) == pytest.approx(1, abs=1e-3)
     assert float(shown[0, 4, 13].exp()) == pytest.approx(float(expected[4, 13]), abs=error)
     assert float(shown.exp().sum()) == pytest.approx(1, abs=error)
-
-
-@pytest.mark.parametrize("clear_first", [True, False])
-@pytest.mark.parametrize(("max_count", "num_clear"), [(8, 4), (20, 10), (64, 32)])
-def test_known_count_beyond_clear_digits(max_count, num_clear, clear_first):
-    logits = torch.full((1, 100, NUM_SYMBOLS), -40.0)
-    logits[:, :, 0] = 0
-    logits[:, :num_clear, 4] = 19.5
-    logits = logits if clear_first else logits.flip(1)
-    known = known_count_log_probs(symbols(logits), max_count)
-    assert not known.isnan().any()
-    torch.testing.assert_close(known.exp().sum(), torch.tensor(1.0))
 
 
 def gradient_of(logits: torch.Tensor, count: int, digit_sum: int) -> torch.Tensor:
@@ -432,6 +332,7 @@ def test_fourier_adds_up_emissions(logits):
 @pytest.mark.parametrize("max_count", [1, 2, 7, 8])
 def test_fourier_agrees_with_convolution(max_count):
     # No more columns than are counted, an even and an odd number of them.
+    assert sum_probs(symbols(random_logits(0, max_count)), 9).shape == (0, 10)
     logits = random_logits(5, max_count)
     by_count = log_probs_by_count(symbols(logits), max_count)
     sums = sum_log_probs(by_count, 0, max_count).exp()
@@ -463,20 +364,6 @@ def test_fourier_has_the_precision_of_1(num_columns):
         assert (shown >= 0).all()
         np.testing.assert_allclose(shown, expected, rtol=0, atol=3e-5)
         torch.testing.assert_close(shown.sum(dim=1), torch.ones(3), rtol=0, atol=3e-4)
-
-
-@pytest.mark.parametrize("logit", [10.0, 30.0, 300.0])
-def test_fourier_of_sure_digits(logit):
-    logits = with_digits(background(2 * logit), logit, -logit)
-    logits[:, list(PLACES), 0] = -logit
-    assert float(sum_probs(symbols(logits.float()), 100)[0, 13]) == pytest.approx(1, abs=1e-4)
-    assert float(count_probs(symbols(logits.float()), 8)[0, 4]) == pytest.approx(1, abs=1e-4)
-
-
-def test_fourier_of_no_images():
-    none = symbols(random_logits(0, 7))
-    assert sum_probs(none, 63).shape == (0, 64)
-    assert count_probs(none, 7).shape == (0, 8)
 
 
 @pytest.mark.parametrize("num_columns", [1, 2, 7, 65, 130])

@@ -3,6 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from factories import make_model
 
 from digitsum.model.baseline import BaselineConfig, BaselineNetwork
 from digitsum.model.outputs import Posterior, Predictions
@@ -39,88 +40,34 @@ def test_predict_types_and_shapes(predictions):
     # The images differ enough to test with.
     assert len(np.unique(predictions.sums)) > 5
     assert len(np.unique((readings.digits >= 0).sum(axis=1))) > 1
-
-
-def test_predict_digits_add_up_within_the_image(predictions):
-    digits, digit_x = predictions.readings.digits, predictions.readings.digit_x
-    is_read = digits >= 0
-    np.testing.assert_array_equal(np.where(is_read, digits, 0).sum(axis=1), predictions.sums)
-    np.testing.assert_array_equal(is_read, digit_x >= 0)
-    assert (digits[~is_read] == -1).all()
-    assert digits.max() <= 9
-    for places, some in zip(digit_x, is_read, strict=True):
-        x = places[some]
-        assert (np.diff(x) > 0).all()
-        assert (x < 48).all()
-        assert (x % 4 == 0).all()
-    assert (predictions.readings.count_probs.sum(axis=1) <= 1 + 1e-5).all()
     assert ((predictions.confidences > 0) & (predictions.confidences <= 1 + 1e-6)).all()
+    for places in readings.digit_x:
+        x = places[places >= 0]
+        assert (np.diff(x) > 0).all()
+        assert set(x.tolist()) <= set(range(0, 48, 4))
 
 
-def test_predict_is_the_networks_posterior(predictions, posterior):
-    np.testing.assert_array_equal(predictions.sums, posterior.sum_log_probs.argmax(dim=1))
-    np.testing.assert_array_equal(predictions.readings.digits, posterior.digits)
-    np.testing.assert_array_equal(predictions.readings.digit_x, posterior.digit_x)
-    np.testing.assert_allclose(
-        predictions.readings.count_probs, posterior.count_probs, rtol=1e-3, atol=1e-6
-    )
-
-
-@pytest.mark.parametrize("known_count", [None, 2])
-@pytest.mark.parametrize("batch_size", [1, 7, 49, 50])
-def test_predict_in_batches(block_model, block_images, assert_close, batch_size, known_count):
-    whole, parts = (
-        TorchPredictor(block_model, batch_size=size, known_count=known_count).predict(block_images)
-        for size in (64, batch_size)
-    )
-    assert_close(parts, whole, atol=1e-4)
-
-
-@pytest.mark.parametrize("known_count", [1, 2, 5, 7])
-def test_predict_known_count(block_model, block_images, known_count):
+@pytest.mark.parametrize("known_count", [None, 1, 2, 5, 7])
+def test_predict_is_the_networks_posterior(block_model, posterior, block_images, known_count):
     predictor = TorchPredictor(block_model, batch_size=16, known_count=known_count)
     predictions = predictor.predict(block_images)
-    digits = predictions.readings.digits
-    assert (digits[:, :known_count] >= 0).all()
-    assert (digits[:, known_count:] == -1).all()
-    np.testing.assert_array_equal(digits[:, :known_count].sum(axis=1), predictions.sums)
-    expected = np.zeros((50, known_count + 1))
-    expected[:, known_count] = 1
-    np.testing.assert_allclose(predictions.readings.count_probs, expected, atol=1e-6)
-
-
-def test_higher_temperature_is_less_sure(block_model, block_images):
-    predictors = [
-        TorchPredictor(replace(block_model, temperature=temperature), batch_size=16)
-        for temperature in (0.5, 1.0, 4.0)
-    ]
-    confidences = [predictor.predict(block_images).confidences for predictor in predictors]
-    assert confidences[0].mean() > confidences[1].mean() > confidences[2].mean()
-    probs = [predictor.column_probs(block_images) for predictor in predictors]
-    assert probs[0].max(axis=2).mean() > probs[1].max(axis=2).mean() > probs[2].max(axis=2).mean()
-    logs = [np.log(part.astype(np.float64)) for part in probs]
-    # The order of symbols is the same at all temperatures.
-    order = np.argsort(logs[1], axis=2)
-    for log_probs in (logs[0], logs[2]):
-        assert (np.diff(np.take_along_axis(log_probs, order, axis=2), axis=2) >= -1e-4).all()
+    expected = block_model.network.posterior(posterior.logits, known_count)
+    np.testing.assert_array_equal(predictions.sums, expected.sum_log_probs.argmax(dim=1))
+    np.testing.assert_array_equal(predictions.readings.digits, expected.digits)
+    np.testing.assert_array_equal(predictions.readings.digit_x, expected.digit_x)
     np.testing.assert_allclose(
-        (logs[2] - logs[2][:, :, :1]) * 4, logs[1] - logs[1][:, :, :1], rtol=1e-3, atol=1e-3
+        predictions.readings.count_probs, expected.count_probs, rtol=1e-3, atol=1e-6
     )
 
 
-def test_column_probs(predictor, posterior, block_images):
-    probs = predictor.column_probs(block_images)
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0])
+def test_column_probs(block_model, posterior, block_images, temperature):
+    model = replace(block_model, temperature=temperature)
+    probs = TorchPredictor(model, batch_size=16).column_probs(block_images)
     assert probs.shape == (50, NUM_COLUMNS, 11)
     assert probs.dtype == np.float32
-    np.testing.assert_allclose(probs.sum(axis=2), 1, rtol=1e-5)
-    np.testing.assert_allclose(probs, posterior.logits.softmax(dim=2), rtol=1e-3, atol=1e-6)
-
-
-def test_other_widths(predictor, block_images):
-    wide = np.tile(block_images[:2], (1, 1, 2))
-    assert predictor.predict(wide).readings.digits.shape == (2, 2 * NUM_COLUMNS)
-    assert predictor.column_probs(wide).shape == (2, 2 * NUM_COLUMNS, 11)
-    assert predictor.predict(block_images[:2, :, :16]).readings.digits.shape == (2, 4)
+    expected = (posterior.logits / temperature).softmax(dim=2)
+    np.testing.assert_allclose(probs, expected, rtol=2e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize("known_count", [None, 3])
@@ -146,17 +93,9 @@ def test_explain(predictor, predictions, block_images):
         np.testing.assert_allclose(explanation.column_probs, probs, rtol=1e-4, atol=1e-7)
 
 
-def test_network_without_columns(make_model, block_images):
+def test_network_without_columns(block_images):
     network = BaselineNetwork(BaselineConfig(height=16, width=48, num_digits=2))
     predictor = TorchPredictor(make_model(network), batch_size=16)
     assert predictor.predict(block_images).readings is None
     assert predictor.column_probs(block_images) is None
     assert predictor.explain(block_images[0]) is None
-
-
-def test_pixels_stay_and_no_gradients(predictor, block_model, block_images):
-    pixels = block_images.copy()
-    predictor.predict(pixels)
-    predictor.column_probs(pixels)
-    np.testing.assert_array_equal(pixels, block_images)
-    assert all(parameter.grad is None for parameter in block_model.network.parameters())

@@ -11,7 +11,7 @@ from digitsum.archive.chunks import ChunkId
 from digitsum.archive.shards import Fingerprint
 from digitsum.errors import InputError
 from digitsum.manifest import read_manifest
-from digitsum.model.prediction_stats import PredictionStats
+from digitsum.model.outputs import PredictionStats
 from digitsum.report.page import render
 from digitsum.report.scoring import score_page
 from digitsum.scoring.drift import Shift

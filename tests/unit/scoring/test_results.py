@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from digitsum.archive.chunks import Chunk
 from digitsum.errors import TooManyRejectedError
 from digitsum.manifest import from_python, parse_json, to_json, to_python
-from digitsum.model.prediction_stats import PredictionStats
+from digitsum.model.outputs import PredictionStats
 from digitsum.scoring.drift import Shift
 from digitsum.scoring.plan import ScorePlan
 from digitsum.scoring.results import ChunkResult, ScoreCounts, ScoreOutcome
