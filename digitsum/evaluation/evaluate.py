@@ -27,7 +27,7 @@ from digitsum.scoring.survey import survey_archive
 from digitsum.storage.location import Location, locate
 from digitsum.storage.prefetch import prefetched
 from digitsum.storage.retries import retried
-from digitsum.training.validation import ValidatedModel
+from digitsum.training.sampling import ValidatedModel
 
 
 @dataclass(frozen=True)

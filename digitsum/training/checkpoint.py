@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
-import ray.train
 import torch
+from ray.train import Checkpoint
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from digitsum.model.network import SumNetwork
@@ -32,11 +31,6 @@ class TrainingState:
     """The running average of its weights."""
     optimizer: torch.optim.Optimizer
 
-    @property
-    def averaged_network(self) -> SumNetwork:
-        """The network with the averaged weights."""
-        return cast(SumNetwork, self.averaged.module)
-
 
 def save_checkpoint(directory: Path, state: TrainingState, history: list[Epoch]) -> None:
     """Write a checkpoint's files into a directory."""
@@ -47,10 +41,16 @@ def save_checkpoint(directory: Path, state: TrainingState, history: list[Epoch])
     (directory / HISTORY_FILE).write_text(history_to_json(history))
 
 
-def load_checkpoint(checkpoint: ray.train.Checkpoint | None, state: TrainingState) -> list[Epoch]:
-    """Load a checkpoint into the state and return its epochs; [] without one."""
-    if checkpoint is None:
-        return []
+def read_checkpoint(checkpoint: Checkpoint) -> tuple[list[Epoch], dict[str, Tensor]]:
+    """Return a checkpoint's epochs, and the averaged weights after the last of them."""
+    with checkpoint.as_directory() as directory:
+        files = Path(directory)
+        history = history_from_json((files / HISTORY_FILE).read_text())
+        return history, load_file(files / AVERAGED_WEIGHTS_FILE)
+
+
+def load_checkpoint(checkpoint: Checkpoint, state: TrainingState) -> list[Epoch]:
+    """Load a checkpoint into the state and return its epochs."""
     with checkpoint.as_directory() as directory:
         files = Path(directory)
         state.network.load_state_dict(load_file(files / OPTIMIZED_WEIGHTS_FILE))
@@ -62,5 +62,5 @@ def load_checkpoint(checkpoint: ray.train.Checkpoint | None, state: TrainingStat
         return history_from_json((files / HISTORY_FILE).read_text())
 
 
-def _tensors(network: nn.Module) -> dict[str, torch.Tensor]:
+def _tensors(network: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}

@@ -1,15 +1,16 @@
-"""Start weights: those of the model of `--start-from`."""
+"""The weights that a training starts with: fresh ones, or those of the model of `--start-from`."""
 
 from __future__ import annotations
 
+import torch
+
 from digitsum.errors import InputError
+from digitsum.model.counter import CounterConfig
 from digitsum.model.network import SumNetwork
 from digitsum.model.registry import build_network, network_sizes
 from digitsum.model.saved_model import SavedModel, load_model, packaged_model
 from digitsum.options import ImageShape
 from digitsum.training.config import TrainConfig
-
-PACKAGED = "packaged"
 
 
 def load_trained(uri: str, option: str, config: TrainConfig) -> SavedModel:
@@ -18,7 +19,7 @@ def load_trained(uri: str, option: str, config: TrainConfig) -> SavedModel:
     Raises InputError, naming the option, if it is not a model, or holds another network than is to
     be trained.
     """
-    model = load_model(packaged_model() if uri == PACKAGED else uri)
+    model = load_model(packaged_model() if uri == "packaged" else uri)
     if model.network_name != config.network:
         raise InputError(
             f"{model.uri}: holds the network {model.network_name!r}, not {config.network!r}; give "
@@ -50,16 +51,21 @@ def load_start(config: TrainConfig, shape: ImageShape) -> SavedModel | None:
     return start
 
 
-def network_with_weights(start: SavedModel, config: TrainConfig, shape: ImageShape) -> SumNetwork:
-    """Return a network with a model's weights, for images of a shape.
+def initial_network(config: TrainConfig, shape: ImageShape, start: SavedModel | None) -> SumNetwork:
+    """Return the network to train on images of a shape, with a model's weights or fresh ones.
 
-    Raises InputError if the weights are for another number of digits.
+    Raises InputError if the model's weights are for another number of digits.
     """
-    sizes = network_sizes(start.network)
+    sizes = network_sizes(start.network) if start else dict(config.recipe.sizes)
     sizes |= {"height": shape.height, "width": shape.width, "num_digits": config.digits}
-    if "max_digits" in sizes:
-        sizes["max_digits"] = max(config.digits, sizes["max_digits"])
-    network = build_network(start.network_name, sizes)
+    if config.network == "counter":
+        max_digits = sizes.get("max_digits", CounterConfig.max_digits)
+        sizes["max_digits"] = max(config.digits, max_digits)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        network = build_network(config.network, sizes)
+    if start is None:
+        return network
     try:
         network.load_state_dict(start.network.state_dict())
     except RuntimeError as error:

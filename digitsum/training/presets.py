@@ -93,6 +93,16 @@ class Recipe:
         return max(0.0, 1 - num_images_seen / self.pull_images) if self.pull_images else 0.0
 
 
+_COUNTER_SIZES = "stem_channels", "body_channels", "row_channels", "column_channels", "num_mixers"
+# As many images as `paper`, so as long, but newly composed, one cycle and averaged weights.
+_TUNED = Recipe(
+    epochs=8,
+    learning_rate=1e-3,
+    distortion=0.5,
+    pull_images=0,
+    pixel_scale=PIXEL_SCALE,
+    cascade_below=0.0,
+)
 PRESETS: dict[NetworkName, dict[PresetName, Recipe]] = {
     "counter": {
         "full": Recipe(epochs=38, images_per_epoch=96_000, batch_size=128),
@@ -101,50 +111,26 @@ PRESETS: dict[NetworkName, dict[PresetName, Recipe]] = {
             epochs=10,
             images_per_epoch=96_000,
             batch_size=128,
-            sizes={
-                "stem_channels": 12,
-                "body_channels": 20,
-                "row_channels": 32,
-                "column_channels": 80,
-                "num_mixers": 2,
-            },
+            sizes=dict(zip(_COUNTER_SIZES, (12, 20, 32, 80, 2), strict=True)),
         ),
         "large": Recipe(
             epochs=10,
             images_per_epoch=96_000,
             batch_size=128,
-            sizes={
-                "stem_channels": 24,
-                "body_channels": 64,
-                "row_channels": 128,
-                "column_channels": 224,
-                "num_mixers": 4,
-            },
+            sizes=dict(zip(_COUNTER_SIZES, (24, 64, 128, 224, 4), strict=True)),
         ),
     },
     "baseline": {
-        "paper": Recipe(
-            epochs=8,
-            learning_rate=1e-3,
+        "paper": replace(
+            _TUNED,
             one_cycle=False,
             weight_decay=0.0,
             max_gradient_norm=None,
             averaging=1.0,
             distortion=0.0,
-            pull_images=0,
             bf16_on_cpus=False,
-            pixel_scale=PIXEL_SCALE,
-            cascade_below=0.0,
         ),
-        # As many images as `paper`, so as long, but newly composed, one cycle and averaged weights.
-        "tuned": Recipe(
-            epochs=8,
-            learning_rate=1e-3,
-            pull_images=0,
-            distortion=0.5,
-            pixel_scale=PIXEL_SCALE,
-            cascade_below=0.0,
-        ),
+        "tuned": _TUNED,
     },
 }
 

@@ -18,15 +18,26 @@ from torch import Tensor
 
 from digitsum.archive.chunks import Chunk
 from digitsum.archive.glyphs import load_training_glyphs
+from digitsum.errors import InputError
+from digitsum.model.outputs import Predictions
+from digitsum.model.saved_model import SavedModel
 from digitsum.storage.prefetch import prefetched
 from digitsum.training.augmentation import distort_images
 from digitsum.training.config import TrainConfig
-from digitsum.training.dataset import LabelledChunks, Piece, PixelsAndSums, filled_up, read_pieces
-from digitsum.training.progress import EpochProgress
+from digitsum.training.dataset import (
+    ArchiveImages,
+    LabelledChunks,
+    Piece,
+    PixelsAndSums,
+    filled_up,
+    read_pieces,
+)
+from digitsum.training.metrics import EpochProgress
 from digitsum.training.synthetic import composed_images, validation_images
 
 _DRAWN_IMAGES = 8192
 _MOST_SAMPLED_PIECES = 500
+_VALIDATION_SAMPLE_IMAGES = 5000
 
 
 @dataclass(frozen=True)
@@ -40,13 +51,20 @@ class Batch:
 
 
 @dataclass(frozen=True)
+class ValidatedModel:
+    """A trained model and its predictions for a sample of its validation images."""
+
+    model: SavedModel
+    images: PixelsAndSums
+    predictions: Predictions
+
+
+@dataclass(frozen=True)
 class BatchSource:
     """The images that a worker takes its batches from, and the device it puts them on."""
 
     config: TrainConfig
-    train: LabelledChunks | None
-    """None if images are composed."""
-    validation: LabelledChunks | None
+    images: ArchiveImages | None
     """None if images are composed."""
     rank: int
     device: torch.device
@@ -55,19 +73,20 @@ class BatchSource:
     def train_batches(self, progress: EpochProgress, epoch: int) -> Iterator[Batch]:
         """Yield the worker's batches of an epoch, from 1, shuffled and distorted."""
         seed = (self.config.seed, epoch, self.rank)
-        if self.train is None:
+        if self.images is None:
             return self._batches(progress.waiting(self._composed(progress, seed)))
-        return self._archive_batches(self.train, progress, seed)
+        return self._archive_batches(self.images.train, progress, seed)
 
     def validation_batches(self) -> Iterator[Batch]:
         """Yield the worker's batches of the validation images, the same at every epoch."""
         config = self.config
-        if self.validation is None:
+        if self.images is None:
             pixels, sums = validation_images(config)
             share = slice(self.rank, None, config.workers)
             return self._batches([(pixels[share], sums[share])])
-        pieces = validation_share(self.validation, config, self.rank, config.workers)
-        blocks = read_pieces(self.validation, pieces, config, self.read_threads)
+        chunks = self.images.validation
+        pieces = validation_share(chunks, config, self.rank, config.workers)
+        blocks = read_pieces(chunks, pieces, config, self.read_threads)
         return self._batches((block.pixels, block.sums) for block in blocks)
 
     def _archive_batches(
@@ -141,6 +160,24 @@ def split_evenly(
             pieces.append(Piece(chunk, low - num_before, high - low))
         num_before += num_images
     return pieces
+
+
+def validation_sample(config: TrainConfig, chunks: LabelledChunks | None) -> PixelsAndSums:
+    """Return images that validate a run, and their sums.
+
+    They are composed if `chunks` is None, otherwise some 5,000 from all over the archive. Raises
+    InputError if none can be decoded.
+    """
+    if chunks is None:
+        return validation_images(config)
+    pieces = validation_share(chunks, config, rank=0, workers=1)
+    sample = sample_pieces(pieces, _VALIDATION_SAMPLE_IMAGES)
+    blocks = list(read_pieces(chunks, sample, config, num_threads=1))
+    if not any(len(block.sums) for block in blocks):
+        raise InputError(
+            f"{chunks.root_uri}: no image to validate on can be decoded; replace the shards."
+        )
+    return np.concatenate([b.pixels for b in blocks]), np.concatenate([b.sums for b in blocks])
 
 
 def sample_pieces(pieces: Sequence[Piece], num_images: int) -> list[Piece]:

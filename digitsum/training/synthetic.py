@@ -45,21 +45,8 @@ def composed_images(
         yield _compose_counts(pool, rng, num, digit_counts, shape)
 
 
-def validation_images(config: TrainConfig) -> PixelsAndSums:
-    """Return the images composed of the validation glyphs, and their sums."""
-    return _held_out_images(config, 0.0)
-
-
-def calibration_images(config: TrainConfig) -> PixelsAndSums:
-    """Return the validation images, their glyphs distorted as strongly as in training.
-
-    The undistorted validation glyphs are few and chose the epoch: a temperature fitted on them
-    makes the network overconfident about other handwriting.
-    """
-    return _held_out_images(config, config.recipe.distortion)
-
-
-def _held_out_images(config: TrainConfig, distortion: float) -> PixelsAndSums:
+def validation_images(config: TrainConfig, distortion: float = 0.0) -> PixelsAndSums:
+    """Return images composed of the validation glyphs, distorted so strongly, and their sums."""
     blocks = composed_images(
         load_glyphs(config.glyphs, "val"),
         config.shape,

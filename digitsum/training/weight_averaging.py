@@ -17,15 +17,16 @@ from torch import Tensor
 
 from digitsum.errors import InputError
 from digitsum.model.network import SumNetwork
+from digitsum.model.registry import to_input
 from digitsum.model.saved_model import SavedModel
 from digitsum.training.config import TrainConfig
 from digitsum.training.dataset import PixelsAndSums
 from digitsum.training.init_weights import load_trained
-from digitsum.training.metrics import Epoch
-from digitsum.training.validation import validate
+from digitsum.training.metrics import Epoch, EpochTotals
 
 # More than chance does to the accuracy on some thousands of images.
 _CLEARLY_WORSE = 0.01
+_BATCH_IMAGES = 1000
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +62,7 @@ def averaged_weights(
     }
 
 
+@torch.inference_mode()
 def epoch_of_average(
     network: SumNetwork, images: PixelsAndSums, pixel_scale: float, epoch: Epoch
 ) -> Epoch:
@@ -68,20 +70,23 @@ def epoch_of_average(
 
     Logs a warning if the average is clearly worse: the networks had no common start.
     """
-    loss, accuracy = validate(network, images, pixel_scale)
-    if accuracy < epoch.validation_accuracy - _CLEARLY_WORSE:
+    totals = EpochTotals(torch.device("cpu"))
+    pixels, sums = (torch.split(torch.tensor(values), _BATCH_IMAGES) for values in images)
+    for pixels_bhw, sums_b in zip(pixels, sums, strict=True):
+        totals.add_predicted(network, network(to_input(pixels_bhw, pixel_scale)), sums_b)
+    if totals.accuracy < epoch.validation_accuracy - _CLEARLY_WORSE:
         logger.warning(
             "the averaged weights get %.2f%% of the validation images right, epoch %d alone "
             "%.2f%%: give --average-with only models that have a common start, or leave it out.",
-            100 * accuracy,
+            100 * totals.accuracy,
             epoch.epoch,
             100 * epoch.validation_accuracy,
         )
     return replace(
         epoch,
-        validation_loss=loss,
-        validation_accuracy=accuracy,
-        validation_images=len(images[1]),
+        validation_loss=totals.mean_loss,
+        validation_accuracy=totals.accuracy,
+        validation_images=totals.num_images,
     )
 
 

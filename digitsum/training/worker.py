@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import joblib
 import numpy as np
@@ -19,45 +19,40 @@ import ray.train
 import torch
 import torch.distributed
 from ray.train.torch import get_device, prepare_model
-from torch import Tensor, nn
+from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from digitsum.console import duration, printable
 from digitsum.errors import InputError
-from digitsum.model.registry import build_network, to_input
+from digitsum.model.network import SumNetwork
+from digitsum.model.registry import to_input
 from digitsum.model.saved_model import SavedModel
 from digitsum.storage.location import locate
 from digitsum.storage.retries import retried
 from digitsum.training.checkpoint import TrainingState, load_checkpoint, save_checkpoint
 from digitsum.training.config import TrainConfig
-from digitsum.training.dataset import LabelledChunks
+from digitsum.training.dataset import ArchiveImages
 from digitsum.training.distillation import Teachers
-from digitsum.training.metrics import Epoch, EpochTotals, write_event_file
-from digitsum.training.progress import EpochProgress
+from digitsum.training.metrics import Epoch, EpochProgress, EpochTotals, write_event_file
 from digitsum.training.sampling import BatchSource
 
 _REPORTING = "v2/_internal/execution/context.py"
-MAX_READ_THREADS = 8
-"""Of a worker that computes on a GPU; one that computes on CPUs has none to spare."""
+# Of a worker that computes on a GPU; one that computes on CPUs has none to spare.
+_MAX_READ_THREADS = 8
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class WorkerSettings:
     """What the driver sends to each worker."""
 
     config: TrainConfig
     run_uri: str
-    train: LabelledChunks | None
+    images: ArchiveImages | None
     """None if images are composed."""
-    validation: LabelledChunks | None
-    """None if images are composed."""
-    epoch_images: int
-    """Images of an epoch, of all workers together."""
-    network_sizes: Mapping[str, Any]
-    start_weights: Mapping[str, Tensor] | None
-    """None for fresh weights."""
+    network: SumNetwork
+    """The network, with the weights that the training starts with."""
     teachers: tuple[SavedModel, ...]
 
 
@@ -81,44 +76,35 @@ class _Worker:
         self._recipe = config.recipe
         context = ray.train.get_context()
         self._rank = context.get_world_rank()
-        device = get_device()
+        self._device = device = get_device()
         # Ray gives a worker one thread; the cores of a node are shared by the workers on it.
         cores = max(1, joblib.cpu_count() // context.get_local_world_size())
-        is_on_cpu = device.type == "cpu"
-        if is_on_cpu:
+        read_threads = min(cores, _MAX_READ_THREADS)
+        if device.type == "cpu":
             torch.set_num_threads(cores)
-        self._source = BatchSource(
-            config,
-            settings.train,
-            settings.validation,
-            self._rank,
-            device,
-            read_threads=1 if is_on_cpu else min(cores, MAX_READ_THREADS),
-        )
-        torch.manual_seed(config.seed)
-        network = build_network(config.network, settings.network_sizes)
-        if settings.start_weights is not None:
-            network.load_state_dict(settings.start_weights)
+            read_threads = 1
+        self._source = BatchSource(config, settings.images, self._rank, device, read_threads)
+        network = settings.network
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._parallel_network: nn.Module = prepare_model(network)
         averaging = get_ema_multi_avg_fn(1 - self._recipe.averaging)  # type: ignore[no-untyped-call]
         averaged = AveragedModel(network, multi_avg_fn=averaging, use_buffers=True)
         self._state = TrainingState(network, averaged, _optimizer(network, config))
-        self._history = load_checkpoint(ray.train.get_checkpoint(), self._state)
+        checkpoint = ray.train.get_checkpoint()
+        self._history = load_checkpoint(checkpoint, self._state) if checkpoint else []
         self._autocast = _autocast(config, device)
         self._teachers = Teachers(settings.teachers, device) if settings.teachers else None
-        self._device = device
 
     def train(self) -> None:
         """Train the epochs that are left, and report each."""
+        images = self._settings.images
+        epoch_images = images.epoch_images if images else self._recipe.images_per_epoch
         for epoch in range(len(self._history) + 1, self._recipe.epochs + 1):
             started = time.perf_counter()
             # Seeded by epoch: a resumed run draws what an undisturbed one would.
             seed = np.random.SeedSequence((self._config.seed, epoch, self._rank))
             torch.manual_seed(int(seed.generate_state(1)[0]))
-            progress = EpochProgress(
-                epoch, self._recipe.epochs, self._settings.epoch_images, self._config.workers
-            )
+            progress = EpochProgress(epoch, self._recipe.epochs, epoch_images, self._config.workers)
             train = self._train_epoch(progress, epoch)
             train_s = time.perf_counter() - started
             validation = self._validate()
@@ -183,7 +169,7 @@ class _Worker:
         That is with unknown counts and averaged weights. Each worker has normalized by its own
         images, so the others take rank 0's network, not DDP's, which would wait for all.
         """
-        averaged = self._state.averaged_network
+        averaged = cast(SumNetwork, self._state.averaged.module)
         if torch.distributed.is_initialized():
             for tensor in averaged.state_dict().values():
                 torch.distributed.broadcast(tensor, src=0)

@@ -6,7 +6,7 @@ from digitsum.model.baseline import BaselineConfig, BaselineNetwork
 from digitsum.model.saved_model import load_model, packaged_model, save_model
 from digitsum.options import ImageShape, ReadOptions
 from digitsum.training.config import AdvancedOptions, TrainConfig
-from digitsum.training.init_weights import load_start, network_with_weights
+from digitsum.training.init_weights import initial_network, load_start
 
 SHAPE = ImageShape(40, 168)
 
@@ -24,7 +24,7 @@ def test_counter_with_weights(width, digits):
     chosen = config(digits=digits, read=ReadOptions(height=40, width=width))
     shape = ImageShape(40, width)
     start = load_start(chosen, shape)
-    network = network_with_weights(start, chosen, shape)
+    network = initial_network(chosen, shape, start)
     assert (network.config.shape, network.config.num_digits) == (shape, digits)
     assert network.config.max_digits == max(8, digits)
     assert network.config.digit_offset == start.network.config.digit_offset
@@ -54,7 +54,7 @@ def test_baseline_of_other_digits(tmp_path):
     chosen = config(network="baseline", start_from=str(tmp_path), digits=3)
     shape = ImageShape(16, 24)
     with pytest.raises(InputError, match=r"trained on 2 digits .* --digits"):
-        network_with_weights(load_start(chosen, shape), chosen, shape)
+        initial_network(chosen, shape, load_start(chosen, shape))
 
 
 def test_load_start_without_reference(tmp_path):

@@ -6,7 +6,7 @@ from digitsum.archive.glyphs import EMBEDDED, Glyphs, load_glyphs, load_training
 from digitsum.options import ImageShape, ReadOptions
 from digitsum.training import synthetic
 from digitsum.training.config import TrainConfig
-from digitsum.training.synthetic import calibration_images, composed_images, validation_images
+from digitsum.training.synthetic import composed_images, validation_images
 
 SHAPE = ImageShape(30, 100)
 BLOCK = 64
@@ -162,23 +162,19 @@ def test_validation_images_digit_counts(config):
     assert 9 < sums.max() <= 27
 
 
-def test_calibration_images_are_distorted(config):
+def test_validation_images_distorted(config):
     pixels, sums = validation_images(config())
-    distorted, same_sums = calibration_images(config(distortion=1.0))
+    distorted, same_sums = validation_images(config(), 1.0)
+    more_distorted, _ = validation_images(config(), 2.0)
     np.testing.assert_array_equal(same_sums, sums)
     assert (distorted != pixels).any(axis=(1, 2)).mean() > 0.9
-    more_distorted, _ = calibration_images(config(distortion=2.0))
-
-    def change(images):
-        return np.abs(images.astype(int) - pixels).mean()
-
-    assert change(more_distorted) > change(distorted)
-    np.testing.assert_array_equal(calibration_images(config(distortion=0.0))[0], pixels)
-    glyphs = load_glyphs(config().glyphs, "val")
-    as_trained, _ = joined(
-        list(composed_images(glyphs, SHAPE, range(4, 5), 300, lambda _: 1.0, (0,)))
+    change, larger = (
+        np.abs(images.astype(int) - pixels).mean() for images in (distorted, more_distorted)
     )
-    np.testing.assert_array_equal(distorted, as_trained)
+    assert larger > change
+    glyphs = load_glyphs(config().glyphs, "val")
+    as_trained = composed_images(glyphs, SHAPE, range(4, 5), 300, lambda _: 1.0, (0,))
+    np.testing.assert_array_equal(distorted, joined(list(as_trained))[0])
 
 
 def one_tile(pixels: np.ndarray) -> bytes:
