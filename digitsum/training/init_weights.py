@@ -16,8 +16,7 @@ from digitsum.training.config import TrainConfig
 def load_trained(uri: str, option: str, config: TrainConfig) -> SavedModel:
     """Return the model at a path or URI, or the one that comes with digitsum for `packaged`.
 
-    Raises InputError, naming the option, if it is not a model, or holds another network than is to
-    be trained.
+    Raises InputError, naming the option, if it is not a model of the network to train.
     """
     model = load_model(packaged_model() if uri == "packaged" else uri)
     if model.network_name != config.network:
@@ -31,8 +30,7 @@ def load_trained(uri: str, option: str, config: TrainConfig) -> SavedModel:
 def load_start(config: TrainConfig, shape: ImageShape) -> SavedModel | None:
     """Return the model that a training starts from, or None if it starts with fresh weights.
 
-    Raises InputError if it is not a model of the network that is to be trained, or scales pixels
-    otherwise.
+    Raises InputError if it is not a model of the network to train, or scales pixels otherwise.
     """
     if config.start_from is None:
         return None

@@ -117,7 +117,7 @@ def train(config: TrainConfig) -> TrainResult:
     """
     run = open_run(config)
     with connect_ray(state_api=True):
-        resources = _resources(config)
+        resources = worker_resources(config, cluster_capacity("CPU"), cluster_capacity("GPU"))
         fixed = to_json(FixedOptions(fixed_options(config)), indent=2) + b"\n"
         publish_bytes(fixed, run.directory.join(_FIXED_OPTIONS_FILE))
         fitted = _fit(run, resources)
@@ -203,30 +203,23 @@ def _finish(run: TrainRun, fitted: Result) -> TrainResult:
     return TrainResult(run.directory, outcome, tuple(history), validated)
 
 
-def worker_cpus(config: TrainConfig, cluster_cpus: float) -> float:
-    """Return the CPUs to reserve for each worker: 1, or its share if there are fewer.
+def worker_resources(config: TrainConfig, num_cpus: float, num_gpus: float) -> dict[str, float]:
+    """Return what to reserve for each worker of a cluster: 1 CPU, or its share of fewer, and a GPU.
 
     The reservation bounds no threads: workers compute on all cores of their node. Raises InputError
     if the cluster lacks what the options ask for.
     """
     share = config.cpus_per_worker
     if share is None:
-        share = min(math.floor(100 * cluster_cpus / config.workers) / 100, 1.0)
-    if not 0 < config.workers * share <= cluster_cpus + _CPU_ROUNDING:
+        share = min(math.floor(100 * num_cpus / config.workers) / 100, 1.0)
+    if not 0 < config.workers * share <= num_cpus + _CPU_ROUNDING:
         raise InputError(
             f"{config.workers} workers of {share:g} CPUs do not fit on the cluster, which has "
-            f"{cluster_cpus:g}; lower --cpus-per-worker or --workers."
+            f"{num_cpus:g}; lower --cpus-per-worker or --workers."
         )
-    return share
-
-
-def _resources(config: TrainConfig) -> dict[str, float]:
-    resources = {"CPU": worker_cpus(config, cluster_capacity("CPU"))}
-    if config.use_gpu:
-        if cluster_capacity("GPU") < config.workers:
-            raise InputError(
-                f"{config.workers} workers need a GPU each, but the cluster has "
-                f"{cluster_capacity('GPU'):g}; lower --workers or leave --use-gpu out."
-            )
-        resources["GPU"] = 1
-    return resources
+    if config.use_gpu and num_gpus < config.workers:
+        raise InputError(
+            f"{config.workers} workers need a GPU each, but the cluster has {num_gpus:g}; lower "
+            "--workers or leave --use-gpu out."
+        )
+    return {"CPU": share, "GPU": 1} if config.use_gpu else {"CPU": share}

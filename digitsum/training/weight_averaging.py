@@ -1,9 +1,7 @@
 """Averaged weights of networks that have a common start: `--average-with`.
 
-Networks that were trained from the same weights, each on other images, misread other images; the
-mean of their weights can be right more often than any of them, and costs no more to run than one
-(Wortsman et al., "Model soups", ICML 2022). The statistics of normalizations are averaged too:
-weights that stayed near each other need no others.
+They can be right more often than any of the networks (Wortsman et al., "Model soups", ICML 2022).
+The statistics of normalizations are averaged too: weights that are near each other need no others.
 """
 
 from __future__ import annotations
@@ -34,15 +32,13 @@ logger = logging.getLogger(__name__)
 def load_averaged_with(config: TrainConfig, network: SumNetwork) -> tuple[SavedModel, ...]:
     """Return the models whose weights are averaged with those of the trained network.
 
-    Raises InputError if one is not a model of the network that is to be trained, has weights of
-    other shapes, or scales pixels otherwise.
+    Raises InputError if one holds another network or other shapes, or scales pixels otherwise.
     """
     uris = config.advanced.average_with
     models = tuple(load_trained(uri, "--average-with", config) for uri in uris)
-    shapes = _shapes(network.state_dict())
     for model in models:
-        is_of_shapes = _shapes(model.network.state_dict()) == shapes
-        if not is_of_shapes or model.pixel_scale != config.recipe.pixel_scale:
+        fits = _shapes(model.network) == _shapes(network)
+        if not fits or model.pixel_scale != config.recipe.pixel_scale:
             raise InputError(
                 f"{model.uri}: has other sizes or another --pixel-scale than the training, so its "
                 "weights cannot be averaged; leave it out of --average-with."
@@ -66,7 +62,7 @@ def averaged_weights(
 def epoch_of_average(
     network: SumNetwork, images: PixelsAndSums, pixel_scale: float, epoch: Epoch
 ) -> Epoch:
-    """Return an epoch with an averaged network's figures on validation images in place of its own.
+    """Return an epoch with the validation figures of an averaged network.
 
     Logs a warning if the average is clearly worse: the networks had no common start.
     """
@@ -90,5 +86,5 @@ def epoch_of_average(
     )
 
 
-def _shapes(weights: Mapping[str, Tensor]) -> dict[str, torch.Size]:
-    return {name: tensor.shape for name, tensor in weights.items()}
+def _shapes(network: SumNetwork) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in network.state_dict().items()}

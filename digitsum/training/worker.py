@@ -59,11 +59,9 @@ class WorkerSettings:
 def train_worker(loop_config: Mapping[str, WorkerSettings]) -> None:
     """Train from the run's last checkpoint, if it has one, to the last epoch.
 
-    `loop_config` holds the settings as `settings`, because Ray Train wants a dictionary. Reports
-    each epoch's figures, of all workers together, with a checkpoint that rank 0 writes.
+    Reports each epoch's figures, of all workers together, with a checkpoint that rank 0 writes.
     """
-    # Ray Train repeats what each worker reports, several lines an epoch; one of its loggers is
-    # named after its file.
+    # Ray Train repeats what each worker reports, by two loggers; one is named after its file.
     for noisy in ("ray.train", str(Path(ray.train.__file__).parent / _REPORTING)):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     _Worker(loop_config["settings"]).train()
@@ -164,11 +162,9 @@ class _Worker:
 
     @torch.no_grad()
     def _validate(self) -> EpochTotals:
-        """Return the totals of the validation images, as users will use the network.
-
-        That is with unknown counts and averaged weights. Each worker has normalized by its own
-        images, so the others take rank 0's network, not DDP's, which would wait for all.
-        """
+        """Return the totals of the validation images, with unknown counts and averaged weights."""
+        # Each worker has normalized by its own images, so the others take rank 0's network; not
+        # DDP's, which would wait for all.
         averaged = cast(SumNetwork, self._state.averaged.module)
         if torch.distributed.is_initialized():
             for tensor in averaged.state_dict().values():

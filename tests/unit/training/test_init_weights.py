@@ -1,9 +1,9 @@
 import pytest
 import torch
+from factories import SHAPE as SMALL
+from factories import make_baseline, write_model
 
 from digitsum.errors import InputError
-from digitsum.model.baseline import BaselineConfig, BaselineNetwork
-from digitsum.model.saved_model import load_model, packaged_model, save_model
 from digitsum.options import ImageShape, ReadOptions
 from digitsum.training.config import AdvancedOptions, TrainConfig
 from digitsum.training.init_weights import initial_network, load_start
@@ -49,19 +49,32 @@ def test_load_start_refuses(options, shape, message):
 
 
 def test_baseline_of_other_digits(tmp_path):
-    network = BaselineNetwork(BaselineConfig(16, 24, 2))
-    save_model(str(tmp_path), "baseline", network, metrics={}, card="", pixel_scale=1.0)
-    chosen = config(network="baseline", start_from=str(tmp_path), digits=3)
-    shape = ImageShape(16, 24)
+    write_model(tmp_path, make_baseline())
+    chosen = config(network="baseline", start_from=str(tmp_path), digits=3, pixel_scale=1 / 255)
     with pytest.raises(InputError, match=r"trained on 2 digits .* --digits"):
-        initial_network(chosen, shape, load_start(chosen, shape))
+        initial_network(chosen, SMALL, load_start(chosen, SMALL))
 
 
 def test_load_start_without_reference(tmp_path):
-    packaged = load_model(packaged_model())
-    scale = packaged.pixel_scale
-    save_model(str(tmp_path), "counter", packaged.network, metrics={}, card="", pixel_scale=scale)
-    load_start(config(start_from=str(tmp_path)), SHAPE)
+    write_model(tmp_path)
+    load_start(config(start_from=str(tmp_path)), SMALL)
     advanced = AdvancedOptions(train_on_validation=True)
     with pytest.raises(InputError, match="holds no reference"):
-        load_start(config(start_from=str(tmp_path), advanced=advanced), SHAPE)
+        load_start(config(start_from=str(tmp_path), advanced=advanced), SMALL)
+
+
+@pytest.mark.parametrize(("network", "digits"), [("counter", 2), ("counter", 9), ("baseline", 2)])
+def test_fresh_network_follows_seed(network, digits):
+    before = torch.get_rng_state()
+    one, same, other = (
+        initial_network(
+            config(network=network, start_from=None, digits=digits, seed=s), SHAPE, None
+        )
+        for s in (5, 5, 6)
+    )
+    assert torch.equal(torch.get_rng_state(), before)
+    assert (one.config.shape, one.config.num_digits) == (SHAPE, digits)
+    assert one.config.max_digits == (max(8, digits) if network == "counter" else digits)
+    weights, same_weights, others = (list(n.parameters()) for n in (one, same, other))
+    assert all(map(torch.equal, weights, same_weights))
+    assert not all(map(torch.equal, weights, others))
