@@ -14,36 +14,15 @@ from functools import reduce
 import torch
 from torch import Tensor
 
-from digitsum.errors import InputError
 from digitsum.model.network import SumNetwork
 from digitsum.model.registry import to_input
 from digitsum.model.saved_model import SavedModel
-from digitsum.options import ImageShape
-from digitsum.training.config import TrainConfig
-from digitsum.training.init_weights import load_trained
 
 DISTILLED = 0.8
 """Fraction of the loss that the teachers' predictions decide; the true sums decide the rest."""
 
 # Log probability of what a network takes for impossible: minus infinity times 0 would be NaN.
 _IMPOSSIBLE = -1000.0
-
-
-def load_teachers(config: TrainConfig, shape: ImageShape) -> tuple[SavedModel, ...]:
-    """Return the teachers; () if sums alone are learned.
-
-    Raises InputError if one holds another network, cannot read that shape, or predicts other sums.
-    """
-    teachers = tuple(load_trained(uri, "--teachers", config) for uri in config.advanced.teachers)
-    for teacher in teachers:
-        num_digits = teacher.network.config.num_digits
-        if config.network == "baseline" and num_digits != config.digits:
-            raise InputError(
-                f"{teacher.uri}: predicts the sums of {num_digits} digits, and cannot teach those "
-                f"of {config.digits}; leave it out of --teachers."
-            )
-        teacher.network.check_shape(shape, config.archive or "--height and --width")
-    return teachers
 
 
 class Teachers:

@@ -1,6 +1,8 @@
-"""The weights that a training starts with: fresh ones, or those of the model of `--start-from`."""
+"""The models that a training starts from, learns from or is averaged with, and first weights."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 
@@ -13,40 +15,54 @@ from digitsum.options import ImageShape
 from digitsum.training.config import TrainConfig
 
 
-def load_trained(uri: str, option: str, config: TrainConfig) -> SavedModel:
-    """Return the model at a path or URI, or the one that comes with digitsum for `packaged`.
+@dataclass(frozen=True)
+class UsedModels:
+    """The trained models that a training uses."""
 
-    Raises InputError, naming the option, if it is not a model of the network to train.
+    start: SavedModel | None
+    """The model whose weights the training starts with, or None for fresh ones."""
+    teachers: tuple[SavedModel, ...]
+    averaged_with: tuple[SavedModel, ...]
+
+
+def load_models(config: TrainConfig, shape: ImageShape) -> UsedModels:
+    """Return the models that a training on images of a shape uses.
+
+    Raises InputError if one is not a model, holds another network than is to be trained, or does
+    not fit the images or the options.
     """
-    model = load_model(packaged_model() if uri == "packaged" else uri)
-    if model.network_name != config.network:
+    start = _load(config.start_from, "--start-from", config) if config.start_from else None
+    teachers = tuple(_load(uri, "--teachers", config) for uri in config.advanced.teachers)
+    uris = config.advanced.average_with
+    averaged_with = tuple(_load(uri, "--average-with", config) for uri in uris)
+    scale = config.recipe.pixel_scale
+    if start and start.pixel_scale != scale:
         raise InputError(
-            f"{model.uri}: holds the network {model.network_name!r}, not {config.network!r}; give "
-            f"--network {model.network_name}, or leave it out of {option}."
+            f"{start.uri}: multiplies pixels by {start.pixel_scale:.6g}, not by {scale:.6g}; give "
+            f"--pixel-scale {start.pixel_scale!r}."
         )
-    return model
-
-
-def load_start(config: TrainConfig, shape: ImageShape) -> SavedModel | None:
-    """Return the model that a training starts from, or None if it starts with fresh weights.
-
-    Raises InputError if it is not a model of the network to train, or scales pixels otherwise.
-    """
-    if config.start_from is None:
-        return None
-    start = load_trained(config.start_from, "--start-from", config)
-    if start.pixel_scale != config.recipe.pixel_scale:
-        raise InputError(
-            f"{start.uri}: multiplies pixels by {start.pixel_scale:.6g}, not by "
-            f"{config.recipe.pixel_scale:.6g}; give --pixel-scale {start.pixel_scale!r}."
-        )
-    if config.advanced.train_on_validation and start.reference is None:
+    if start and config.advanced.train_on_validation and start.reference is None:
         raise InputError(
             f"{start.uri}: holds no reference of its validation images; train it again, or leave "
             "--train-on-validation out."
         )
-    start.network.check_shape(shape, config.archive or "--height and --width")
-    return start
+    for teacher in teachers:
+        num_digits = teacher.network.config.num_digits
+        if config.network == "baseline" and num_digits != config.digits:
+            raise InputError(
+                f"{teacher.uri}: predicts the sums of {num_digits} digits, and cannot teach those "
+                f"of {config.digits}; leave it out of --teachers."
+            )
+    for reader in (start, *teachers) if start else teachers:
+        reader.network.check_shape(shape, config.archive or "--height and --width")
+    for model in averaged_with:
+        fits = start and _weight_shapes(model) == _weight_shapes(start)
+        if not fits or model.pixel_scale != scale:
+            raise InputError(
+                f"{model.uri}: has other sizes or another --pixel-scale than the training, so its "
+                "weights cannot be averaged; leave it out of --average-with."
+            )
+    return UsedModels(start, teachers, averaged_with)
 
 
 def initial_network(config: TrainConfig, shape: ImageShape, start: SavedModel | None) -> SumNetwork:
@@ -72,3 +88,17 @@ def initial_network(config: TrainConfig, shape: ImageShape, start: SavedModel | 
             f"not {config.digits}; give its number as --digits."
         ) from error
     return network
+
+
+def _load(uri: str, option: str, config: TrainConfig) -> SavedModel:
+    model = load_model(packaged_model() if uri == "packaged" else uri)
+    if model.network_name != config.network:
+        raise InputError(
+            f"{model.uri}: holds the network {model.network_name!r}, not {config.network!r}; give "
+            f"--network {model.network_name}, or leave it out of {option}."
+        )
+    return model
+
+
+def _weight_shapes(model: SavedModel) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in model.network.state_dict().items()}

@@ -31,8 +31,7 @@ from digitsum.training.calibration import Calibration, calibrate, fit_digit_offs
 from digitsum.training.checkpoint import read_checkpoint
 from digitsum.training.config import FixedOptions, TrainConfig, check_resumes, fixed_options
 from digitsum.training.dataset import ArchiveImages, open_images
-from digitsum.training.distillation import load_teachers
-from digitsum.training.init_weights import initial_network, load_start
+from digitsum.training.init_weights import UsedModels, initial_network, load_models
 from digitsum.training.metrics import (
     CURVES_FILE,
     Epoch,
@@ -43,11 +42,7 @@ from digitsum.training.metrics import (
 from digitsum.training.model_card import model_card
 from digitsum.training.sampling import ValidatedModel, validation_sample
 from digitsum.training.synthetic import validation_images
-from digitsum.training.weight_averaging import (
-    averaged_weights,
-    epoch_of_average,
-    load_averaged_with,
-)
+from digitsum.training.weight_averaging import averaged_weights, epoch_of_average
 from digitsum.training.worker import WorkerSettings, train_worker
 
 _FIXED_OPTIONS_FILE = "config.json"
@@ -65,12 +60,9 @@ class TrainRun:
     """The run's directory: fixed options, checkpoints, curves, manifest."""
     images: ArchiveImages | None
     """None if images are composed."""
+    models: UsedModels
     network: SumNetwork
-    """The network, with the weights of `start` or fresh ones."""
-    start: SavedModel | None
-    """The model whose weights the training starts with."""
-    teachers: tuple[SavedModel, ...]
-    averaged_with: tuple[SavedModel, ...]
+    """The network, with the weights that the training starts with."""
 
 
 @dataclass(frozen=True)
@@ -93,10 +85,8 @@ def open_run(config: TrainConfig) -> TrainRun:
     started = datetime.now(UTC)
     images = open_images(config)
     shape = images.shape if images else config.shape
-    start = load_start(config, shape)
-    network = initial_network(config, shape, start)
-    teachers = load_teachers(config, shape)
-    averaged_with = load_averaged_with(config, network)
+    models = load_models(config, shape)
+    network = initial_network(config, shape, models.start)
     beside = locate(config.out).parent.join(RUNS_DIRECTORY)
     runs = locate(config.runs) if config.runs else beside
     directory = runs.join(config.name or new_run_id("train", started))
@@ -106,7 +96,7 @@ def open_run(config: TrainConfig) -> TrainRun:
     if recorded.is_file():
         earlier = parse_json(FixedOptions, recorded.read_bytes(), recorded.uri)
         check_resumes(config, earlier.options, directory.name)
-    return TrainRun(config, started, directory, images, network, start, teachers, averaged_with)
+    return TrainRun(config, started, directory, images, models, network)
 
 
 def train(config: TrainConfig) -> TrainResult:
@@ -126,7 +116,7 @@ def train(config: TrainConfig) -> TrainResult:
 
 def _fit(run: TrainRun, resources: dict[str, float]) -> Result:
     config, directory = run.config, run.directory
-    settings = WorkerSettings(config, directory.uri, run.images, run.network, run.teachers)
+    settings = WorkerSettings(config, directory.uri, run.images, run.network, run.models.teachers)
     trainer = TorchTrainer(
         train_worker,
         train_loop_config={"settings": settings},
@@ -153,14 +143,14 @@ def _finish(run: TrainRun, fitted: Result) -> TrainResult:
     config, network, images = run.config, run.network, run.images
     recipe, scale = config.recipe, config.recipe.pixel_scale
     # The model whose temperature and reference are kept, because no image is new to the network.
-    kept = run.start if config.advanced.train_on_validation else None
+    kept = run.models.start if config.advanced.train_on_validation else None
     history, weights = read_checkpoint(fitted.checkpoint)
     best = history[-1]
     if kept is None:
         candidates = [read_checkpoint(checkpoint) for checkpoint, _ in fitted.best_checkpoints]
         best = best_epoch([epochs[-1] for epochs, _ in candidates])
         weights = next(weights for epochs, weights in candidates if epochs[-1] == best)
-    others = [model.network.state_dict() for model in run.averaged_with]
+    others = [model.network.state_dict() for model in run.models.averaged_with]
     network.load_state_dict(averaged_weights(weights, others))
     network.eval()
     sample = validation_sample(config, images.validation if images else None)

@@ -13,13 +13,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from digitsum.errors import InputError
 from digitsum.model.network import SumNetwork
 from digitsum.model.registry import to_input
-from digitsum.model.saved_model import SavedModel
-from digitsum.training.config import TrainConfig
 from digitsum.training.dataset import PixelsAndSums
-from digitsum.training.init_weights import load_trained
 from digitsum.training.metrics import Epoch, EpochTotals
 
 # More than chance does to the accuracy on some thousands of images.
@@ -27,23 +23,6 @@ _CLEARLY_WORSE = 0.01
 _BATCH_IMAGES = 1000
 
 logger = logging.getLogger(__name__)
-
-
-def load_averaged_with(config: TrainConfig, network: SumNetwork) -> tuple[SavedModel, ...]:
-    """Return the models whose weights are averaged with those of the trained network.
-
-    Raises InputError if one holds another network or other shapes, or scales pixels otherwise.
-    """
-    uris = config.advanced.average_with
-    models = tuple(load_trained(uri, "--average-with", config) for uri in uris)
-    for model in models:
-        fits = _shapes(model.network) == _shapes(network)
-        if not fits or model.pixel_scale != config.recipe.pixel_scale:
-            raise InputError(
-                f"{model.uri}: has other sizes or another --pixel-scale than the training, so its "
-                "weights cannot be averaged; leave it out of --average-with."
-            )
-    return models
 
 
 def averaged_weights(
@@ -84,7 +63,3 @@ def epoch_of_average(
         validation_accuracy=totals.accuracy,
         validation_images=totals.num_images,
     )
-
-
-def _shapes(network: SumNetwork) -> dict[str, torch.Size]:
-    return {name: tensor.shape for name, tensor in network.state_dict().items()}

@@ -107,19 +107,16 @@ def test_config_refuses(options, message):
 @pytest.mark.parametrize(
     "options",
     [
-        {**ARCHIVE, "validation_fraction": 0.001},
-        {**ARCHIVE, "validation_fraction": 0.999},
+        *({**ARCHIVE, "validation_fraction": fraction} for fraction in (0.001, 0.999)),
         {"batch_size": 1, "workers": 1},
         {**ARCHIVE, "batch_size": 6, "workers": 3},
         {"seed": 0, "max_failures": 0},
         {"seed": 2**64 - 1},
         {"cpus_per_worker": 0.01},
         *({"name": name} for name in ("a", "2026-01-31_ä.b", "_a")),
-        {"min_digits": 1},
-        {"min_digits": 4},
+        *({"min_digits": digits} for digits in (1, 4)),
         {"images_per_epoch": 1},
-        {"distortion": 0.0},
-        {"distortion": 2.0},
+        *({"distortion": strength} for strength in (0.0, 2.0)),
         {**ARCHIVE, "validation": "other"},
         {"digits": 11},
         # Nothing is composed, so neither digits nor images per epoch need to fit.
@@ -135,23 +132,10 @@ def test_config_takes_bounds(options):
     assert {option: getattr(taken, option) for option in options} == options
 
 
-@pytest.mark.parametrize(
-    ("options", "counts"),
-    [
-        ({}, [4]),
-        ({"digits": 2}, [2]),
-        ({"digits": 3, "min_digits": 1}, [1, 2, 3]),
-        ({"digits": 3, "min_digits": 3}, [3]),
-    ],
-    ids=str,
-)
-def test_digit_counts(options, counts):
-    assert list(config(**options).digit_counts) == counts
-
-
-def test_shape_given_or_default():
-    assert str(config().shape) == "40x168"
-    assert str(config(read=ReadOptions(height=30, width=90)).shape) == "30x90"
+def test_digit_counts_and_shape():
+    assert (config().digit_counts, str(config().shape)) == (range(4, 5), "40x168")
+    given = config(digits=3, min_digits=1, read=ReadOptions(height=30, width=90))
+    assert (given.digit_counts, str(given.shape)) == (range(1, 4), "30x90")
 
 
 @pytest.mark.parametrize(("network", "preset"), NETWORKS_AND_PRESETS)
@@ -159,30 +143,23 @@ def test_shape_given_or_default():
 def test_recipe_is_presets(network, preset, archive):
     chosen = config(network=network, preset=preset, archive=archive)
     assert chosen.recipe == PRESETS[network][preset]
-
-
-@pytest.mark.parametrize(("network", "preset"), [("counter", "full"), ("baseline", "paper")])
-def test_recipe_default(network, preset):
-    assert config(network=network).recipe == PRESETS[network][preset]
+    default = {"counter": "full", "baseline": "paper"}[network]
+    assert config(network=network).recipe == PRESETS[network][default]
 
 
 @pytest.mark.parametrize(("network", "preset"), NETWORKS_AND_PRESETS)
 @pytest.mark.parametrize(
-    ("option", "value"),
+    "options",
     [
-        ("epochs", 77),
-        ("images_per_epoch", 777),
-        ("batch_size", 7),
-        ("learning_rate", 0.07),
-        ("distortion", 0.7),
-        ("distortion", 0.0),
-        ("pixel_scale", 7.0),
-        ("cascade_below", 0.3),
+        {"epochs": 77, "images_per_epoch": 777, "batch_size": 7, "learning_rate": 0.07},
+        {"distortion": 0.7, "pixel_scale": 7.0, "cascade_below": 0.3},
+        {"distortion": 0.0, "cascade_below": 0.0},
     ],
+    ids=str,
 )
-def test_recipe_option_overrides(network, preset, option, value):
-    recipe = config(network=network, preset=preset, **{option: value}).recipe
-    assert recipe == replace(PRESETS[network][preset], **{option: value})
+def test_recipe_options_override(network, preset, options):
+    recipe = config(network=network, preset=preset, **options).recipe
+    assert recipe == replace(PRESETS[network][preset], **options)
 
 
 def test_recipe_of_start():
@@ -196,36 +173,18 @@ def test_recipe_of_start():
 
 
 RESUMABLE = [
-    {"out": "other"},
-    {"workers": 2},
-    {"use_gpu": True},
-    {"cpus_per_worker": 0.5},
-    {"max_failures": 0},
-    {"cascade_below": 0.25},
-    {"name": "other"},
-    {"runs": "other"},
+    *({"out": "other"}, {"runs": "other"}, {"name": "other"}, {"max_failures": 0}),
+    *({"workers": 2}, {"use_gpu": True}, {"cpus_per_worker": 0.5}, {"cascade_below": 0.25}),
     {"advanced": AdvancedOptions(average_with=("packaged",)), "start_from": "packaged"},
 ]
 FIXED = [
-    {"archive": "other"},
-    {"validation": "other"},
-    {"validation_fraction": 0.3},
-    {"archive": None},
-    {"network": "counter"},
-    {"glyphs": "other"},
-    {"digits": 3},
-    {"min_digits": 1},
-    {"images_per_epoch": 1000},
-    {"batch_size": 32},
-    {"learning_rate": 0.01},
-    {"distortion": 0.5},
-    {"pixel_scale": 0.5},
-    {"seed": 1},
-    {"start_from": "packaged"},
+    *({"archive": other} for other in ("other", None)),
+    *({"validation": "other"}, {"validation_fraction": 0.3}, {"glyphs": "other"}),
+    *({"network": "counter"}, {"preset": "tuned"}, {"start_from": "packaged"}),
+    *({"digits": 3}, {"min_digits": 1}, {"seed": 1}, {"precision": "bf16"}),
+    *({"images_per_epoch": 1000}, {"batch_size": 32}, {"shuffle_buffer_images": 1}),
+    *({"learning_rate": 0.01}, {"distortion": 0.5}, {"pixel_scale": 0.5}),
     {"advanced": AdvancedOptions(teachers=("packaged", "models/other"))},
-    {"precision": "bf16"},
-    {"shuffle_buffer_images": 1},
-    {"preset": "tuned"},
     {"read": ReadOptions(image_column="pixels")},
     {"read": ReadOptions(height=40, width=168)},
 ]

@@ -1,14 +1,10 @@
 import math
 
-import pytest
 import torch
-from factories import SHAPE, make_baseline, make_counter, make_model, write_model
+from factories import make_baseline, make_model
 
-from digitsum.errors import InputError
 from digitsum.model.counter import CounterConfig, CounterNetwork
-from digitsum.options import ImageShape
-from digitsum.training.config import AdvancedOptions, TrainConfig
-from digitsum.training.distillation import Teachers, distillation_loss, load_teachers
+from digitsum.training.distillation import Teachers, distillation_loss
 
 CPU = torch.device("cpu")
 SIZES = ("stem_channels", "body_channels", "row_channels", "column_channels")
@@ -22,10 +18,6 @@ def counter(seed: int, channels: int = 8) -> CounterNetwork:
         network.head.weight.mul_(2000)
         network.head.bias[0] = 4
     return network.eval()
-
-
-def config(*teachers: str, **options) -> TrainConfig:
-    return TrainConfig(out="unused", advanced=AdvancedOptions(teachers=teachers), **options)
 
 
 def logits_of(network: CounterNetwork) -> torch.Tensor:
@@ -102,33 +94,6 @@ def test_student_approaches_teacher():
         loss.backward()
         optimizer.step()
     assert distance() < before / 3
-
-
-def test_load_teachers(tmp_path):
-    write_model(tmp_path / "a")
-    write_model(tmp_path / "b", make_counter(num_mixers=1))
-    teachers = load_teachers(config(f"{tmp_path}/a", f"{tmp_path}/b"), SHAPE)
-    assert [teacher.uri[-2:] for teacher in teachers] == ["/a", "/b"]
-    assert load_teachers(config(), SHAPE) == ()
-
-
-def test_load_teachers_refuses(tmp_path):
-    counter, baseline = f"{tmp_path}/counter", f"{tmp_path}/baseline"
-    write_model(tmp_path / "counter")
-    write_model(tmp_path / "baseline", make_baseline())
-    for teachers, options, shape, message in (
-        ([counter, baseline], {}, SHAPE, "'baseline', not 'counter'.* leave it out of --teachers"),
-        (
-            [baseline],
-            {"network": "baseline", "digits": 3},
-            SHAPE,
-            "of 2 digits, and cannot teach those of 3; leave it out",
-        ),
-        ([counter], {}, ImageShape(50, 24), "50x24"),
-        (["/nowhere"], {}, SHAPE, "/nowhere"),
-    ):
-        with pytest.raises(InputError, match=message):
-            load_teachers(config(*teachers, **options), shape)
 
 
 def test_baseline_teaches_sums():

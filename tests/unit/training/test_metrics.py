@@ -68,10 +68,6 @@ epochs = st.builds(
 )
 
 
-def epoch(number: int, accuracy: float, loss: float) -> Epoch:
-    return replace(EPOCH, epoch=number, validation_accuracy=accuracy, validation_loss=loss)
-
-
 @given(st.lists(epochs, max_size=5))
 def test_history_round_trip(history):
     text = history_to_json(history)
@@ -80,17 +76,21 @@ def test_history_round_trip(history):
 
 
 @pytest.mark.parametrize(
-    ("history", "best"),
+    ("figures", "best"),
     [
-        ([epoch(1, 0.5, 2.0)], 1),
-        ([epoch(1, 0.5, 2.0), epoch(2, 0.7, 9.0), epoch(3, 0.6, 1.0)], 2),
-        ([epoch(1, 0.5, 2.0), epoch(2, 0.5, 1.0), epoch(3, 0.5, 1.5)], 2),
-        ([epoch(1, 0.5, 1.0), epoch(2, 0.5, 1.0)], 1),
-        ([epoch(1, 0.0, 3.0), epoch(2, 0.0, 2.0)], 2),
+        ([(0.5, 2.0)], 1),
+        ([(0.5, 2.0), (0.7, 9.0), (0.6, 1.0)], 2),
+        ([(0.5, 2.0), (0.5, 1.0), (0.5, 1.5)], 2),
+        ([(0.5, 1.0), (0.5, 1.0)], 1),
+        ([(0.0, 3.0), (0.0, 2.0)], 2),
     ],
     ids=["one", "highest accuracy", "lowest loss of equals", "first of equals", "none right"],
 )
-def test_best_epoch(history, best):
+def test_best_epoch(figures, best):
+    history = [
+        replace(EPOCH, epoch=number, validation_accuracy=accuracy, validation_loss=loss)
+        for number, (accuracy, loss) in enumerate(figures, 1)
+    ]
     assert best_epoch(history).epoch == best
 
 
@@ -135,20 +135,22 @@ def test_event_file_of_each_epoch(tmp_path):
     }
 
 
-def test_progress_counts_earlier_epochs():
-    progress = EpochProgress(3, 4, 100, 1)
-    assert (progress.num_seen, progress.fraction) == (200, 0.5)
-    progress.advance(30)
-    progress.advance(20)
-    assert (progress.num_seen, progress.fraction) == (250, 0.625)
-
-
-def test_progress_assumes_equal_workers():
-    progress = EpochProgress(2, 3, 100, 4)
-    ahead = progress.fraction_after(20)
-    progress.advance(20)
-    assert progress.num_seen == 180
-    assert progress.fraction == ahead == 0.6
+@pytest.mark.parametrize(
+    ("epoch", "num_epochs", "workers", "num_own", "seen", "fraction"),
+    [
+        (3, 4, 1, 0, 200, 0.5),
+        (3, 4, 1, 50, 250, 0.625),
+        (2, 3, 4, 20, 180, 0.6),
+        (2, 2, 1, 150, 250, 1),
+    ],
+    ids=["begun", "own", "of all workers", "more than expected"],
+)
+def test_progress(epoch, num_epochs, workers, num_own, seen, fraction):
+    progress = EpochProgress(epoch, num_epochs, 100, workers)
+    assert progress.fraction_after(num_own) == fraction
+    for _ in range(num_own // 10):
+        progress.advance(10)
+    assert (progress.num_seen, progress.fraction) == (seen, fraction)
 
 
 @given(st.integers(1, 20), st.integers(1, 500), st.integers(1, 8), st.data())
@@ -164,12 +166,6 @@ def test_progress_is_continuous(epochs, share, workers, data):
     following = EpochProgress(epoch + 1, epochs, share * workers, workers)
     assert progress.num_seen == following.num_seen
     assert progress.fraction == pytest.approx(epoch / epochs)
-
-
-def test_progress_ends_at_1():
-    progress = EpochProgress(2, 2, 100, 1)
-    progress.advance(150)
-    assert (progress.num_seen, progress.fraction) == (250, 1)
 
 
 def test_waiting_excludes_use(monkeypatch):

@@ -1,25 +1,16 @@
-import pytest
 import torch
-from factories import make_baseline, make_counter, write_model
 from hypothesis import given
 from hypothesis import strategies as st
 
-from digitsum.errors import InputError
 from digitsum.model.registry import build_network, network_sizes
 from digitsum.model.saved_model import load_model, packaged_model
-from digitsum.training.config import AdvancedOptions, TrainConfig
+from digitsum.training.config import TrainConfig
 from digitsum.training.metrics import Epoch
 from digitsum.training.synthetic import validation_images
 from digitsum.training.weight_averaging import (
     averaged_weights,
     epoch_of_average,
-    load_averaged_with,
 )
-
-
-def config(*average_with: str) -> TrainConfig:
-    advanced = AdvancedOptions(average_with=average_with)
-    return TrainConfig(out="unused", start_from="packaged", advanced=advanced)
 
 
 @given(st.lists(st.floats(-100, 100, width=32), min_size=1, max_size=5))
@@ -29,28 +20,6 @@ def test_averaged_weights_are_means(values):
     assert averaged.keys() == {"a", "n"}
     torch.testing.assert_close(averaged["a"], torch.full((2, 3), sum(values) / len(values)))
     assert averaged["n"] == 7
-
-
-def test_load_averaged_with_common_start(tmp_path):
-    network = make_counter()
-    # Another width and another digit offset: neither is a weight.
-    write_model(tmp_path / "wide", make_counter(width=48, digit_offset=1))
-    write_model(tmp_path / "same")
-    models = load_averaged_with(config(f"{tmp_path}/same", f"{tmp_path}/wide"), network)
-    assert [model.network.config.shape.width for model in models] == [24, 48]
-    assert load_averaged_with(config(), network) == ()
-
-
-@pytest.mark.parametrize("changed", ["sizes", "scale", "network", "missing"])
-def test_load_averaged_with_refuses(tmp_path, changed):
-    other = make_baseline() if changed == "network" else make_counter()
-    if changed == "sizes":
-        other = make_counter(num_mixers=1)
-    if changed != "missing":
-        write_model(tmp_path, other, pixel_scale=0.5 if changed == "scale" else 1 / 255)
-    remedy = "not a model" if changed == "missing" else r"leave it out of --average-with"
-    with pytest.raises(InputError, match=remedy):
-        load_averaged_with(config(str(tmp_path)), make_counter())
 
 
 def test_epoch_of_average(caplog, monkeypatch):
