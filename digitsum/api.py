@@ -42,7 +42,7 @@ def train(config: TrainConfig) -> TrainResult:
     from digitsum.training.train import train
 
     result = train(config)
-    record_validation(result.validated, result.run)
+    record_validation(result.model, result.images, result.predictions, result.run)
     report_of(result.run)
     return result
 

@@ -18,8 +18,6 @@ from torch import Tensor
 from digitsum.archive.chunks import Chunk
 from digitsum.archive.glyphs import load_training_glyphs
 from digitsum.errors import InputError
-from digitsum.model.outputs import Predictions
-from digitsum.model.saved_model import SavedModel
 from digitsum.storage.prefetch import prefetched
 from digitsum.training.augmentation import distort
 from digitsum.training.config import TrainConfig
@@ -34,28 +32,12 @@ from digitsum.training.dataset import (
 from digitsum.training.metrics import EpochProgress
 from digitsum.training.synthetic import composed_images, validation_images
 
+Batch = tuple[Tensor, Tensor]
+"""Images, uint8 (b, height, width), and their sums, int64 (b,)."""
+
 _DRAWN_IMAGES = 8192
 _MOST_SAMPLED_PIECES = 500
 _VALIDATION_SAMPLE_IMAGES = 5000
-
-
-@dataclass(frozen=True)
-class Batch:
-    """b labelled images."""
-
-    pixels: Tensor
-    """uint8 (b, height, width)."""
-    sums: Tensor
-    """int64 (b,)."""
-
-
-@dataclass(frozen=True)
-class ValidatedModel:
-    """A trained model and its predictions for a sample of its validation images."""
-
-    model: SavedModel
-    images: PixelsAndSums
-    predictions: Predictions
 
 
 @dataclass(frozen=True)
@@ -97,10 +79,9 @@ class BatchSource:
         buffer_images = min(config.shuffle_buffer_images, sum(p.num_images for p in pieces))
         mixed = shuffled(blocks, buffer_images, rng)
         generator = torch.Generator(self.device).manual_seed(torch.initial_seed())
-        for batch in self._batches(progress.waiting(prefetched(mixed))):
+        for pixels, sums in self._batches(progress.waiting(prefetched(mixed))):
             strength = config.recipe.distortion_at(progress.fraction)
-            pixels = distort(batch.pixels, strength, generator, keeps_places=True)
-            yield Batch(pixels, batch.sums)
+            yield distort(pixels, strength, generator, keeps_places=True), sums
 
     def _composed(self, progress: EpochProgress, epoch: int) -> Iterator[PixelsAndSums]:
         config, recipe = self.config, self.config.recipe
@@ -116,7 +97,7 @@ class BatchSource:
 
     def _batches(self, blocks: Iterable[PixelsAndSums]) -> Iterator[Batch]:
         for pixels, sums in batched(blocks, self.config.recipe.batch_size // self.config.workers):
-            yield Batch(_to_device(pixels, self.device), _to_device(sums, self.device))
+            yield _to_device(pixels, self.device), _to_device(sums, self.device)
 
 
 def _to_device(array: npt.NDArray[Any], device: torch.device) -> Tensor:

@@ -21,6 +21,7 @@ from digitsum.manifest import (
 )
 from digitsum.model.counter import CounterNetwork
 from digitsum.model.network import SumNetwork
+from digitsum.model.outputs import Predictions
 from digitsum.model.prediction_stats import PredictionStats
 from digitsum.model.predictor import make_predictor
 from digitsum.model.saved_model import SavedModel, save_model
@@ -30,17 +31,11 @@ from digitsum.storage.location import Location, locate
 from digitsum.training.calibration import Calibration, calibrate, fit_digit_offset
 from digitsum.training.checkpoint import read_checkpoint
 from digitsum.training.config import FixedOptions, TrainConfig, check_resumes, fixed_options
-from digitsum.training.dataset import ArchiveImages, open_images
+from digitsum.training.dataset import ArchiveImages, PixelsAndSums, open_images
 from digitsum.training.init_weights import UsedModels, initial_network, load_models
-from digitsum.training.metrics import (
-    CURVES_FILE,
-    Epoch,
-    TrainOutcome,
-    best_epoch,
-    history_to_json,
-)
+from digitsum.training.metrics import CURVES_FILE, Epoch, TrainOutcome, best_epoch, history_to_json
 from digitsum.training.model_card import model_card
-from digitsum.training.sampling import ValidatedModel, validation_sample
+from digitsum.training.sampling import validation_sample
 from digitsum.training.synthetic import validation_images
 from digitsum.training.weight_averaging import averaged_weights, epoch_of_average
 from digitsum.training.worker import WorkerSettings, train_worker
@@ -73,7 +68,10 @@ class TrainResult:
     """The run's directory."""
     outcome: TrainOutcome
     history: tuple[Epoch, ...]
-    validated: ValidatedModel
+    model: SavedModel
+    images: PixelsAndSums
+    """A sample of the images that the model was validated on."""
+    predictions: Predictions
 
 
 def open_run(config: TrainConfig) -> TrainRun:
@@ -187,10 +185,9 @@ def _finish(run: TrainRun, fitted: Result) -> TrainResult:
     )
     publish_bytes(history_to_json(history).encode(), run.directory.join(CURVES_FILE))
     model = replace(model, uri=locate(config.out).uri, digest=digest)
-    validated = ValidatedModel(model, sample, predictions)
     outcome = TrainOutcome(model=model.uri, model_digest=digest, epochs=len(history), best=best)
     write_manifest(run.directory, "train", config, run.started, to_python(outcome))
-    return TrainResult(run.directory, outcome, tuple(history), validated)
+    return TrainResult(run.directory, outcome, tuple(history), model, sample, predictions)
 
 
 def worker_resources(config: TrainConfig, num_cpus: float, num_gpus: float) -> dict[str, float]:

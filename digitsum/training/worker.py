@@ -128,27 +128,27 @@ class _Worker:
         counts = self._config.digit_counts
         known_count = counts.start if len(counts) == 1 else None
         totals = EpochTotals(self._device)
-        for batch in self._source.train_batches(progress, epoch):
+        for pixels, sums in self._source.train_batches(progress, epoch):
             for group in state.optimizer.param_groups:
                 group["lr"] = recipe.learning_rate_at(progress.fraction)
             with self._autocast:
-                logits = self._parallel_network(to_input(batch.pixels, recipe.pixel_scale))
+                logits = self._parallel_network(to_input(pixels, recipe.pixel_scale))
             log_probs = state.network.sum_log_probs(logits, counts.start, counts.stop - 1)
-            nll = -log_probs.gather(1, batch.sums.unsqueeze(1)).mean()
+            nll = -log_probs.gather(1, sums.unsqueeze(1)).mean()
             loss = nll
             if self._teachers is not None:
                 # One digit more than images hold: teachers may see that many.
-                loss = self._teachers.loss(state.network, batch.pixels, logits, nll, counts.stop)
+                loss = self._teachers.loss(state.network, pixels, logits, nll, counts.stop)
             if (pull := recipe.pull_at(progress.num_seen)) > 0:
-                loss = loss + pull * state.network.pull(logits, batch.sums, known_count)
+                loss = loss + pull * state.network.pull(logits, sums, known_count)
             state.optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             if recipe.max_gradient_norm is not None:
                 nn.utils.clip_grad_norm_(state.network.parameters(), recipe.max_gradient_norm)
             state.optimizer.step()
             state.averaged.update_parameters(state.network)
-            totals.add(log_probs.detach(), batch.sums, nll.detach())
-            progress.advance(len(batch.sums))
+            totals.add(log_probs.detach(), sums, nll.detach())
+            progress.advance(len(sums))
             if self._rank == 0 and (line := progress.line()) is not None:
                 # Figures of this worker's images alone: the others would have to wait.
                 _print(f"{line}; loss {totals.mean_loss:.3f}, accuracy {totals.accuracy:.1%}")
@@ -171,10 +171,10 @@ class _Worker:
                 torch.distributed.broadcast(tensor, src=0)
         averaged.eval()
         totals = EpochTotals(self._device)
-        for batch in self._source.validation_batches():
+        for pixels, sums in self._source.validation_batches():
             with self._autocast:
-                logits = averaged(to_input(batch.pixels, self._recipe.pixel_scale))
-            totals.add_predicted(averaged, logits, batch.sums)
+                logits = averaged(to_input(pixels, self._recipe.pixel_scale))
+            totals.add_predicted(averaged, logits, sums)
         return totals.reduce()
 
     def _report(self) -> None:

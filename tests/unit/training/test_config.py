@@ -1,3 +1,4 @@
+import itertools
 import json
 import math
 from dataclasses import fields, replace
@@ -7,14 +8,16 @@ import pytest
 
 from digitsum.errors import InputError
 from digitsum.model.registry import NetworkName
-from digitsum.options import ReadOptions
+from digitsum.options import ReadOptions, flag
 from digitsum.training.config import AdvancedOptions, TrainConfig, check_resumes, fixed_options
 from digitsum.training.presets import PRESETS
 
 NETWORKS_AND_PRESETS = [
     (network, preset) for network, presets in PRESETS.items() for preset in presets
 ]
-ARCHIVE = {"archive": "archive"}
+ARCHIVE, START = {"archive": "archive"}, {"start_from": "packaged"}
+ON_VALIDATION = AdvancedOptions(train_on_validation=True)
+AVERAGED = AdvancedOptions(average_with=("packaged",))
 
 
 def config(**options) -> TrainConfig:
@@ -28,19 +31,30 @@ def resume(started: dict, resumed: dict) -> None:
 
 
 @pytest.mark.parametrize(
+    ("names", "values", "remedy"),
+    [
+        (["digits", "epochs", "batch_size", "images_per_epoch"], [0, -8], "give at least 1"),
+        (["workers", "shuffle_buffer_images"], [0, -1], "give at least 1"),
+        (["learning_rate", "pixel_scale"], [0.0, -1e-3, math.nan, math.inf], "give a number above"),
+        (["cpus_per_worker"], [0.0, -1.0, math.nan], "give a number above 0"),
+        (["distortion"], [-0.1, 2.1, math.nan, math.inf], "give 0 to 2"),
+        (["cascade_below"], [-0.1, 58.0, math.nan], "give a confidence, 0 to 1"),
+        (["validation_fraction"], [0.0, 1.0, -0.1, math.nan], "give a number between 0 and 1"),
+        (["seed"], [-1, 2**64], "give a number of 0 to 2"),
+        (["max_failures"], [-1], "give at least 0"),
+        (["min_digits"], [0, 5, -1], "give 1 to --digits, 4"),
+    ],
+    ids=str,
+)
+def test_config_refuses_value(names, values, remedy):
+    for name, value in itertools.product(names, values):
+        with pytest.raises(InputError, match=f"{flag(name)} {value}: {remedy}"):
+            config(**ARCHIVE, **{name: value})
+
+
+@pytest.mark.parametrize(
     ("options", "message"),
     [
-        *(
-            ({**ARCHIVE, "validation_fraction": f}, f"--validation-fraction {f}: give a number")
-            for f in (0.0, 1.0, -0.1, math.nan)
-        ),
-        *(
-            ({name: 0}, f"--{name.replace('_', '-')} 0: give at least 1")
-            for name in ("digits", "epochs", "batch_size", "images_per_epoch", "workers")
-        ),
-        ({"shuffle_buffer_images": 0}, "--shuffle-buffer-images 0: give at least 1"),
-        ({"images_per_epoch": -8}, "--images-per-epoch -8: give at least 1"),
-        ({"workers": -1}, "--workers -1: give at least 1"),
         ({**ARCHIVE, "batch_size": 64, "workers": 3}, "--batch-size 64: give a multiple of --work"),
         ({**ARCHIVE, "batch_size": 2, "workers": 4}, "--batch-size 2: give a multiple"),
         (
@@ -49,31 +63,8 @@ def resume(started: dict, resumed: dict) -> None:
         ),
         ({"images_per_epoch": 12, "batch_size": 10, "workers": 4}, "--batch-size 10: give a mult"),
         *(
-            ({name: value}, f"--{name.replace('_', '-')} {value}: give a number above 0")
-            for name in ("learning_rate", "pixel_scale")
-            for value in (0.0, -1e-3, math.nan, math.inf)
-        ),
-        *(
-            ({"distortion": value}, f"--distortion {value}: give 0 to 2")
-            for value in (-0.1, 2.1, math.nan, math.inf)
-        ),
-        *(
-            ({"cascade_below": value}, f"--cascade-below {value}: give a confidence, 0 to 1")
-            for value in (-0.1, 58.0, math.nan)
-        ),
-        *(({"seed": seed}, f"--seed {seed}: give a number of 0 to 2") for seed in (-1, 2**64)),
-        ({"max_failures": -1}, "--max-failures -1: give at least 0"),
-        *(
-            ({"cpus_per_worker": value}, f"--cpus-per-worker {value}: give a number above 0")
-            for value in (0.0, -1.0, math.nan)
-        ),
-        *(
             ({"name": name}, "--name .*: a run's name is the name of a directory")
             for name in ("", "..", ".hidden", "a/b", "-a", "two words", "line\n")
-        ),
-        *(
-            ({"min_digits": digits}, f"--min-digits {digits}: give 1 to --digits, 4")
-            for digits in (0, 5, -1)
         ),
         ({"validation": "archive"}, "--validation without --archive: give both, or neither"),
         ({"digits": 12}, "12 digits do not fit on 40x168 pixels; .* --width at least 171"),
@@ -82,18 +73,12 @@ def resume(started: dict, resumed: dict) -> None:
         ({"network": "baseline", "preset": "full"}, "--preset full: .* paper, tuned"),
         ({"preset": "paper"}, "--preset paper: .* full, quick, small, large"),
         *(
-            (
-                {"advanced": AdvancedOptions(train_on_validation=True), **options},
-                "--train-on-validation .*; give --start-from and leave --archive out",
-            )
-            for options in ({}, {"start_from": "packaged", **ARCHIVE})
+            (options | {"advanced": ON_VALIDATION}, "--train-on-validation .*leave --archive out")
+            for options in ({}, START | ARCHIVE)
         ),
-        ({"advanced": AdvancedOptions(average_with=("a",))}, "--average-with .*give --start-from"),
+        ({"advanced": AVERAGED}, "--average-with .*give --start-from"),
         (
-            {
-                "advanced": AdvancedOptions(average_with=("a",), train_on_validation=True),
-                "start_from": "packaged",
-            },
+            {**START, "advanced": replace(AVERAGED, train_on_validation=True)},
             "--average-with .* leave --train-on-validation out",
         ),
     ],
@@ -175,12 +160,12 @@ def test_recipe_of_start():
 RESUMABLE = [
     *({"out": "other"}, {"runs": "other"}, {"name": "other"}, {"max_failures": 0}),
     *({"workers": 2}, {"use_gpu": True}, {"cpus_per_worker": 0.5}, {"cascade_below": 0.25}),
-    {"advanced": AdvancedOptions(average_with=("packaged",)), "start_from": "packaged"},
+    {**START, "advanced": AVERAGED},
 ]
 FIXED = [
     *({"archive": other} for other in ("other", None)),
     *({"validation": "other"}, {"validation_fraction": 0.3}, {"glyphs": "other"}),
-    *({"network": "counter"}, {"preset": "tuned"}, {"start_from": "packaged"}),
+    *({"network": "counter"}, {"preset": "tuned"}, START),
     *({"digits": 3}, {"min_digits": 1}, {"seed": 1}, {"precision": "bf16"}),
     *({"images_per_epoch": 1000}, {"batch_size": 32}, {"shuffle_buffer_images": 1}),
     *({"learning_rate": 0.01}, {"distortion": 0.5}, {"pixel_scale": 0.5}),
