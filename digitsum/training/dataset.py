@@ -158,12 +158,10 @@ class Piece:
 
 
 class Block(NamedTuple):
-    """Images that were read together."""
+    """Images that were read together, uint8 (n, height, width), and their sums, int64 (n,)."""
 
     pixels: Uint8Array
-    """uint8 (n, height, width)."""
     sums: npt.NDArray[np.int64]
-    """int64 (n,)."""
     num_undecodable: int
     """Images that belong here and cannot be decoded."""
 
