@@ -15,7 +15,7 @@ from digitsum.manifest import to_python
 from digitsum.model.registry import NetworkName
 from digitsum.options import DEFAULT_SHAPE, ImageShape, ReadOptions
 from digitsum.storage.retries import MAX_TRAINING_FAILURES
-from digitsum.training.presets import PRESETS, PresetName, Recipe, default_preset
+from digitsum.training.presets import PRESETS, PresetName, Recipe
 
 # Options that decide where, how fast and how long a run computes, and what is made of its weights.
 _RESUMABLE = {
@@ -169,7 +169,8 @@ class TrainConfig:
     @property
     def recipe(self) -> Recipe:
         """The preset's recipe, with the options that were given in place of its own values."""
-        recipe = PRESETS[self.network][self.preset or default_preset(self.network)]
+        presets = PRESETS[self.network]
+        recipe = presets[self.preset or next(iter(presets))]
         if self.start_from is not None:
             recipe = recipe.continued()
         common = {f.name for f in fields(Recipe)} & {f.name for f in fields(self)}

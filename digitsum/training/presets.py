@@ -95,6 +95,7 @@ _TUNED = Recipe(
     pixel_scale=PIXEL_SCALE,
     cascade_below=0.0,
 )
+# The first of a network's is the default.
 PRESETS: dict[NetworkName, dict[PresetName, Recipe]] = {
     "counter": {
         "full": Recipe(epochs=38, images_per_epoch=96_000, batch_size=128),
@@ -125,8 +126,3 @@ PRESETS: dict[NetworkName, dict[PresetName, Recipe]] = {
         "tuned": _TUNED,
     },
 }
-
-
-def default_preset(network: NetworkName) -> PresetName:
-    """Return the preset of a network that is taken if none is named."""
-    return next(iter(PRESETS[network]))
