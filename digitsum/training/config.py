@@ -170,7 +170,7 @@ class TrainConfig:
     def recipe(self) -> Recipe:
         """The preset's recipe, with the options that were given in place of its own values."""
         presets = PRESETS[self.network]
-        recipe = presets[self.preset or next(iter(presets))]
+        recipe = presets[self.preset] if self.preset else next(iter(presets.values()))
         if self.start_from is not None:
             recipe = recipe.continued()
         common = {f.name for f in fields(Recipe)} & {f.name for f in fields(self)}
