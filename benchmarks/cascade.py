@@ -19,7 +19,7 @@ from digitsum.model.cascade import SHIFT_DOWN, SHIFT_RIGHT
 from digitsum.model.saved_model import load_model, packaged_model
 from digitsum.model.torch_backend import TorchPredictor
 from digitsum.options import ImageShape
-from digitsum.training.augmentation import distort_glyphs
+from digitsum.training.augmentation import distort
 
 IMAGES, BLOCK, DIGITS = 20_000, 1000, 4
 STRENGTHS = (0.0, 0.5, 0.75)
@@ -61,7 +61,8 @@ def _compose(strength: float, shape: ImageShape) -> list[Composition]:
     generator = torch.Generator().manual_seed(0)
     blocks = []
     for _ in range(IMAGES // BLOCK):
-        pixels = distort_glyphs(torch.tensor(glyphs.pixels), strength, generator).numpy()
+        whole = torch.tensor(glyphs.pixels)
+        pixels = distort(whole, strength, generator, keeps_places=False).numpy()
         distorted = Glyphs(pixels, glyphs.digits)
         blocks.append(compose(distorted, rng, BLOCK, DIGITS, shape))
     return blocks

@@ -28,7 +28,6 @@ from digitsum.cli import main
 from digitsum.model.predictor import make_predictor
 from digitsum.model.registry import NetworkName
 from digitsum.model.saved_model import SavedModel, load_model, num_parameters, save_model
-from digitsum.options import ImageShape
 from digitsum.ray_runtime import connect_ray
 from digitsum.training.presets import PresetName
 
@@ -131,10 +130,8 @@ def _test_archive(source: str, sources: Mapping[str, str], count: int | None = N
     if count is None:
         options += " --shards 4"
     else:
-        name, options = (
-            f"{name}-{count}",
-            f"{options} --digits {count} --width {max(168, 42 * count)}",
-        )
+        name += f"-{count}"
+        options += f" --digits {count} --width {max(168, 42 * count)}"
     _synth(name, TEST_IMAGES, options)
     return name
 
@@ -215,9 +212,8 @@ def _passes(model: SavedModel, glyphs: str) -> float:
 
 
 def _images_per_s(model: SavedModel) -> float:
-    shape = ImageShape(model.shape.height, model.shape.width)
     rng = np.random.default_rng(0)
-    images = compose(load_glyphs(EMBEDDED, "test"), rng, _SPEED_IMAGES, 4, shape)
+    images = compose(load_glyphs(EMBEDDED, "test"), rng, _SPEED_IMAGES, 4, model.shape)
     predictor = make_predictor(model, batch_size=64, num_threads=1)
     seconds = []
     for _ in range(_SPEED_ROUNDS):

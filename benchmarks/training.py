@@ -23,11 +23,11 @@ import torch
 from torch.nn.utils import clip_grad_norm_
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from digitsum.archive.shards import open_archive
-from digitsum.model.registry import build_network, to_input
-from digitsum.training.augmentation import distort_images
+from digitsum.model.registry import to_input
+from digitsum.training.augmentation import distort
 from digitsum.training.config import TrainConfig
-from digitsum.training.dataset import LabelledChunks, read_pieces
+from digitsum.training.dataset import open_images, read_pieces
+from digitsum.training.init_weights import initial_network
 from digitsum.training.metrics import CURVES_FILE, history_from_json
 from digitsum.training.sampling import train_share
 
@@ -109,15 +109,11 @@ def plain_loop(uri: str) -> None:
     torch.set_num_threads(2)
     config = TrainConfig(archive=uri, out="unused", epochs=EPOCHS, validation_fraction=0.02)
     recipe = config.recipe
-    archive = open_archive(uri, config.read)
-    images = LabelledChunks.of(archive, "train")
-    blocks = list(read_pieces(images, train_share(images, config, 1, 0), config, num_threads=1))
+    images = open_images(config)
+    blocks = list(read_pieces(images.train, train_share(images.train, 1, 0)))
     pixels = torch.cat([torch.from_numpy(block.pixels) for block in blocks])
     sums = torch.cat([torch.from_numpy(block.sums) for block in blocks])
-    shape = archive.shards[0].shape
-    network = build_network(
-        "counter", {"height": shape.height, "width": shape.width, "num_digits": 4, "max_digits": 8}
-    )
+    network = initial_network(config, images.shape, start=None)
     network.to(memory_format=torch.channels_last).train()
     averaged = AveragedModel(
         network, multi_avg_fn=get_ema_multi_avg_fn(1 - recipe.averaging), use_buffers=True
@@ -128,7 +124,7 @@ def plain_loop(uri: str) -> None:
     for _ in range(EPOCHS):
         started = time.perf_counter()
         for chosen in torch.randperm(len(sums)).split(recipe.batch_size):
-            batch = distort_images(pixels[chosen], recipe.distortion, generator)
+            batch = distort(pixels[chosen], recipe.distortion, generator, keeps_places=True)
             logits = network(to_input(batch, recipe.pixel_scale))
             log_probs = network.sum_log_probs(logits, 4, 4)
             loss = -log_probs.gather(1, sums[chosen].unsqueeze(1)).mean()

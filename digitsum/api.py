@@ -28,6 +28,23 @@ if TYPE_CHECKING:
     from digitsum.scoring.score import ScoreResult
     from digitsum.scoring.status import Status
     from digitsum.scoring.verify import Verification
+    from digitsum.training.config import TrainConfig
+    from digitsum.training.train import TrainResult
+
+
+def train(config: TrainConfig) -> TrainResult:
+    """Train a network, or resume the run of that name, and write the model and the run's report.
+
+    Raises InputError, before Ray is started, if an option, an archive or a model cannot be used.
+    """
+    from digitsum.evaluation.evaluate import record_validation
+    from digitsum.report.build import report_of
+    from digitsum.training.train import train
+
+    result = train(config)
+    record_validation(result.model, result.images, result.predictions, result.run)
+    report_of(result.run)
+    return result
 
 
 def plan(config: ScoreConfig) -> ScorePlan:

@@ -139,20 +139,14 @@ def _import_model(config: ImportModelConfig) -> None:
 
 
 def _train(config: TrainConfig) -> None:
-    from digitsum.evaluation.evaluate import record_validation
-    from digitsum.report.build import report_of
-    from digitsum.training.metrics import CURVES_FILE
-    from digitsum.training.train import train  # Ray takes a second to import: only where needed
-
-    trained = train(config)
-    record_validation(trained.validated, trained.run)
-    best = trained.outcome.best
+    trained = api.train(config)
+    outcome, best = trained.outcome, trained.outcome.best
+    files = [name for name in trained.run.files() if name in ("curves.json", "report.html")]
     averaged = ", averaged with others" if config.advanced.average_with else ""
-    say(f"{trained.run.uri}: run, with {' and '.join([CURVES_FILE, *report_of(trained.run)])}")
     say(
-        f"{trained.outcome.model}: model of epoch {best.epoch} of {len(trained.history)}"
-        f"{averaged}, validation accuracy {best.validation_accuracy:.2%} on "
-        f"{best.validation_images:,} images"
+        f"{trained.run.uri}: run, with {' and '.join(files)}",
+        f"{outcome.model}: model of epoch {best.epoch} of {outcome.epochs}{averaged}, validation "
+        f"accuracy {best.validation_accuracy:.2%} on {best.validation_images:,} images",
     )
 
 

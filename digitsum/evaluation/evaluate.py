@@ -27,7 +27,7 @@ from digitsum.scoring.survey import survey_archive
 from digitsum.storage.location import Location, locate
 from digitsum.storage.prefetch import prefetched
 from digitsum.storage.retries import retried
-from digitsum.training.validation import ValidatedModel
+from digitsum.training.dataset import PixelsAndSums
 
 
 @dataclass(frozen=True)
@@ -81,13 +81,15 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
     return _evaluation(config.archive, model, config.known_count, total, num_shards, unread)
 
 
-def record_validation(validated: ValidatedModel, run: Location) -> None:
+def record_validation(
+    model: SavedModel, images: PixelsAndSums, predictions: Predictions, run: Location
+) -> None:
     """Write the evaluation of a trained model on its validation images into its run's directory."""
-    model, (pixels, sums) = validated.model, validated.images
+    pixels, sums = images
     ids = pa.array([f"validation {row}" for row in range(len(sums))])
     num_classes = max_sum(model.network.config.max_digits) + 1
     rows = Rows(0, ids, pixels, {}, sums)
-    total = ChunkEvaluation.of(rows, validated.predictions, num_classes)
+    total = ChunkEvaluation.of(rows, predictions, num_classes)
     write_evaluation(_evaluation("validation images", model, None, total, 0, {}), run)
 
 

@@ -1,9 +1,8 @@
-"""Random distortions of handwriting, so that a network sees more hands than were collected.
+"""Random distortions of handwriting: placement, a smooth bend, and thinner or thicker strokes.
 
-Each image is moved, turned, scaled and sheared a little, bent by a smooth field (Simard, Steinkraus
-and Platt, "Best practices for convolutional neural networks applied to visual document analysis",
-ICDAR 2003), and its strokes are made thinner or thicker, and harder. Hand-written because
-torchvision's transforms distort all images of a batch alike.
+The bend is that of Simard, Steinkraus and Platt, "Best practices for convolutional neural networks
+applied to visual document analysis", ICDAR 2003. Hand-written because torchvision's transforms
+distort all images of a batch alike.
 """
 
 from __future__ import annotations
@@ -29,33 +28,24 @@ _FAINT = 0.02
 _CACHED_IMAGES = 512
 
 
-def distort_glyphs(glyphs_nhw: Tensor, strength: float, generator: torch.Generator) -> Tensor:
-    """Return glyphs, uint8 (n, h, w), each distorted independently; not at all at strength 0."""
-    return _in_parts(glyphs_nhw, strength, generator, placed=True)
-
-
-def distort_images(images_nhw: Tensor, strength: float, generator: torch.Generator) -> Tensor:
-    """Return images, uint8 (n, h, w), bent and with other strokes, their digits in place."""
-    return _in_parts(images_nhw, strength, generator, placed=False)
-
-
-def _in_parts(
-    pixels_nhw: Tensor, strength: float, generator: torch.Generator, *, placed: bool
+def distort(
+    pixels_nhw: Tensor, strength: float, generator: torch.Generator, *, keeps_places: bool
 ) -> Tensor:
+    """Return images, uint8 (n, h, w), each distorted independently; not at all at strength 0.
+
+    Images of several digits keep their places: they are only bent, and get other strokes.
+    """
     if strength == 0 or len(pixels_nhw) == 0:
         return pixels_nhw
-    parts = torch.split(pixels_nhw, _CACHED_IMAGES)
-    return torch.cat([_distort(part, strength, generator, placed=placed) for part in parts])
-
-
-def _distort(
-    pixels_nhw: Tensor, strength: float, generator: torch.Generator, *, placed: bool
-) -> Tensor:
-    ink_n1hw = pixels_nhw.unsqueeze(1).float().div_(255)
-    grid = _placement(ink_n1hw, strength if placed else 0.0, generator)
-    grid = grid + _bend(ink_n1hw, strength, generator)
-    ink_n1hw = F.grid_sample(ink_n1hw, grid, align_corners=False)
-    return _restroke(ink_n1hw, strength, generator).squeeze(1).mul_(255).round_().to(torch.uint8)
+    parts = []
+    for part in torch.split(pixels_nhw, _CACHED_IMAGES):
+        ink_n1hw = part.unsqueeze(1).float().div_(255)
+        grid = _placement(ink_n1hw, 0.0 if keeps_places else strength, generator)
+        grid = grid + _bend(ink_n1hw, strength, generator)
+        ink_n1hw = F.grid_sample(ink_n1hw, grid, align_corners=False)
+        ink_nhw = _restroke(ink_n1hw, strength, generator).squeeze(1)
+        parts.append(ink_nhw.mul_(255).round_().to(torch.uint8))
+    return torch.cat(parts)
 
 
 def _placement(ink_n1hw: Tensor, strength: float, generator: torch.Generator) -> Tensor:

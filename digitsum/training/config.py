@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Literal
+from typing import Any, Literal
 
 from digitsum.archive.glyphs import EMBEDDED
 from digitsum.archive.synth import check_fits
 from digitsum.errors import InputError
+from digitsum.manifest import to_python
 from digitsum.model.registry import NetworkName
 from digitsum.options import DEFAULT_SHAPE, ImageShape, ReadOptions
 from digitsum.storage.retries import MAX_TRAINING_FAILURES
-from digitsum.training.presets import PRESETS, PresetName, Recipe, default_preset
+from digitsum.training.presets import PRESETS, PresetName, Recipe
 
-MAX_DISTORTION = 2.0
-Precision = Literal["auto", "fp32", "bf16"]
+# Options that decide where, how fast and how long a run computes, and what is made of its weights.
+_RESUMABLE = {
+    *("out", "workers", "use_gpu", "cpus_per_worker", "max_failures", "name", "runs"),
+    *("preset", "cascade_below", "average_with"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +88,7 @@ class TrainConfig:
     scores, 0 for never; default the preset's."""
     seed: int = 0
     """Seed of weights, dropout, composition, shuffling and the held-out part."""
-    precision: Precision = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Arithmetic of the forward pass; auto is bf16 on GPUs and, for the counter, on CPUs with bf16
     instructions."""
     shuffle_buffer_images: int = 16_384
@@ -127,11 +132,10 @@ class TrainConfig:
             check(name, values[name] % self.workers == 0, remedy)
         for name in ("learning_rate", "pixel_scale"):
             check(name, 0 < values[name] < math.inf, "give a number above 0.")
-        in_range = 0 <= values["distortion"] <= MAX_DISTORTION
-        check("distortion", in_range, f"give 0 to {MAX_DISTORTION:g}.")
+        check("distortion", 0 <= values["distortion"] <= 2, "give 0 to 2.")
         check("cascade_below", 0 <= values["cascade_below"] <= 1, "give a confidence, 0 to 1.")
-        in_range = 0 < self.validation_fraction < 1
-        check("validation_fraction", in_range, "give a number between 0 and 1.")
+        fraction = self.validation_fraction
+        check("validation_fraction", 0 < fraction < 1, "give a number between 0 and 1.")
         check("seed", 0 <= self.seed < 2**64, "give a number of 0 to 2**64 - 1.")
         check("max_failures", self.max_failures >= 0, "give at least 0.")
         cpus = self.cpus_per_worker
@@ -165,7 +169,8 @@ class TrainConfig:
     @property
     def recipe(self) -> Recipe:
         """The preset's recipe, with the options that were given in place of its own values."""
-        recipe = PRESETS[self.network][self.preset or default_preset(self.network)]
+        presets = PRESETS[self.network]
+        recipe = presets[self.preset] if self.preset else next(iter(presets.values()))
         if self.start_from is not None:
             recipe = recipe.continued()
         common = {f.name for f in fields(Recipe)} & {f.name for f in fields(self)}
@@ -183,51 +188,31 @@ class TrainConfig:
         return range(self.min_digits or self.digits, self.digits + 1)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class FixedOptions:
-    """Options that a resumed run must not change: those that decide what is learned, and from what.
+    """The options of a run that is resumed only with the same ones, as it records them."""
 
-    The others decide where, how fast and how long a run computes, and what is made of its weights.
+    options: dict[str, Any]
+    version: Literal[1] = 1
+
+
+def fixed_options(config: TrainConfig) -> dict[str, Any]:
+    """Return, as JSON has them, the options that a resumed run must not change.
+
+    They decide what is learned, and from what; the preset counts as the recipe that it stands for.
     """
+    options = to_python(config) | to_python(config.recipe)
+    options |= options.pop("advanced")
+    if not config.recipe.one_cycle and config.recipe.distortion == 0:
+        del options["epochs"]  # neither step size nor distortion depends on them
+    return {name: value for name, value in options.items() if name not in _RESUMABLE}
 
-    archive: str | None
-    validation: str | None
-    validation_fraction: float
-    glyphs: str
-    network: NetworkName
-    start_from: str | None
-    teachers: tuple[str, ...]
-    train_on_validation: bool
-    digits: int
-    min_digits: int | None
-    seed: int
-    precision: Precision
-    shuffle_buffer_images: int
-    read: ReadOptions
-    recipe: Recipe
-    """Without what a resumed run may change: `cascade_below` and, if neither step size nor
-    distortion depends on them, the epochs; both are 0 then."""
 
-    @staticmethod
-    def of(config: TrainConfig) -> FixedOptions:
-        """Return those of a configuration."""
-        recipe = replace(config.recipe, cascade_below=0.0)
-        if not recipe.one_cycle and recipe.distortion == 0:
-            recipe = replace(recipe, epochs=0)
-        own = {"recipe", "teachers", "train_on_validation"}
-        return FixedOptions(
-            recipe=recipe,
-            teachers=config.advanced.teachers,
-            train_on_validation=config.advanced.train_on_validation,
-            **{f.name: getattr(config, f.name) for f in fields(FixedOptions) if f.name not in own},
-        )
-
-    def check_resumes(self, earlier: FixedOptions, run: str) -> None:
-        """Raise InputError, naming the first difference, if a run was started with others."""
-        for before, now in ((earlier, self), (earlier.recipe, self.recipe)):
-            for name in (f.name for f in fields(now) if f.name != "recipe"):
-                if (old := getattr(before, name)) != (new := getattr(now, name)):
-                    raise InputError(
-                        f"run {run} was started with {name}={old!r}, not {new!r}; resume it with "
-                        "the same options, or give the new run another --name."
-                    )
+def check_resumes(config: TrainConfig, started: Mapping[str, Any], run: str) -> None:
+    """Raise InputError, naming the first difference, if a run was started with other options."""
+    for name, new in fixed_options(config).items():
+        if (old := started.get(name)) != new:
+            raise InputError(
+                f"run {run} was started with {name}={old!r}, not {new!r}; resume it with the same "
+                "options, or give the new run another --name."
+            )

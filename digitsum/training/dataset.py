@@ -1,7 +1,6 @@
 """The labelled archives of a training run: opened, split for training and validation, and read.
 
-Ray Data did the reading before: its tasks took 6 s to start at every epoch, and a resumed run got
-another order.
+Not by Ray Data: its tasks take 6 s to start at every epoch, and resumed runs get another order.
 """
 
 from __future__ import annotations
@@ -9,7 +8,7 @@ from __future__ import annotations
 import logging
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -19,7 +18,7 @@ from digitsum.archive.chunks import Chunk, check_unchanged, plan_chunks
 from digitsum.archive.glyphs import load_glyphs
 from digitsum.archive.images import Uint8Array
 from digitsum.archive.reader import Rows, check_labels, read_chunk
-from digitsum.archive.shards import Archive, open_archive
+from digitsum.archive.shards import open_archive
 from digitsum.console import printable
 from digitsum.errors import InputError
 from digitsum.options import ImageShape
@@ -28,7 +27,6 @@ from digitsum.storage.prefetch import mapped_ahead
 from digitsum.storage.retries import retried
 from digitsum.training.config import TrainConfig
 
-Subset = Literal["all", "train", "validation"]
 PixelsAndSums = tuple[Uint8Array, npt.NDArray[np.int64]]
 """Images, uint8 (n, height, width), and their sums, int64 (n,)."""
 
@@ -43,33 +41,23 @@ logger = logging.getLogger(__name__)
 class LabelledChunks:
     """The labelled images of an archive, or those of its rows that are or are not held out."""
 
+    config: TrainConfig
     root_uri: str
     chunks: tuple[Chunk, ...]
-    subset: Subset
+    subset: Literal["all", "train", "validation"]
 
-    @staticmethod
-    def of(archive: Archive, subset: Subset) -> LabelledChunks:
-        """Return those of an archive."""
-        chunks = (
-            chunk for shard in archive.shards for chunk in plan_chunks(shard, READ_CHUNK_IMAGES)
-        )
-        return LabelledChunks(archive.root.uri, tuple(chunks), subset)
-
-    def is_in_subset(
-        self, shard: str, first_row: int, num_rows: int, config: TrainConfig
-    ) -> npt.NDArray[np.bool_]:
+    def is_in_subset(self, shard: str, first_row: int, num_rows: int) -> npt.NDArray[np.bool_]:
         """Return, bool (num_rows,), which of a shard's rows belong to the subset."""
         if self.subset == "all":
             return np.ones(num_rows, np.bool_)
         rows = first_row + np.arange(num_rows)
-        is_held_out = held_out(shard, rows, config.validation_fraction, config.seed)
+        is_held_out = held_out(shard, rows, self.config.validation_fraction, self.config.seed)
         return is_held_out if self.subset == "validation" else ~is_held_out
 
-    def num_images_by_chunk(self, config: TrainConfig) -> list[tuple[Chunk, int]]:
+    def num_images_by_chunk(self) -> list[tuple[Chunk, int]]:
         """Return each chunk with the number of its rows that belong to the subset."""
         return [
-            (c, int(self.is_in_subset(c.shard, c.first_row, c.num_rows, config).sum()))
-            for c in self.chunks
+            (c, int(self.is_in_subset(c.shard, c.first_row, c.num_rows).sum())) for c in self.chunks
         ]
 
 
@@ -93,11 +81,11 @@ def open_images(config: TrainConfig) -> ArchiveImages | None:
         for split in ("train", "val"):
             load_glyphs(config.glyphs, split)
         return None
-    archive = _open_labelled(config.archive, config)
-    shape, num_images = archive.shards[0].shape, archive.num_images
+    images, shape = open_labelled(config.archive, config)
+    num_images = sum(chunk.num_rows for chunk in images.chunks)
     if config.validation is None:
-        train, validation = (LabelledChunks.of(archive, s) for s in ("train", "validation"))
-        num_held_out = sum(num for _, num in validation.num_images_by_chunk(config))
+        train, validation = replace(images, subset="train"), replace(images, subset="validation")
+        num_held_out = sum(num for _, num in validation.num_images_by_chunk())
         fewest = min(num_held_out, num_images - num_held_out)
         if fewest < config.workers:
             raise InputError(
@@ -108,17 +96,17 @@ def open_images(config: TrainConfig) -> ArchiveImages | None:
             )
         epoch_images = max(1, round(num_images * (1 - config.validation_fraction)))
         return ArchiveImages(shape, train, validation, epoch_images)
-    other = _open_labelled(config.validation, config)
-    if other.shards[0].shape != shape:
+    validation, other_shape = open_labelled(config.validation, config)
+    if other_shape != shape:
         raise InputError(
-            f"{config.validation}: images are {other.shards[0].shape}, but those of "
-            f"{config.archive} are {shape}; give archives of one shape."
+            f"{config.validation}: images are {other_shape}, but those of {config.archive} are "
+            f"{shape}; give archives of one shape."
         )
-    train, validation = (LabelledChunks.of(source, "all") for source in (archive, other))
-    return ArchiveImages(shape, train, validation, num_images)
+    return ArchiveImages(shape, images, validation, num_images)
 
 
-def _open_labelled(uri: str, config: TrainConfig) -> Archive:
+def open_labelled(uri: str, config: TrainConfig) -> tuple[LabelledChunks, ImageShape]:
+    """Return all images of an archive, checked as `open_images` does, and their shape."""
     archive = open_archive(uri, config.read)
     paths: dict[ImageShape, str] = {s.shape: s.file.path for s in reversed(archive.shards)}
     if len(paths) > 1:
@@ -130,7 +118,8 @@ def _open_labelled(uri: str, config: TrainConfig) -> Archive:
             "archive with more, or fewer --workers."
         )
     check_labels(archive, config.read, config.digits)
-    return archive
+    chunks = (chunk for shard in archive.shards for chunk in plan_chunks(shard, READ_CHUNK_IMAGES))
+    return LabelledChunks(config, archive.root.uri, tuple(chunks), "all"), archive.shards[0].shape
 
 
 def held_out(
@@ -138,10 +127,10 @@ def held_out(
 ) -> npt.NDArray[np.bool_]:
     """Return, bool (n,), which rows of a shard are held out: about `fraction` of them.
 
-    Depends on the shard's path, the row and the seed only, so every worker, every epoch and every
-    resumed run agree. Hand-written because a generator of numpy's would have to draw for all rows
-    before: the hash is the finalizer of splitmix64 (Steele, Lea and Flood, "Fast splittable
-    pseudorandom number generators", OOPSLA 2014).
+    Depends on the shard's path, the row and the seed only, so all workers, epochs and resumed runs
+    agree. Hand-written because numpy's generators would have to draw for all rows before: the hash
+    is the finalizer of splitmix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number
+    generators", OOPSLA 2014).
     """
     # The seed is hashed too: otherwise close seeds hold out the same rows, a few rows on.
     seeded = _mix(np.array([seed % 2**64], np.uint64))[0]
@@ -169,44 +158,39 @@ class Piece:
 
 
 class Block(NamedTuple):
-    """Images that were read together."""
+    """Images that were read together, uint8 (n, height, width), and their sums, int64 (n,)."""
 
     pixels: Uint8Array
-    """uint8 (n, height, width)."""
     sums: npt.NDArray[np.int64]
-    """int64 (n,)."""
     num_undecodable: int
     """Images that belong here and cannot be decoded."""
 
 
 def read_pieces(
-    images: LabelledChunks, pieces: Sequence[Piece], config: TrainConfig, num_threads: int
+    images: LabelledChunks, pieces: Sequence[Piece], num_threads: int = 1
 ) -> Iterator[Block]:
-    """Yield the images of the pieces, a few thousand at a time.
+    """Yield the images of the pieces, a few thousand at a time; warn of those not decodable.
 
-    Logs a warning about images that cannot be decoded. Raises InputError if a shard cannot be read,
-    or was changed since the run began.
+    Raises InputError if a shard cannot be read, or was changed since the run began.
     """
 
     def read(piece: Piece) -> list[Block]:
-        return retried(lambda: list(_read_piece(images, piece, config)))
+        return retried(lambda: list(_read_piece(images, piece)))
 
     if all(piece.chunk.num_rows <= _MOST_ROWS_READ_AHEAD for piece in pieces):
         for blocks in mapped_ahead(read, pieces, num_threads):
             yield from blocks
         return
     for piece in pieces:  # a large row group is never in memory as a whole
-        yield from _read_piece(images, piece, config)
+        yield from _read_piece(images, piece)
 
 
-def _read_piece(images: LabelledChunks, piece: Piece, config: TrainConfig) -> Iterator[Block]:
+def _read_piece(images: LabelledChunks, piece: Piece) -> Iterator[Block]:
     root, shard = locate(images.root_uri), piece.chunk.shard
     check_unchanged(root, piece.chunk)
     num_passed, end = 0, piece.first + piece.num_images
-    for rows in read_chunk(root, piece.chunk, config.read, labels=True):
-        in_subset = np.flatnonzero(
-            images.is_in_subset(shard, rows.first_row, len(rows.pixels), config)
-        )
+    for rows in read_chunk(root, piece.chunk, images.config.read, labels=True):
+        in_subset = np.flatnonzero(images.is_in_subset(shard, rows.first_row, len(rows.pixels)))
         wanted = in_subset[max(0, piece.first - num_passed) : max(0, end - num_passed)]
         num_passed += len(in_subset)
         is_undecodable = np.isin(wanted, list(rows.errors))
@@ -235,8 +219,8 @@ def warn_undecodable(shard: str, rows: Rows, undecodable: npt.NDArray[np.int64])
 def filled_up(blocks: Iterable[Block]) -> Iterator[PixelsAndSums]:
     """Yield the blocks with copies of their images in place of those that cannot be decoded.
 
-    So all workers make as many steps. If a block has too few images to copy, the next one provides
-    the rest. Raises InputError if no image can be decoded at all.
+    So all workers make as many steps. A block with too few images leaves the rest to the next one.
+    Raises InputError if no image can be decoded at all.
     """
     num_missing, last = 0, None
     for pixels, sums, num_undecodable in blocks:

@@ -1,8 +1,7 @@
 """Distillation: a network learns the mean predictions of other networks along with the sums.
 
-Several networks that were trained separately misread different images, so their mean is right more
-often than any of them. A network that is trained to predict it comes near to it, and costs no more
-than one to run (Hinton, Vinyals and Dean, "Distilling the knowledge in a neural network", 2015).
+Networks that were trained separately misread different images, so their mean is right more often
+than any of them (Hinton, Vinyals and Dean, "Distilling the knowledge in a neural network", 2015).
 What is learned is the joint distribution of the number of digits and of their sum, so networks of
 any sizes can teach each other.
 """
@@ -10,41 +9,20 @@ any sizes can teach each other.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 
 import torch
 from torch import Tensor
 
-from digitsum.errors import InputError
 from digitsum.model.network import SumNetwork
 from digitsum.model.registry import to_input
 from digitsum.model.saved_model import SavedModel
-from digitsum.options import ImageShape
-from digitsum.training.config import TrainConfig
-from digitsum.training.init_weights import load_trained
 
 DISTILLED = 0.8
 """Fraction of the loss that the teachers' predictions decide; the true sums decide the rest."""
 
 # Log probability of what a network takes for impossible: minus infinity times 0 would be NaN.
 _IMPOSSIBLE = -1000.0
-
-
-def load_teachers(config: TrainConfig, shape: ImageShape) -> tuple[SavedModel, ...]:
-    """Return the teachers; () if sums alone are learned.
-
-    Raises InputError if one is not a model of the network that is to be trained, cannot read images
-    of that shape, or predicts other sums.
-    """
-    teachers = tuple(load_trained(uri, "--teachers", config) for uri in config.advanced.teachers)
-    for teacher in teachers:
-        num_digits = teacher.network.config.num_digits
-        if config.network == "baseline" and num_digits != config.digits:
-            raise InputError(
-                f"{teacher.uri}: predicts the sums of {num_digits} digits, and cannot teach those "
-                f"of {config.digits}; leave it out of --teachers."
-            )
-        teacher.network.check_shape(shape, config.archive or "--height and --width")
-    return teachers
 
 
 class Teachers:
@@ -57,25 +35,22 @@ class Teachers:
 
     @torch.no_grad()
     def mean_probs(self, pixels: Tensor, max_digits: int) -> Tensor:
-        """Return the mean P(count, sum) for images uint8 (b, h, w), float (b, n).
+        """Return the teachers' mean calibrated P(count, sum) for images uint8 (b, h, w).
 
-        Laid out as `joint_log_probs` returns it; each teacher's logits are divided by its
-        temperature.
+        Float (b, n), laid out as `joint_log_probs` returns it.
         """
-        total: Tensor | None = None
+        probs = []
         for model in self._models:
             logits = model.network(to_input(pixels, model.pixel_scale)) / model.temperature
-            probs = model.network.joint_log_probs(logits, max_digits).exp()
-            total = probs if total is None else total + probs
-        assert total is not None
-        return total / len(self._models)
+            probs.append(model.network.joint_log_probs(logits, max_digits).exp())
+        return reduce(torch.add, probs) / len(probs)
 
     def loss(
         self, student: SumNetwork, pixels: Tensor, logits: Tensor, nll: Tensor, max_digits: int
     ) -> Tensor:
-        """Return a student's loss, a number, in nats: that of the sums and that of the predictions.
+        """Return a student's loss, in nats, from its logits for images uint8 (b, h, w).
 
-        `logits` are the student's for images uint8 (b, h, w), `nll` the loss of their sums.
+        `nll` is the part of it that the true sums decide.
         """
         taught = self.mean_probs(pixels, max_digits)
         distilled = distillation_loss(student, logits, taught, max_digits)
@@ -85,7 +60,7 @@ class Teachers:
 def distillation_loss(
     network: SumNetwork, logits: Tensor, taught_probs: Tensor, max_digits: int
 ) -> Tensor:
-    """Return the cross entropy, a number, in nats, of a network's and the teachers' predictions."""
+    """Return the cross entropy, in nats, of a network's and the teachers' predictions."""
     log_probs = network.joint_log_probs(logits, max_digits)
     log_probs = log_probs.where(log_probs > -torch.inf, _IMPOSSIBLE)
     return -(taught_probs * log_probs).sum(dim=1).mean()

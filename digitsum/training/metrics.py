@@ -1,25 +1,87 @@
-"""Loss and accuracy of a training, over all workers, and the files that record them by epoch."""
+"""Progress, loss and accuracy of a training, over all workers, and the files that record them."""
 
 from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 import torch.distributed
 from tensorboardX import SummaryWriter
 from torch import Tensor
 
+from digitsum.console import duration
 from digitsum.model.network import SumNetwork
 from digitsum.storage.atomic_write import publish_bytes
 from digitsum.storage.location import Location
 
 CURVES_FILE = "curves.json"
 """A run's epochs, as `history_to_json` writes them."""
-TENSORBOARD_DIRECTORY = "tensorboard"
+_LINE_EVERY_S = 60.0
+
+Item = TypeVar("Item")
+
+
+class EpochProgress:
+    """Counts the images of one epoch, from 1, of all workers together.
+
+    Each worker counts its own images and assumes that the others are as far.
+    """
+
+    def __init__(self, epoch: int, num_epochs: int, epoch_images: int, workers: int) -> None:
+        self._epoch, self._num_epochs, self._workers = epoch, num_epochs, workers
+        self._num_before = (epoch - 1) * epoch_images
+        self._num_total = num_epochs * epoch_images
+        self._num_own = 0
+        self._started = self._last_line = time.monotonic()
+        self.waited_s = 0.0
+        """Seconds that this worker waited for batches."""
+
+    def waiting(self, items: Iterable[Item]) -> Iterator[Item]:
+        """Yield the items, and count how long each was waited for."""
+        iterator, end = iter(items), object()
+        while True:
+            started = time.perf_counter()
+            item = next(iterator, end)
+            self.waited_s += time.perf_counter() - started
+            if item is end:
+                return
+            yield item  # type: ignore[misc]
+
+    def advance(self, num_images: int) -> None:
+        """Count images of this worker as seen."""
+        self._num_own += num_images
+
+    @property
+    def num_seen(self) -> int:
+        """Images seen since the training began."""
+        return self._num_before + self._num_own * self._workers
+
+    @property
+    def fraction(self) -> float:
+        """Part of the training that is done, 0..1."""
+        return self.fraction_after(self._num_own)
+
+    def fraction_after(self, num_images: int) -> float:
+        """Return the part of the training, 0..1, done once a worker has seen so many images."""
+        return min(1.0, (self._num_before + num_images * self._workers) / self._num_total)
+
+    def line(self) -> str | None:
+        """Return, once a minute, the progress and the time left; otherwise None."""
+        now = time.monotonic()
+        if now - self._last_line < _LINE_EVERY_S:
+            return None
+        self._last_line = now
+        rate = (self.num_seen - self._num_before) / (now - self._started)
+        return (
+            f"epoch {self._epoch} of {self._num_epochs}, {self.fraction:.0%} of the training: "
+            f"{rate:,.0f} images/s, about {duration((self._num_total - self.num_seen) / rate)} left"
+        )
 
 
 class EpochTotals:
@@ -131,4 +193,4 @@ def write_event_file(run: Location, epoch: Epoch) -> None:
         [written] = Path(directory).iterdir()
         # TensorBoard orders the files by their names, which begin with the time in seconds.
         name = f"{written.name}.{epoch.epoch:05d}"
-        publish_bytes(written.read_bytes(), run.join(f"{TENSORBOARD_DIRECTORY}/{name}"))
+        publish_bytes(written.read_bytes(), run.join(f"tensorboard/{name}"))

@@ -62,15 +62,13 @@ on labelled images of your own.
 
 
 def _trained_on(config: TrainConfig) -> str:
+    source = config.archive or (
+        f"images of {config.shape} pixels, newly composed for each epoch of {config.glyphs} glyphs"
+    )
     origin = f", starting with the weights of {config.start_from}" if config.start_from else ""
     if config.advanced.teachers:
         origin += f", taught by {', '.join(config.advanced.teachers)}"
-    if config.archive is not None:
-        return f"{config.archive}{origin}"
-    return (
-        f"images of {config.shape} pixels, newly composed for each epoch of {config.glyphs} "
-        f"glyphs{origin}"
-    )
+    return source + origin
 
 
 def _validated_on(config: TrainConfig) -> str:
@@ -85,10 +83,7 @@ def _validated_on(config: TrainConfig) -> str:
 def _calibrated_on(config: TrainConfig, calibration: Calibration) -> str:
     if config.advanced.train_on_validation:
         return f"that of {config.start_from}"
-    strength = config.recipe.distortion
+    fitted, strength = f"fitted on {calibration.images:,}", config.recipe.distortion
     if config.archive is not None or strength == 0:
-        return f"fitted on {calibration.images:,} of the validation images"
-    return (
-        f"fitted on {calibration.images:,} images of the validation glyphs, distorted by "
-        f"{strength:g}"
-    )
+        return f"{fitted} of the validation images"
+    return f"{fitted} images of the validation glyphs, distorted by {strength:g}"

@@ -27,16 +27,12 @@ _FIRST_DISTORTION, _LAST_DISTORTION = 0.1, 0.5
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a network is trained; options of the same names override it."""
+    """How a network is trained; TrainConfig describes the fields that are options too."""
 
     epochs: int
-    """Passes over the archive, or over as many composed images."""
     images_per_epoch: int = 24_000
-    """Images composed for each epoch, if they are composed."""
     batch_size: int = 64
-    """Images in a step, of all workers together."""
     learning_rate: float = 4e-3
-    """Largest step size."""
     one_cycle: bool = True
     """True if the step size rises and falls once, False if it is constant."""
     weight_decay: float = 0.02
@@ -46,17 +42,14 @@ class Recipe:
     averaging: float = 0.005
     """Fraction of the averaged weights that each step replaces; 1 keeps the last weights only."""
     distortion: float = 1.0
-    """Strength of the random distortions; 0 for none."""
     pull_images: int = 72_000
     """Images over which the pull on expected count and sum fades from 1 to 0; 0 for no pull."""
     bf16_on_cpus: bool = True
     """True if CPUs with bf16 instructions compute in bf16."""
     pixel_scale: float = 1 / 255
-    """Factor that pixels 0..255 are multiplied by."""
     distortion_grows: bool = True
     """True if distortion is weak at first."""
     cascade_below: float = CASCADE_BELOW
-    """Confidence below which the trained model makes a second pass over an image; 0 for never."""
     sizes: Mapping[str, int] = field(default_factory=dict)
     """Sizes of the network that are not its defaults."""
 
@@ -69,9 +62,8 @@ class Recipe:
     def learning_rate_at(self, progress: float) -> float:
         """Return the step size after the fraction `progress`, 0..1, of the training.
 
-        One cycle of cosines, after Smith and Topin, "Super-convergence" (2018): from a 25th of the
-        largest step size to all of it in the first fifth, then to 0. Not torch's
-        OneCycleLR: it counts steps, and a resumed run knows its progress.
+        One cycle of cosines, after Smith and Topin, "Super-convergence" (2018): from a 25th to all
+        in the first fifth, then to 0. Not torch's OneCycleLR: it counts steps, not progress.
         """
         if not self.one_cycle:
             return self.learning_rate
@@ -93,6 +85,17 @@ class Recipe:
         return max(0.0, 1 - num_images_seen / self.pull_images) if self.pull_images else 0.0
 
 
+_COUNTER_SIZES = "stem_channels", "body_channels", "row_channels", "column_channels", "num_mixers"
+# As many images as `paper`, so as long, but newly composed, one cycle and averaged weights.
+_TUNED = Recipe(
+    epochs=8,
+    learning_rate=1e-3,
+    distortion=0.5,
+    pull_images=0,
+    pixel_scale=PIXEL_SCALE,
+    cascade_below=0.0,
+)
+# The first of a network's is the default.
 PRESETS: dict[NetworkName, dict[PresetName, Recipe]] = {
     "counter": {
         "full": Recipe(epochs=38, images_per_epoch=96_000, batch_size=128),
@@ -101,54 +104,25 @@ PRESETS: dict[NetworkName, dict[PresetName, Recipe]] = {
             epochs=10,
             images_per_epoch=96_000,
             batch_size=128,
-            sizes={
-                "stem_channels": 12,
-                "body_channels": 20,
-                "row_channels": 32,
-                "column_channels": 80,
-                "num_mixers": 2,
-            },
+            sizes=dict(zip(_COUNTER_SIZES, (12, 20, 32, 80, 2), strict=True)),
         ),
         "large": Recipe(
             epochs=10,
             images_per_epoch=96_000,
             batch_size=128,
-            sizes={
-                "stem_channels": 24,
-                "body_channels": 64,
-                "row_channels": 128,
-                "column_channels": 224,
-                "num_mixers": 4,
-            },
+            sizes=dict(zip(_COUNTER_SIZES, (24, 64, 128, 224, 4), strict=True)),
         ),
     },
     "baseline": {
-        "paper": Recipe(
-            epochs=8,
-            learning_rate=1e-3,
+        "paper": replace(
+            _TUNED,
             one_cycle=False,
             weight_decay=0.0,
             max_gradient_norm=None,
             averaging=1.0,
             distortion=0.0,
-            pull_images=0,
             bf16_on_cpus=False,
-            pixel_scale=PIXEL_SCALE,
-            cascade_below=0.0,
         ),
-        # As many images as `paper`, so as long, but newly composed, one cycle and averaged weights.
-        "tuned": Recipe(
-            epochs=8,
-            learning_rate=1e-3,
-            pull_images=0,
-            distortion=0.5,
-            pixel_scale=PIXEL_SCALE,
-            cascade_below=0.0,
-        ),
+        "tuned": _TUNED,
     },
 }
-
-
-def default_preset(network: NetworkName) -> PresetName:
-    """Return the preset of a network that is taken if none is named."""
-    return next(iter(PRESETS[network]))

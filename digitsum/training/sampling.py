@@ -1,7 +1,6 @@
 """The batches of an epoch: each worker's share, shuffled, distorted, on its device.
 
-Which images a worker gets, and in what order, follows from seed, epoch and rank alone, so a resumed
-run is trained as an undisturbed one.
+They follow from seed, epoch and rank alone, so a resumed run is trained as an undisturbed one.
 """
 
 from __future__ import annotations
@@ -18,35 +17,35 @@ from torch import Tensor
 
 from digitsum.archive.chunks import Chunk
 from digitsum.archive.glyphs import load_training_glyphs
+from digitsum.errors import InputError
 from digitsum.storage.prefetch import prefetched
-from digitsum.training.augmentation import distort_images
+from digitsum.training.augmentation import distort
 from digitsum.training.config import TrainConfig
-from digitsum.training.dataset import LabelledChunks, Piece, PixelsAndSums, filled_up, read_pieces
-from digitsum.training.progress import EpochProgress
+from digitsum.training.dataset import (
+    ArchiveImages,
+    LabelledChunks,
+    Piece,
+    PixelsAndSums,
+    filled_up,
+    read_pieces,
+)
+from digitsum.training.metrics import EpochProgress
 from digitsum.training.synthetic import composed_images, validation_images
+
+Batch = tuple[Tensor, Tensor]
+"""Images, uint8 (b, height, width), and their sums, int64 (b,)."""
 
 _DRAWN_IMAGES = 8192
 _MOST_SAMPLED_PIECES = 500
-
-
-@dataclass(frozen=True)
-class Batch:
-    """b labelled images."""
-
-    pixels: Tensor
-    """uint8 (b, height, width)."""
-    sums: Tensor
-    """int64 (b,)."""
+_VALIDATION_SAMPLE_IMAGES = 5000
 
 
 @dataclass(frozen=True)
 class BatchSource:
-    """The images that a worker takes its batches from, and the device it puts them on."""
+    """The images that a worker takes its batches from, and the device that it puts them on."""
 
     config: TrainConfig
-    train: LabelledChunks | None
-    """None if images are composed."""
-    validation: LabelledChunks | None
+    images: ArchiveImages | None
     """None if images are composed."""
     rank: int
     device: torch.device
@@ -54,51 +53,51 @@ class BatchSource:
 
     def train_batches(self, progress: EpochProgress, epoch: int) -> Iterator[Batch]:
         """Yield the worker's batches of an epoch, from 1, shuffled and distorted."""
-        seed = (self.config.seed, epoch, self.rank)
-        if self.train is None:
-            return self._batches(progress.waiting(self._composed(progress, seed)))
-        return self._archive_batches(self.train, progress, seed)
+        if self.images is None:
+            return self._batches(progress.waiting(self._composed(progress, epoch)))
+        return self._archive_batches(self.images.train, progress, epoch)
 
     def validation_batches(self) -> Iterator[Batch]:
         """Yield the worker's batches of the validation images, the same at every epoch."""
         config = self.config
-        if self.validation is None:
+        if self.images is None:
             pixels, sums = validation_images(config)
             share = slice(self.rank, None, config.workers)
             return self._batches([(pixels[share], sums[share])])
-        pieces = validation_share(self.validation, config, self.rank, config.workers)
-        blocks = read_pieces(self.validation, pieces, config, self.read_threads)
+        chunks = self.images.validation
+        pieces = validation_share(chunks, self.rank, config.workers)
+        blocks = read_pieces(chunks, pieces, self.read_threads)
         return self._batches((block.pixels, block.sums) for block in blocks)
 
     def _archive_batches(
-        self, images: LabelledChunks, progress: EpochProgress, seed: tuple[int, ...]
+        self, images: LabelledChunks, progress: EpochProgress, epoch: int
     ) -> Iterator[Batch]:
         config = self.config
-        pieces = train_share(images, config, seed[1], self.rank)
-        blocks = filled_up(read_pieces(images, pieces, config, self.read_threads))
+        pieces = train_share(images, epoch, self.rank)
+        rng = np.random.default_rng((config.seed, epoch, self.rank))
+        blocks = filled_up(read_pieces(images, pieces, self.read_threads))
         buffer_images = min(config.shuffle_buffer_images, sum(p.num_images for p in pieces))
-        mixed = shuffled(blocks, buffer_images, np.random.default_rng(seed))
+        mixed = shuffled(blocks, buffer_images, rng)
         generator = torch.Generator(self.device).manual_seed(torch.initial_seed())
-        for batch in self._batches(progress.waiting(prefetched(mixed))):
+        for pixels, sums in self._batches(progress.waiting(prefetched(mixed))):
             strength = config.recipe.distortion_at(progress.fraction)
-            yield Batch(distort_images(batch.pixels, strength, generator), batch.sums)
+            yield distort(pixels, strength, generator, keeps_places=True), sums
 
-    def _composed(self, progress: EpochProgress, seed: tuple[int, ...]) -> Iterator[PixelsAndSums]:
+    def _composed(self, progress: EpochProgress, epoch: int) -> Iterator[PixelsAndSums]:
         config, recipe = self.config, self.config.recipe
         with_validation = config.advanced.train_on_validation
         blocks = composed_images(
+            config,
             load_training_glyphs(config.glyphs, with_validation=with_validation),
-            config.shape,
-            config.digit_counts,
             recipe.images_per_epoch // config.workers,
             lambda num_images: recipe.distortion_at(progress.fraction_after(num_images)),
-            seed,
+            (config.seed, epoch, self.rank),
         )
         return prefetched(blocks, partial(torch.set_num_threads, 1))
 
     def _batches(self, blocks: Iterable[PixelsAndSums]) -> Iterator[Batch]:
         for pixels, sums in batched(blocks, self.config.recipe.batch_size // self.config.workers):
-            yield Batch(_to_device(pixels, self.device), _to_device(sums, self.device))
+            yield _to_device(pixels, self.device), _to_device(sums, self.device)
 
 
 def _to_device(array: npt.NDArray[Any], device: torch.device) -> Tensor:
@@ -108,18 +107,16 @@ def _to_device(array: npt.NDArray[Any], device: torch.device) -> Tensor:
     return tensor.to(device, non_blocking=True)
 
 
-def train_share(images: LabelledChunks, config: TrainConfig, epoch: int, rank: int) -> list[Piece]:
+def train_share(images: LabelledChunks, epoch: int, rank: int) -> list[Piece]:
     """Return a worker's share of an epoch, the chunks in an order of that epoch."""
-    counted = images.num_images_by_chunk(config)
-    order = np.random.default_rng((config.seed, epoch)).permutation(len(counted))
-    return split_evenly([counted[i] for i in order], rank, config.workers, equal=True)
+    counted = images.num_images_by_chunk()
+    order = np.random.default_rng((images.config.seed, epoch)).permutation(len(counted))
+    return split_evenly([counted[i] for i in order], rank, images.config.workers, equal=True)
 
 
-def validation_share(
-    images: LabelledChunks, config: TrainConfig, rank: int, workers: int
-) -> list[Piece]:
+def validation_share(images: LabelledChunks, rank: int, workers: int) -> list[Piece]:
     """Return a worker's share of the images to validate on."""
-    return split_evenly(images.num_images_by_chunk(config), rank, workers, equal=False)
+    return split_evenly(images.num_images_by_chunk(), rank, workers, equal=False)
 
 
 def split_evenly(
@@ -127,8 +124,8 @@ def split_evenly(
 ) -> list[Piece]:
     """Return a worker's share of chunks, each given with its number of images, in their order.
 
-    No image is in two shares. Shares differ by at most one image; if they must be `equal`, the last
-    images, fewer than there are workers, are left out.
+    Shares differ by at most one image, unless they must be `equal`: then the last images, fewer
+    than there are workers, are in none.
     """
     total = sum(num_images for _, num_images in chunks)
     if equal:
@@ -143,6 +140,22 @@ def split_evenly(
     return pieces
 
 
+def validation_sample(config: TrainConfig, chunks: LabelledChunks | None) -> PixelsAndSums:
+    """Return images that validate a run, some 5,000 from all over the archive, and their sums.
+
+    They are composed if `chunks` is None. Raises InputError if none can be decoded.
+    """
+    if chunks is None:
+        return validation_images(config)
+    pieces = sample_pieces(validation_share(chunks, 0, 1), _VALIDATION_SAMPLE_IMAGES)
+    blocks = list(read_pieces(chunks, pieces))
+    if not any(len(block.sums) for block in blocks):
+        raise InputError(
+            f"{chunks.root_uri}: no image to validate on can be decoded; replace the shards."
+        )
+    return np.concatenate([b.pixels for b in blocks]), np.concatenate([b.sums for b in blocks])
+
+
 def sample_pieces(pieces: Sequence[Piece], num_images: int) -> list[Piece]:
     """Return about `num_images` of the images of the pieces, from all over them."""
     chosen = pieces[:: max(1, len(pieces) // _MOST_SAMPLED_PIECES)]
@@ -153,10 +166,7 @@ def sample_pieces(pieces: Sequence[Piece], num_images: int) -> list[Piece]:
 def shuffled(
     blocks: Iterable[PixelsAndSums], buffer_images: int, rng: np.random.Generator
 ) -> Iterator[PixelsAndSums]:
-    """Yield the images of the blocks in random order: for each that comes in, one is drawn.
-
-    They are drawn from a buffer of `buffer_images`, which is allocated at once.
-    """
+    """Yield the images of the blocks in random order, drawn from a buffer allocated at once."""
     buffer: PixelsAndSums | None = None
     num_buffered = 0
     for pixels, sums in blocks:

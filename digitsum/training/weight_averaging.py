@@ -1,9 +1,7 @@
 """Averaged weights of networks that have a common start: `--average-with`.
 
-Networks that were trained from the same weights, each on other images, misread other images; the
-mean of their weights can be right more often than any of them, and costs no more to run than one
-(Wortsman et al., "Model soups", ICML 2022). The statistics of normalizations are averaged too:
-weights that stayed near each other need no others.
+They can be right more often than any of the networks (Wortsman et al., "Model soups", ICML 2022).
+The statistics of normalizations are averaged too: weights that are near each other need no others.
 """
 
 from __future__ import annotations
@@ -15,38 +13,16 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from digitsum.errors import InputError
 from digitsum.model.network import SumNetwork
-from digitsum.model.saved_model import SavedModel
-from digitsum.training.config import TrainConfig
+from digitsum.model.registry import to_input
 from digitsum.training.dataset import PixelsAndSums
-from digitsum.training.init_weights import load_trained
-from digitsum.training.metrics import Epoch
-from digitsum.training.validation import validate
+from digitsum.training.metrics import Epoch, EpochTotals
 
 # More than chance does to the accuracy on some thousands of images.
 _CLEARLY_WORSE = 0.01
+_BATCH_IMAGES = 1000
 
 logger = logging.getLogger(__name__)
-
-
-def load_averaged_with(config: TrainConfig, network: SumNetwork) -> tuple[SavedModel, ...]:
-    """Return the models whose weights are averaged with those of the trained network.
-
-    Raises InputError if one is not a model of the network that is to be trained, has weights of
-    other shapes, or scales pixels otherwise.
-    """
-    uris = config.advanced.average_with
-    models = tuple(load_trained(uri, "--average-with", config) for uri in uris)
-    shapes = _shapes(network.state_dict())
-    for model in models:
-        is_of_shapes = _shapes(model.network.state_dict()) == shapes
-        if not is_of_shapes or model.pixel_scale != config.recipe.pixel_scale:
-            raise InputError(
-                f"{model.uri}: has other sizes or another --pixel-scale than the training, so its "
-                "weights cannot be averaged; leave it out of --average-with."
-            )
-    return models
 
 
 def averaged_weights(
@@ -61,29 +37,29 @@ def averaged_weights(
     }
 
 
+@torch.inference_mode()
 def epoch_of_average(
     network: SumNetwork, images: PixelsAndSums, pixel_scale: float, epoch: Epoch
 ) -> Epoch:
-    """Return an epoch with an averaged network's figures on validation images in place of its own.
+    """Return an epoch with the validation figures of an averaged network.
 
     Logs a warning if the average is clearly worse: the networks had no common start.
     """
-    loss, accuracy = validate(network, images, pixel_scale)
-    if accuracy < epoch.validation_accuracy - _CLEARLY_WORSE:
+    totals = EpochTotals(torch.device("cpu"))
+    pixels, sums = (torch.split(torch.tensor(values), _BATCH_IMAGES) for values in images)
+    for pixels_bhw, sums_b in zip(pixels, sums, strict=True):
+        totals.add_predicted(network, network(to_input(pixels_bhw, pixel_scale)), sums_b)
+    if totals.accuracy < epoch.validation_accuracy - _CLEARLY_WORSE:
         logger.warning(
             "the averaged weights get %.2f%% of the validation images right, epoch %d alone "
             "%.2f%%: give --average-with only models that have a common start, or leave it out.",
-            100 * accuracy,
+            100 * totals.accuracy,
             epoch.epoch,
             100 * epoch.validation_accuracy,
         )
     return replace(
         epoch,
-        validation_loss=loss,
-        validation_accuracy=accuracy,
-        validation_images=len(images[1]),
+        validation_loss=totals.mean_loss,
+        validation_accuracy=totals.accuracy,
+        validation_images=totals.num_images,
     )
-
-
-def _shapes(weights: Mapping[str, Tensor]) -> dict[str, torch.Size]:
-    return {name: tensor.shape for name, tensor in weights.items()}

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import joblib
 import numpy as np
@@ -19,56 +19,49 @@ import ray.train
 import torch
 import torch.distributed
 from ray.train.torch import get_device, prepare_model
-from torch import Tensor, nn
+from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from digitsum.console import duration, printable
 from digitsum.errors import InputError
-from digitsum.model.registry import build_network, to_input
+from digitsum.model.network import SumNetwork
+from digitsum.model.registry import to_input
 from digitsum.model.saved_model import SavedModel
 from digitsum.storage.location import locate
 from digitsum.storage.retries import retried
 from digitsum.training.checkpoint import TrainingState, load_checkpoint, save_checkpoint
 from digitsum.training.config import TrainConfig
-from digitsum.training.dataset import LabelledChunks
+from digitsum.training.dataset import ArchiveImages
 from digitsum.training.distillation import Teachers
-from digitsum.training.metrics import Epoch, EpochTotals, write_event_file
-from digitsum.training.progress import EpochProgress
+from digitsum.training.metrics import Epoch, EpochProgress, EpochTotals, write_event_file
 from digitsum.training.sampling import BatchSource
 
 _REPORTING = "v2/_internal/execution/context.py"
-MAX_READ_THREADS = 8
-"""Of a worker that computes on a GPU; one that computes on CPUs has none to spare."""
+# Of a worker that computes on a GPU; one that computes on CPUs has none to spare.
+_MAX_READ_THREADS = 8
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class WorkerSettings:
     """What the driver sends to each worker."""
 
     config: TrainConfig
     run_uri: str
-    train: LabelledChunks | None
+    images: ArchiveImages | None
     """None if images are composed."""
-    validation: LabelledChunks | None
-    """None if images are composed."""
-    epoch_images: int
-    """Images of an epoch, of all workers together."""
-    network_sizes: Mapping[str, Any]
-    start_weights: Mapping[str, Tensor] | None
-    """None for fresh weights."""
+    network: SumNetwork
+    """The network, with the weights that the training starts with."""
     teachers: tuple[SavedModel, ...]
 
 
 def train_worker(loop_config: Mapping[str, WorkerSettings]) -> None:
     """Train from the run's last checkpoint, if it has one, to the last epoch.
 
-    `loop_config` holds the settings as `settings`, because Ray Train wants a dictionary. Reports
-    each epoch's figures, of all workers together, with a checkpoint that rank 0 writes.
+    Reports each epoch's figures, of all workers together, with a checkpoint that rank 0 writes.
     """
-    # Ray Train repeats what each worker reports, several lines an epoch; one of its loggers is
-    # named after its file.
+    # Ray Train repeats what each worker reports, by two loggers; one is named after its file.
     for noisy in ("ray.train", str(Path(ray.train.__file__).parent / _REPORTING)):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     _Worker(loop_config["settings"]).train()
@@ -81,44 +74,35 @@ class _Worker:
         self._recipe = config.recipe
         context = ray.train.get_context()
         self._rank = context.get_world_rank()
-        device = get_device()
+        self._device = device = get_device()
         # Ray gives a worker one thread; the cores of a node are shared by the workers on it.
         cores = max(1, joblib.cpu_count() // context.get_local_world_size())
-        is_on_cpu = device.type == "cpu"
-        if is_on_cpu:
+        read_threads = min(cores, _MAX_READ_THREADS)
+        if device.type == "cpu":
             torch.set_num_threads(cores)
-        self._source = BatchSource(
-            config,
-            settings.train,
-            settings.validation,
-            self._rank,
-            device,
-            read_threads=1 if is_on_cpu else min(cores, MAX_READ_THREADS),
-        )
-        torch.manual_seed(config.seed)
-        network = build_network(config.network, settings.network_sizes)
-        if settings.start_weights is not None:
-            network.load_state_dict(settings.start_weights)
+            read_threads = 1
+        self._source = BatchSource(config, settings.images, self._rank, device, read_threads)
+        network = settings.network
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._parallel_network: nn.Module = prepare_model(network)
         averaging = get_ema_multi_avg_fn(1 - self._recipe.averaging)  # type: ignore[no-untyped-call]
         averaged = AveragedModel(network, multi_avg_fn=averaging, use_buffers=True)
         self._state = TrainingState(network, averaged, _optimizer(network, config))
-        self._history = load_checkpoint(ray.train.get_checkpoint(), self._state)
+        checkpoint = ray.train.get_checkpoint()
+        self._history = load_checkpoint(checkpoint, self._state) if checkpoint else []
         self._autocast = _autocast(config, device)
         self._teachers = Teachers(settings.teachers, device) if settings.teachers else None
-        self._device = device
 
     def train(self) -> None:
         """Train the epochs that are left, and report each."""
+        images = self._settings.images
+        epoch_images = images.epoch_images if images else self._recipe.images_per_epoch
         for epoch in range(len(self._history) + 1, self._recipe.epochs + 1):
             started = time.perf_counter()
             # Seeded by epoch: a resumed run draws what an undisturbed one would.
             seed = np.random.SeedSequence((self._config.seed, epoch, self._rank))
             torch.manual_seed(int(seed.generate_state(1)[0]))
-            progress = EpochProgress(
-                epoch, self._recipe.epochs, self._settings.epoch_images, self._config.workers
-            )
+            progress = EpochProgress(epoch, self._recipe.epochs, epoch_images, self._config.workers)
             train = self._train_epoch(progress, epoch)
             train_s = time.perf_counter() - started
             validation = self._validate()
@@ -144,27 +128,27 @@ class _Worker:
         counts = self._config.digit_counts
         known_count = counts.start if len(counts) == 1 else None
         totals = EpochTotals(self._device)
-        for batch in self._source.train_batches(progress, epoch):
+        for pixels, sums in self._source.train_batches(progress, epoch):
             for group in state.optimizer.param_groups:
                 group["lr"] = recipe.learning_rate_at(progress.fraction)
             with self._autocast:
-                logits = self._parallel_network(to_input(batch.pixels, recipe.pixel_scale))
+                logits = self._parallel_network(to_input(pixels, recipe.pixel_scale))
             log_probs = state.network.sum_log_probs(logits, counts.start, counts.stop - 1)
-            nll = -log_probs.gather(1, batch.sums.unsqueeze(1)).mean()
+            nll = -log_probs.gather(1, sums.unsqueeze(1)).mean()
             loss = nll
             if self._teachers is not None:
                 # One digit more than images hold: teachers may see that many.
-                loss = self._teachers.loss(state.network, batch.pixels, logits, nll, counts.stop)
+                loss = self._teachers.loss(state.network, pixels, logits, nll, counts.stop)
             if (pull := recipe.pull_at(progress.num_seen)) > 0:
-                loss = loss + pull * state.network.pull(logits, batch.sums, known_count)
+                loss = loss + pull * state.network.pull(logits, sums, known_count)
             state.optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             if recipe.max_gradient_norm is not None:
                 nn.utils.clip_grad_norm_(state.network.parameters(), recipe.max_gradient_norm)
             state.optimizer.step()
             state.averaged.update_parameters(state.network)
-            totals.add(log_probs.detach(), batch.sums, nll.detach())
-            progress.advance(len(batch.sums))
+            totals.add(log_probs.detach(), sums, nll.detach())
+            progress.advance(len(sums))
             if self._rank == 0 and (line := progress.line()) is not None:
                 # Figures of this worker's images alone: the others would have to wait.
                 _print(f"{line}; loss {totals.mean_loss:.3f}, accuracy {totals.accuracy:.1%}")
@@ -178,21 +162,19 @@ class _Worker:
 
     @torch.no_grad()
     def _validate(self) -> EpochTotals:
-        """Return the totals of the validation images, as users will use the network.
-
-        That is with unknown counts and averaged weights. Each worker has normalized by its own
-        images, so the others take rank 0's network, not DDP's, which would wait for all.
-        """
-        averaged = self._state.averaged_network
+        """Return the totals of the validation images, with unknown counts and averaged weights."""
+        # Each worker has normalized by its own images, so the others take rank 0's network; not
+        # DDP's, which would wait for all.
+        averaged = cast(SumNetwork, self._state.averaged.module)
         if torch.distributed.is_initialized():
             for tensor in averaged.state_dict().values():
                 torch.distributed.broadcast(tensor, src=0)
         averaged.eval()
         totals = EpochTotals(self._device)
-        for batch in self._source.validation_batches():
+        for pixels, sums in self._source.validation_batches():
             with self._autocast:
-                logits = averaged(to_input(batch.pixels, self._recipe.pixel_scale))
-            totals.add_predicted(averaged, logits, batch.sums)
+                logits = averaged(to_input(pixels, self._recipe.pixel_scale))
+            totals.add_predicted(averaged, logits, sums)
         return totals.reduce()
 
     def _report(self) -> None:

@@ -16,6 +16,8 @@ from digitsum.scoring.footer_cache import _PARTS, _SHARDS
 from digitsum.scoring.plan import PlannedChunks, PlannedParts, PlannedShards, PlanSummary
 from digitsum.scoring.rejects import REJECTS_SCHEMA
 from digitsum.scoring.results import ChunkResult, ScoreOutcome, Totals
+from digitsum.training.config import TrainConfig
+from digitsum.training.metrics import Epoch, TrainOutcome
 
 FINGERPRINT = Fingerprint(1, 1, 4, "image", "image_id", SHAPE.height, SHAPE.width)
 CHUNK = ChunkId(SHARD, FINGERPRINT, 0, 4)
@@ -94,6 +96,7 @@ def run_manifest() -> Manifest:
 def manifests() -> Iterator[bytes]:
     """Yield manifests of a scoring run and of a training run."""
     yield to_json(run_manifest())
-    best = {"epoch": 1, "validation_accuracy": 0.5, "validation_images": 10}
-    trained = {"best": best, "model": "nowhere", "model_digest": "digest"}
-    yield to_json(replace(run_manifest(), kind="train", outcome=trained))
+    best = Epoch(1, 2.5, 0.1, 2.25, 0.5, 40, 10, 1.5, 30.0, 0.25)
+    trained = TrainOutcome(model="nowhere", model_digest="digest", epochs=1, best=best)
+    config = to_python(TrainConfig(out="nowhere"))
+    yield to_json(replace(run_manifest(), kind="train", config=config, outcome=to_python(trained)))

@@ -103,7 +103,7 @@ def test_teachers(composed, tmp_path, capsys):
     assert taught.digest != alone.digest
     assert f"taught by packaged, {composed}/model" in card(tmp_path / "taught")
     assert train(tmp_path / "taught", options) == 2
-    assert "was started with teachers=('packaged'" in capsys.readouterr().err
+    assert "was started with teachers=['packaged'" in capsys.readouterr().err
 
 
 def test_train_on_validation(composed, tmp_path):

@@ -1,24 +1,25 @@
 import itertools
-import warnings
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
-from digitsum.training.augmentation import distort_glyphs, distort_images
+from digitsum.training.augmentation import distort
 
+distort_glyphs = partial(distort, keeps_places=False)
+distort_images = partial(distort, keeps_places=True)
 BOTH = pytest.mark.parametrize("distort", [distort_glyphs, distort_images])
-DISC_Y, DISC_X = 14, 14
 
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def discs(n: int, width: int = 28, centres: tuple[int, ...] = (DISC_X,)) -> torch.Tensor:
+def discs(n: int, width: int = 28, centres: tuple[int, ...] = (14,)) -> torch.Tensor:
     """Return images, uint8 (n, 28, width), of soft discs of radius 5 about the given columns."""
     y, x = torch.meshgrid(torch.arange(28), torch.arange(width), indexing="ij")
-    nearest = torch.stack([((y - DISC_Y) ** 2 + (x - c) ** 2).float().sqrt() for c in centres])
+    nearest = torch.stack([((y - 14) ** 2 + (x - c) ** 2).float().sqrt() for c in centres])
     ink = (6 - nearest.min(dim=0).values).clamp(0, 1) * 255
     return ink.to(torch.uint8).repeat(n, 1, 1)
 
@@ -53,9 +54,8 @@ def test_distort_keeps_shape_and_input(distort, strength):
 
 
 @BOTH
-@pytest.mark.parametrize("strength", [0, 0.0])
-def test_distort_by_0_changes_nothing(distort, strength, real):
-    assert torch.equal(distort(real[:100], strength, generator()), real[:100])
+def test_distort_by_0_changes_nothing(distort, real):
+    assert torch.equal(distort(real[:100], 0, generator()), real[:100])
 
 
 @BOTH
@@ -93,8 +93,7 @@ def test_distort_changes_strokes_but_keeps_ink(distort, real):
     assert 0.8 < kept.mean() < 1.3
     assert ((kept > 0.35) & (kept < 2.6)).double().mean() > 0.98
     assert kept.min() > 0.1
-    assert (kept < 0.9).double().mean() > 0.2
-    assert (kept > 1.1).double().mean() > 0.2
+    assert min((kept < 0.9).double().mean(), (kept > 1.1).double().mean()) > 0.2
 
 
 def test_distort_glyphs_moves_a_few_pixels(real):
@@ -131,15 +130,5 @@ def test_distort_images_bends_ends_differently():
     left = centres(distorted[:, :, :80])[:, 1] - 14
     right = centres(distorted[:, :, 80:])[:, 1] - (150 - 80)
     correlation = torch.corrcoef(torch.stack([left, right]))[0, 1]
-    assert left.std() > 0.2
-    assert right.std() > 0.2
+    assert min(left.std(), right.std()) > 0.2
     assert correlation.abs() < 0.4
-
-
-def test_distort_images_takes_read_only_pixels():
-    pixels = discs(2).numpy()
-    pixels.flags.writeable = False
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch warns about it once in a process
-        images = torch.from_numpy(pixels)
-    assert distort_images(images, 1.0, generator()).shape == (2, 28, 28)

@@ -1,45 +1,60 @@
-import dataclasses
+import itertools
+import json
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import get_args
 
 import pytest
 
 from digitsum.errors import InputError
-from digitsum.manifest import parse_json, to_json
 from digitsum.model.registry import NetworkName
-from digitsum.options import ReadOptions
-from digitsum.training.config import AdvancedOptions, FixedOptions, TrainConfig
+from digitsum.options import ReadOptions, flag
+from digitsum.training.config import AdvancedOptions, TrainConfig, check_resumes, fixed_options
 from digitsum.training.presets import PRESETS
 
 NETWORKS_AND_PRESETS = [
     (network, preset) for network, presets in PRESETS.items() for preset in presets
 ]
-ARCHIVE = {"archive": "archive"}
+ARCHIVE, START = {"archive": "archive"}, {"start_from": "packaged"}
+ON_VALIDATION = AdvancedOptions(train_on_validation=True)
+AVERAGED = AdvancedOptions(average_with=("packaged",))
 
 
 def config(**options) -> TrainConfig:
     return TrainConfig(**{"out": "model", **options})
 
 
-def fixed(**options) -> FixedOptions:
-    return FixedOptions.of(config(**options))
+def resume(started: dict, resumed: dict) -> None:
+    """Check that a run can be resumed, as its record on disk allows it."""
+    recorded = json.loads(json.dumps(fixed_options(config(**started))))
+    check_resumes(config(**resumed), recorded, "night")
+
+
+@pytest.mark.parametrize(
+    ("names", "values", "remedy"),
+    [
+        (["digits", "epochs", "batch_size", "images_per_epoch"], [0, -8], "give at least 1"),
+        (["workers", "shuffle_buffer_images"], [0, -1], "give at least 1"),
+        (["learning_rate", "pixel_scale"], [0.0, -1e-3, math.nan, math.inf], "give a number above"),
+        (["cpus_per_worker"], [0.0, -1.0, math.nan], "give a number above 0"),
+        (["distortion"], [-0.1, 2.1, math.nan, math.inf], "give 0 to 2"),
+        (["cascade_below"], [-0.1, 58.0, math.nan], "give a confidence, 0 to 1"),
+        (["validation_fraction"], [0.0, 1.0, -0.1, math.nan], "give a number between 0 and 1"),
+        (["seed"], [-1, 2**64], "give a number of 0 to 2"),
+        (["max_failures"], [-1], "give at least 0"),
+        (["min_digits"], [0, 5, -1], "give 1 to --digits, 4"),
+    ],
+    ids=str,
+)
+def test_config_refuses_value(names, values, remedy):
+    for name, value in itertools.product(names, values):
+        with pytest.raises(InputError, match=f"{flag(name)} {value}: {remedy}"):
+            config(**ARCHIVE, **{name: value})
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        *(
-            ({**ARCHIVE, "validation_fraction": f}, f"--validation-fraction {f}: give a number")
-            for f in (0.0, 1.0, -0.1, math.nan)
-        ),
-        *(
-            ({name: 0}, f"--{name.replace('_', '-')} 0: give at least 1")
-            for name in ("digits", "epochs", "batch_size", "images_per_epoch", "workers")
-        ),
-        ({"shuffle_buffer_images": 0}, "--shuffle-buffer-images 0: give at least 1"),
-        ({"images_per_epoch": -8}, "--images-per-epoch -8: give at least 1"),
-        ({"workers": -1}, "--workers -1: give at least 1"),
         ({**ARCHIVE, "batch_size": 64, "workers": 3}, "--batch-size 64: give a multiple of --work"),
         ({**ARCHIVE, "batch_size": 2, "workers": 4}, "--batch-size 2: give a multiple"),
         (
@@ -48,31 +63,8 @@ def fixed(**options) -> FixedOptions:
         ),
         ({"images_per_epoch": 12, "batch_size": 10, "workers": 4}, "--batch-size 10: give a mult"),
         *(
-            ({name: value}, f"--{name.replace('_', '-')} {value}: give a number above 0")
-            for name in ("learning_rate", "pixel_scale")
-            for value in (0.0, -1e-3, math.nan, math.inf)
-        ),
-        *(
-            ({"distortion": value}, f"--distortion {value}: give 0 to 2")
-            for value in (-0.1, 2.1, math.nan, math.inf)
-        ),
-        *(
-            ({"cascade_below": value}, f"--cascade-below {value}: give a confidence, 0 to 1")
-            for value in (-0.1, 58.0, math.nan)
-        ),
-        *(({"seed": seed}, f"--seed {seed}: give a number of 0 to 2") for seed in (-1, 2**64)),
-        ({"max_failures": -1}, "--max-failures -1: give at least 0"),
-        *(
-            ({"cpus_per_worker": value}, f"--cpus-per-worker {value}: give a number above 0")
-            for value in (0.0, -1.0, math.nan)
-        ),
-        *(
             ({"name": name}, "--name .*: a run's name is the name of a directory")
             for name in ("", "..", ".hidden", "a/b", "-a", "two words", "line\n")
-        ),
-        *(
-            ({"min_digits": digits}, f"--min-digits {digits}: give 1 to --digits, 4")
-            for digits in (0, 5, -1)
         ),
         ({"validation": "archive"}, "--validation without --archive: give both, or neither"),
         ({"digits": 12}, "12 digits do not fit on 40x168 pixels; .* --width at least 171"),
@@ -81,18 +73,12 @@ def fixed(**options) -> FixedOptions:
         ({"network": "baseline", "preset": "full"}, "--preset full: .* paper, tuned"),
         ({"preset": "paper"}, "--preset paper: .* full, quick, small, large"),
         *(
-            (
-                {"advanced": AdvancedOptions(train_on_validation=True), **options},
-                "--train-on-validation .*; give --start-from and leave --archive out",
-            )
-            for options in ({}, {"start_from": "packaged", **ARCHIVE})
+            (options | {"advanced": ON_VALIDATION}, "--train-on-validation .*leave --archive out")
+            for options in ({}, START | ARCHIVE)
         ),
-        ({"advanced": AdvancedOptions(average_with=("a",))}, "--average-with .*give --start-from"),
+        ({"advanced": AVERAGED}, "--average-with .*give --start-from"),
         (
-            {
-                "advanced": AdvancedOptions(average_with=("a",), train_on_validation=True),
-                "start_from": "packaged",
-            },
+            {**START, "advanced": replace(AVERAGED, train_on_validation=True)},
             "--average-with .* leave --train-on-validation out",
         ),
     ],
@@ -106,19 +92,16 @@ def test_config_refuses(options, message):
 @pytest.mark.parametrize(
     "options",
     [
-        {**ARCHIVE, "validation_fraction": 0.001},
-        {**ARCHIVE, "validation_fraction": 0.999},
+        *({**ARCHIVE, "validation_fraction": fraction} for fraction in (0.001, 0.999)),
         {"batch_size": 1, "workers": 1},
         {**ARCHIVE, "batch_size": 6, "workers": 3},
         {"seed": 0, "max_failures": 0},
         {"seed": 2**64 - 1},
         {"cpus_per_worker": 0.01},
         *({"name": name} for name in ("a", "2026-01-31_ä.b", "_a")),
-        {"min_digits": 1},
-        {"min_digits": 4},
+        *({"min_digits": digits} for digits in (1, 4)),
         {"images_per_epoch": 1},
-        {"distortion": 0.0},
-        {"distortion": 2.0},
+        *({"distortion": strength} for strength in (0.0, 2.0)),
         {**ARCHIVE, "validation": "other"},
         {"digits": 11},
         # Nothing is composed, so neither digits nor images per epoch need to fit.
@@ -134,23 +117,10 @@ def test_config_takes_bounds(options):
     assert {option: getattr(taken, option) for option in options} == options
 
 
-@pytest.mark.parametrize(
-    ("options", "counts"),
-    [
-        ({}, [4]),
-        ({"digits": 2}, [2]),
-        ({"digits": 3, "min_digits": 1}, [1, 2, 3]),
-        ({"digits": 3, "min_digits": 3}, [3]),
-    ],
-    ids=str,
-)
-def test_digit_counts(options, counts):
-    assert list(config(**options).digit_counts) == counts
-
-
-def test_shape_given_or_default():
-    assert str(config().shape) == "40x168"
-    assert str(config(read=ReadOptions(height=30, width=90)).shape) == "30x90"
+def test_digit_counts_and_shape():
+    assert (config().digit_counts, str(config().shape)) == (range(4, 5), "40x168")
+    given = config(digits=3, min_digits=1, read=ReadOptions(height=30, width=90))
+    assert (given.digit_counts, str(given.shape)) == (range(1, 4), "30x90")
 
 
 @pytest.mark.parametrize(("network", "preset"), NETWORKS_AND_PRESETS)
@@ -158,30 +128,23 @@ def test_shape_given_or_default():
 def test_recipe_is_presets(network, preset, archive):
     chosen = config(network=network, preset=preset, archive=archive)
     assert chosen.recipe == PRESETS[network][preset]
-
-
-@pytest.mark.parametrize(("network", "preset"), [("counter", "full"), ("baseline", "paper")])
-def test_recipe_default(network, preset):
-    assert config(network=network).recipe == PRESETS[network][preset]
+    default = {"counter": "full", "baseline": "paper"}[network]
+    assert config(network=network).recipe == PRESETS[network][default]
 
 
 @pytest.mark.parametrize(("network", "preset"), NETWORKS_AND_PRESETS)
 @pytest.mark.parametrize(
-    ("option", "value"),
+    "options",
     [
-        ("epochs", 77),
-        ("images_per_epoch", 777),
-        ("batch_size", 7),
-        ("learning_rate", 0.07),
-        ("distortion", 0.7),
-        ("distortion", 0.0),
-        ("pixel_scale", 7.0),
-        ("cascade_below", 0.3),
+        {"epochs": 77, "images_per_epoch": 777, "batch_size": 7, "learning_rate": 0.07},
+        {"distortion": 0.7, "pixel_scale": 7.0, "cascade_below": 0.3},
+        {"distortion": 0.0, "cascade_below": 0.0},
     ],
+    ids=str,
 )
-def test_recipe_option_overrides(network, preset, option, value):
-    recipe = config(network=network, preset=preset, **{option: value}).recipe
-    assert recipe == replace(PRESETS[network][preset], **{option: value})
+def test_recipe_options_override(network, preset, options):
+    recipe = config(network=network, preset=preset, **options).recipe
+    assert recipe == replace(PRESETS[network][preset], **options)
 
 
 def test_recipe_of_start():
@@ -195,36 +158,18 @@ def test_recipe_of_start():
 
 
 RESUMABLE = [
-    {"out": "other"},
-    {"workers": 2},
-    {"use_gpu": True},
-    {"cpus_per_worker": 0.5},
-    {"max_failures": 0},
-    {"cascade_below": 0.25},
-    {"name": "other"},
-    {"runs": "other"},
-    {"advanced": AdvancedOptions(average_with=("packaged",)), "start_from": "packaged"},
+    *({"out": "other"}, {"runs": "other"}, {"name": "other"}, {"max_failures": 0}),
+    *({"workers": 2}, {"use_gpu": True}, {"cpus_per_worker": 0.5}, {"cascade_below": 0.25}),
+    {**START, "advanced": AVERAGED},
 ]
 FIXED = [
-    {"archive": "other"},
-    {"validation": "other"},
-    {"validation_fraction": 0.3},
-    {"archive": None},
-    {"network": "counter"},
-    {"glyphs": "other"},
-    {"digits": 3},
-    {"min_digits": 1},
-    {"images_per_epoch": 1000},
-    {"batch_size": 32},
-    {"learning_rate": 0.01},
-    {"distortion": 0.5},
-    {"pixel_scale": 0.5},
-    {"seed": 1},
-    {"start_from": "packaged"},
+    *({"archive": other} for other in ("other", None)),
+    *({"validation": "other"}, {"validation_fraction": 0.3}, {"glyphs": "other"}),
+    *({"network": "counter"}, {"preset": "tuned"}, START),
+    *({"digits": 3}, {"min_digits": 1}, {"seed": 1}, {"precision": "bf16"}),
+    *({"images_per_epoch": 1000}, {"batch_size": 32}, {"shuffle_buffer_images": 1}),
+    *({"learning_rate": 0.01}, {"distortion": 0.5}, {"pixel_scale": 0.5}),
     {"advanced": AdvancedOptions(teachers=("packaged", "models/other"))},
-    {"precision": "bf16"},
-    {"shuffle_buffer_images": 1},
-    {"preset": "tuned"},
     {"read": ReadOptions(image_column="pixels")},
     {"read": ReadOptions(height=40, width=168)},
 ]
@@ -233,37 +178,37 @@ BASELINE = {**ARCHIVE, "network": "baseline"}
 
 @pytest.mark.parametrize("network", get_args(NetworkName))
 @pytest.mark.parametrize("change", RESUMABLE, ids=str)
-def test_fixed_options_allow(network, change):
-    options = {**ARCHIVE, "network": network}
-    before = fixed(**options | {k: change[k] for k in ("start_from",) if k in change})
-    assert fixed(**options | change) == before
+def test_resume_with_changed_options(network, change):
+    started = {**ARCHIVE, "network": network, "start_from": change.get("start_from")}
+    resume(started, started | change)
 
 
 @pytest.mark.parametrize("change", FIXED, ids=str)
-def test_fixed_options_refuse(change):
-    before, after = fixed(**BASELINE), fixed(**BASELINE | change)
-    assert parse_json(FixedOptions, to_json(after), "config.json") == after
-    after.check_resumes(after, "night")
+def test_resume_refuses(change):
+    resume(BASELINE | change, BASELINE | change)
     with pytest.raises(InputError, match=r"run night was started with .*another --name"):
-        after.check_resumes(before, "night")
+        resume(BASELINE, BASELINE | change)
 
 
-def test_fixed_options_every_option():
+def test_resume_every_option():
     """Each option is in one of the two lists above, or has a test of its own."""
     listed = {name for change in (*RESUMABLE, *FIXED) for name in change} | {"epochs"}
-    assert listed == {f.name for f in dataclasses.fields(TrainConfig)}
+    assert listed == {field.name for field in fields(TrainConfig)}
 
 
-def test_fixed_options_name_change():
+def test_resume_names_change():
     with pytest.raises(InputError, match=r"with learning_rate=0\.004, not 0\.5"):
-        fixed(learning_rate=0.5).check_resumes(fixed(), "night")
+        resume({}, {"learning_rate": 0.5})
 
 
 @pytest.mark.parametrize(("network", "preset"), NETWORKS_AND_PRESETS)
-def test_fixed_options_epochs(network, preset):
-    """The epochs may change only if neither step size nor distortion follow them."""
-    options = {"network": network, "preset": preset}
-    first, longer = (fixed(**options, epochs=epochs) for epochs in (5, 9))
-    assert (first == longer) == (not config(**options).recipe.one_cycle)
-    assert fixed(**BASELINE, epochs=99) == fixed(**BASELINE)
-    assert fixed(**BASELINE, distortion=0.5, epochs=99) != fixed(**BASELINE, distortion=0.5)
+@pytest.mark.parametrize("distortion", [None, 0.0, 0.5])
+def test_resume_with_more_epochs(network, preset, distortion):
+    """The epochs may change only if neither step size nor distortion follows them."""
+    started = {"network": network, "preset": preset, "distortion": distortion, "epochs": 5}
+    recipe = config(**started).recipe
+    if recipe.one_cycle or recipe.distortion:
+        with pytest.raises(InputError, match="epochs=5, not 9"):
+            resume(started, started | {"epochs": 9})
+    else:
+        resume(started, started | {"epochs": 9})

@@ -1,4 +1,5 @@
 import json
+import time
 from dataclasses import replace
 
 import pytest
@@ -10,6 +11,7 @@ from tensorboardX.proto.event_pb2 import Event
 from digitsum.storage.location import locate
 from digitsum.training.metrics import (
     Epoch,
+    EpochProgress,
     EpochTotals,
     best_epoch,
     history_from_json,
@@ -66,10 +68,6 @@ epochs = st.builds(
 )
 
 
-def epoch(number: int, accuracy: float, loss: float) -> Epoch:
-    return replace(EPOCH, epoch=number, validation_accuracy=accuracy, validation_loss=loss)
-
-
 @given(st.lists(epochs, max_size=5))
 def test_history_round_trip(history):
     text = history_to_json(history)
@@ -77,29 +75,17 @@ def test_history_round_trip(history):
     assert [epoch["epoch"] for epoch in json.loads(text)] == [epoch.epoch for epoch in history]
 
 
-@pytest.mark.parametrize(
-    ("history", "best"),
-    [
-        ([epoch(1, 0.5, 2.0)], 1),
-        ([epoch(1, 0.5, 2.0), epoch(2, 0.7, 9.0), epoch(3, 0.6, 1.0)], 2),
-        ([epoch(1, 0.5, 2.0), epoch(2, 0.5, 1.0), epoch(3, 0.5, 1.5)], 2),
-        ([epoch(1, 0.5, 1.0), epoch(2, 0.5, 1.0)], 1),
-        ([epoch(1, 0.0, 3.0), epoch(2, 0.0, 2.0)], 2),
-    ],
-    ids=["one", "highest accuracy", "lowest loss of equals", "first of equals", "none right"],
-)
-def test_best_epoch(history, best):
-    assert best_epoch(history).epoch == best
+figures = st.tuples(st.sampled_from([0.0, 0.5, 0.7]), st.sampled_from([1.0, 2.0, 9.0]))
 
 
-@given(st.lists(epochs, min_size=1, max_size=6))
-def test_best_epoch_has_no_better(history):
-    best = best_epoch(history)
-    assert best in history
-    for other in history:
-        assert other.validation_accuracy <= best.validation_accuracy
-        if other.validation_accuracy == best.validation_accuracy:
-            assert other.validation_loss >= best.validation_loss
+@given(st.lists(figures, min_size=1, max_size=6))
+def test_best_epoch(made):
+    history = [
+        replace(EPOCH, epoch=number, validation_accuracy=accuracy, validation_loss=loss)
+        for number, (accuracy, loss) in enumerate(made, 1)
+    ]
+    ranked = sorted(history, key=lambda e: (-e.validation_accuracy, e.validation_loss, e.epoch))
+    assert best_epoch(history) == ranked[0]
 
 
 def events(data: bytes) -> list[Event]:
@@ -131,3 +117,66 @@ def test_event_file_of_each_epoch(tmp_path):
         "speed/images_per_s": (2, 640.0),
         "speed/data_wait": (2, 0.25),
     }
+
+
+@pytest.mark.parametrize(
+    ("epoch", "num_epochs", "workers", "num_own", "seen", "fraction"),
+    [
+        (3, 4, 1, 0, 200, 0.5),
+        (3, 4, 1, 50, 250, 0.625),
+        (2, 3, 4, 20, 180, 0.6),
+        (2, 2, 1, 150, 250, 1),
+    ],
+    ids=["begun", "own", "of all workers", "more than expected"],
+)
+def test_progress(epoch, num_epochs, workers, num_own, seen, fraction):
+    progress = EpochProgress(epoch, num_epochs, 100, workers)
+    assert progress.fraction_after(num_own) == fraction
+    for _ in range(num_own // 10):
+        progress.advance(10)
+    assert (progress.num_seen, progress.fraction) == (seen, fraction)
+
+
+@given(st.integers(1, 20), st.integers(1, 500), st.integers(1, 8), st.data())
+def test_progress_is_continuous(epochs, share, workers, data):
+    assert EpochProgress(1, epochs, share * workers, workers).fraction == 0
+    epoch = data.draw(st.integers(1, epochs))
+    progress = EpochProgress(epoch, epochs, share * workers, workers)
+    before = progress.fraction
+    for _ in range(share):
+        progress.advance(1)
+        assert progress.fraction >= before
+        before = progress.fraction
+    following = EpochProgress(epoch + 1, epochs, share * workers, workers)
+    assert progress.num_seen == following.num_seen
+    assert progress.fraction == pytest.approx(epoch / epochs)
+
+
+def test_waiting_excludes_use(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+    progress = EpochProgress(1, 1, 100, 1)
+
+    def slow():
+        for number in range(3):
+            clock[0] += 5
+            yield number
+
+    items = []
+    for item in progress.waiting(slow()):
+        clock[0] += 100
+        items.append(item)
+    assert (items, progress.waited_s) == ([0, 1, 2], 15)
+
+
+def test_line_once_a_minute(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    progress = EpochProgress(2, 3, 12_000, 2)
+    lines = []
+    for _ in range(130):
+        clock[0] += 1
+        progress.advance(50)
+        lines.append(progress.line())
+    assert [number + 1 for number, line in enumerate(lines) if line] == [60, 120]
+    assert lines[59] == ("epoch 2 of 3, 50% of the training: 100 images/s, about 3 min 00 s left")

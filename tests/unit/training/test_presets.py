@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from digitsum.model.registry import NetworkName, build_network
 from digitsum.model.saved_model import num_parameters
-from digitsum.training.presets import PRESETS, PresetName, Recipe, default_preset
+from digitsum.training.presets import PRESETS, PresetName, Recipe
 
 CYCLE = Recipe(epochs=3, learning_rate=0.01)
 fractions = st.floats(0, 1)
@@ -65,7 +65,6 @@ def test_presets_have_networks_and_names():
     assert set(PRESETS) == set(get_args(NetworkName))
     names = {preset for presets in PRESETS.values() for preset in presets}
     assert names == set(get_args(PresetName))
-    assert (default_preset("counter"), default_preset("baseline")) == ("full", "paper")
 
 
 def test_preset_sizes():

@@ -3,12 +3,11 @@ import pytest
 import torch
 
 from digitsum.archive.glyphs import EMBEDDED, Glyphs, load_glyphs, load_training_glyphs
-from digitsum.options import ImageShape, ReadOptions
+from digitsum.options import ReadOptions
 from digitsum.training import synthetic
 from digitsum.training.config import TrainConfig
-from digitsum.training.synthetic import calibration_images, composed_images, validation_images
+from digitsum.training.synthetic import composed_images, validation_images
 
-SHAPE = ImageShape(30, 100)
 BLOCK = 64
 
 
@@ -25,12 +24,18 @@ def small_blocks(monkeypatch):
     monkeypatch.setattr(synthetic, "_BLOCK_IMAGES", BLOCK)
 
 
-def blocks(glyphs, num, *, counts=range(2, 3), distortion=lambda _: 0.0, seed=(1, 2, 3)) -> list:
-    return list(composed_images(glyphs, SHAPE, counts, num, distortion, seed))
+def config(fewest: int = 2, most: int = 2, **options) -> TrainConfig:
+    read = ReadOptions(height=30, width=100)
+    return TrainConfig(out="unused", read=read, min_digits=fewest, digits=most, **options)
+
+
+def blocks(glyphs, num, *, counts=(2, 2), distortion=lambda _: 0.0, seed=(1, 2, 3)) -> list:
+    return list(composed_images(config(*counts), glyphs, num, distortion, seed))
 
 
 def joined(made: list) -> tuple[np.ndarray, np.ndarray]:
-    return np.concatenate([block[0] for block in made]), np.concatenate([b[1] for b in made])
+    pixels, sums = zip(*made, strict=True)
+    return np.concatenate(pixels), np.concatenate(sums)
 
 
 def dots_of(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -54,45 +59,36 @@ def test_composed_images_follow_seed(distortion, embedded_train):
     np.testing.assert_array_equal(embedded_train.pixels, before)
 
 
-@pytest.mark.parametrize("counts", [range(1, 2), range(4, 5), range(1, 6)], ids=str)
+@pytest.mark.parametrize("counts", [(1, 1), (3, 3), (1, 3)], ids=str)
 def test_composed_images_have_true_sums(counts, dots):
     pixels, sums = joined(blocks(dots, 300, counts=counts))
     assert (pixels.dtype, pixels.shape, sums.dtype) == (np.uint8, (300, 30, 100), np.int64)
     num_digits, true_sums = dots_of(pixels)
     np.testing.assert_array_equal(true_sums, sums)
-    assert set(num_digits.tolist()) == set(counts)
+    assert set(num_digits.tolist()) == set(range(counts[0], counts[1] + 1))
 
 
 def test_composed_images_counts_are_equal(dots):
-    for pixels, _ in blocks(dots, 3 * BLOCK, counts=range(1, 6)):
-        num_digits, _ = dots_of(pixels)
-        frequencies = np.bincount(num_digits, minlength=6)[1:]
+    for pixels, _ in blocks(dots, 3 * BLOCK, counts=(1, 3)):
+        frequencies = np.bincount(dots_of(pixels)[0], minlength=4)[1:]
         assert frequencies.sum() == BLOCK
-        assert frequencies.max() - frequencies.min() <= 1
+        assert np.ptp(frequencies) <= 1
 
 
 def test_composed_images_counts_are_mixed(dots, monkeypatch):
     monkeypatch.setattr(synthetic, "_BLOCK_IMAGES", 8192)
-    [(pixels, _)] = blocks(dots, 4000, counts=range(1, 5))
-    num_digits, _ = dots_of(pixels)
-    for part in np.split(num_digits, 10):
-        assert abs(part.mean() - 2.5) < 5 * np.sqrt(1.25 / len(part))
+    [(pixels, _)] = blocks(dots, 4000, counts=(1, 3))
+    for part in np.split(dots_of(pixels)[0], 10):
+        assert abs(part.mean() - 2) < 5 * np.sqrt(2 / 3 / len(part))
 
 
 @pytest.mark.parametrize(
     ("num", "sizes"),
-    [
-        (1, [1]),
-        (BLOCK - 1, [BLOCK - 1]),
-        (BLOCK, [BLOCK]),
-        (BLOCK + 1, [BLOCK, 1]),
-        (3 * BLOCK, [BLOCK] * 3),
-        (0, []),
-    ],
+    [(0, []), (1, [1]), (BLOCK, [BLOCK]), (BLOCK + 1, [BLOCK, 1]), (3 * BLOCK, [BLOCK] * 3)],
     ids=str,
 )
 def test_composed_images_block_sizes(num, sizes, dots):
-    made = blocks(dots, num, counts=range(1, 4), distortion=lambda _: 1.0)
+    made = blocks(dots, num, counts=(1, 3), distortion=lambda _: 1.0)
     assert [(len(pixels), len(sums)) for pixels, sums in made] == [(n, n) for n in sizes]
 
 
@@ -115,90 +111,73 @@ def test_composed_images_distortion(dots, monkeypatch):
         asked.append(num_images)
         return num_images / 100
 
-    def record(glyphs, strength, generator):
-        given.append(strength)
+    def record(glyphs, strength, generator, *, keeps_places):
+        given.append((strength, keeps_places))
         return glyphs
 
-    monkeypatch.setattr(synthetic, "distort_glyphs", record)
-    made = composed_images(dots, SHAPE, range(2, 3), 2 * BLOCK + 5, distortion, (0,))
+    monkeypatch.setattr(synthetic, "distort", record)
+    made = composed_images(config(), dots, 2 * BLOCK + 5, distortion, (0,))
     assert asked == []
     assert [len(pixels) for pixels, _ in made] == [BLOCK, BLOCK, 5]
     assert asked == [0, BLOCK, 2 * BLOCK]
-    assert given == [0, BLOCK / 100, 2 * BLOCK / 100]
+    assert given == [(0, False), (BLOCK / 100, False), (2 * BLOCK / 100, False)]
 
 
 def test_composed_images_tenth_undistorted(dots, monkeypatch):
     monkeypatch.setattr(synthetic, "_BLOCK_IMAGES", 8192)
-    monkeypatch.setattr(synthetic, "distort_glyphs", lambda glyphs, *_: torch.zeros_like(glyphs))
-    pixels, _ = joined(blocks(dots, 4000, counts=range(1, 2), distortion=lambda _: 1.0))
+    monkeypatch.setattr(synthetic, "distort", lambda glyphs, *_, **__: torch.zeros_like(glyphs))
+    pixels, _ = joined(blocks(dots, 4000, counts=(1, 1), distortion=lambda _: 1.0))
     share = pixels.any(axis=(1, 2)).mean()
     assert abs(share - 0.1) < 5 * np.sqrt(0.1 * 0.9 / 4000)
 
 
 @pytest.fixture
-def config(glyph_file, monkeypatch):
-    """Make a configuration of few validation images."""
+def validation(glyph_file, monkeypatch):
+    """Compose few validation images of 800 glyphs."""
     monkeypatch.setattr(synthetic, "VALIDATION_IMAGES", 300)
 
-    def make(**options) -> TrainConfig:
-        read = ReadOptions(height=30, width=100)
-        return TrainConfig(**{"out": "b", "glyphs": glyph_file, "read": read, **options})
+    def compose(strength=0.0, counts=(2, 2), **options) -> tuple[np.ndarray, np.ndarray]:
+        return validation_images(config(*counts, glyphs=glyph_file, **options), strength)
 
-    return make
+    return compose
 
 
-def test_validation_images_ignore_options(config):
-    pixels, sums = validation_images(config())
+def test_validation_images_ignore_options(validation):
+    pixels, sums = validation()
     assert (pixels.shape, sums.shape) == ((300, 30, 100), (300,))
-    for again in (config(), config(seed=7), config(distortion=2.0), config(preset="quick")):
-        np.testing.assert_array_equal(validation_images(again)[0], pixels)
-        np.testing.assert_array_equal(validation_images(again)[1], sums)
+    for options in ({}, {"seed": 7}, {"distortion": 2.0}, {"preset": "quick"}):
+        again = validation(**options)
+        np.testing.assert_array_equal(again[0], pixels)
+        np.testing.assert_array_equal(again[1], sums)
 
 
-def test_validation_images_digit_counts(config):
-    _, sums = validation_images(config(digits=1))
-    assert sums.max() <= 9
-    _, sums = validation_images(config(digits=3, min_digits=1))
-    assert 9 < sums.max() <= 27
+def test_validation_images_digit_counts(validation):
+    assert validation(counts=(1, 1))[1].max() <= 9
+    assert 9 < validation(counts=(1, 3))[1].max() <= 27
 
 
-def test_calibration_images_are_distorted(config):
-    pixels, sums = validation_images(config())
-    distorted, same_sums = calibration_images(config(distortion=1.0))
+def test_validation_images_distorted(validation, glyph_file):
+    (pixels, sums), (distorted, same_sums) = validation(), validation(1.0)
     np.testing.assert_array_equal(same_sums, sums)
     assert (distorted != pixels).any(axis=(1, 2)).mean() > 0.9
-    more_distorted, _ = calibration_images(config(distortion=2.0))
-
-    def change(images):
-        return np.abs(images.astype(int) - pixels).mean()
-
-    assert change(more_distorted) > change(distorted)
-    np.testing.assert_array_equal(calibration_images(config(distortion=0.0))[0], pixels)
-    glyphs = load_glyphs(config().glyphs, "val")
-    as_trained, _ = joined(
-        list(composed_images(glyphs, SHAPE, range(4, 5), 300, lambda _: 1.0, (0,)))
-    )
-    np.testing.assert_array_equal(distorted, as_trained)
+    changes = [np.abs(made.astype(int) - pixels).mean() for made in (distorted, validation(2.0)[0])]
+    assert changes == sorted(changes)
+    as_trained = blocks(load_glyphs(glyph_file, "val"), 300, distortion=lambda _: 1.0, seed=(0,))
+    np.testing.assert_array_equal(distorted, joined(as_trained)[0])
 
 
-def one_tile(pixels: np.ndarray) -> bytes:
-    """Return the 28x28 tile that holds an image's ink, moved to the upper left."""
+def tile_of(pixels: np.ndarray) -> bytes:
+    """Return the 28x28 tile that holds an image's ink, at its upper left."""
     rows, columns = np.nonzero(pixels)
-    tile = np.zeros((28, 28), np.uint8)
     inked = pixels[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
-    tile[: inked.shape[0], : inked.shape[1]] = inked
-    return tile.tobytes()
+    return np.pad(inked, [(0, 28 - size) for size in inked.shape]).tobytes()
 
 
-def test_validation_images_show_validation_glyphs(config, glyph_file):
+def test_validation_images_show_validation_glyphs(validation, glyph_file):
     glyphs = load_glyphs(glyph_file, "val")
-    tiles = {
-        one_tile(pixels): digit
-        for pixels, digit in zip(glyphs.pixels, glyphs.digits.tolist(), strict=True)
-    }
-    pixels, sums = validation_images(config(digits=1))
-    for image, digit_sum in zip(pixels, sums.tolist(), strict=True):
-        assert tiles[one_tile(image)] == digit_sum
+    digits = dict(zip(map(tile_of, glyphs.pixels), glyphs.digits.tolist(), strict=True))
+    pixels, sums = validation(counts=(1, 1))
+    assert [digits[tile_of(image)] for image in pixels] == sums.tolist()
 
 
 def test_training_glyphs_with_validation():
