@@ -58,7 +58,7 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
     Raises InputError if the model, all shards or a label cannot be used.
     """
     from digitsum.evaluation.evaluate import evaluate
-    from digitsum.evaluation.record import write_evaluation
+    from digitsum.evaluation.metrics import write_evaluation
     from digitsum.report.build import make_report
 
     evaluation = evaluate(config)

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from digitsum.console import printable, printable_lines
 from digitsum.errors import DigitsumError, InputError
-from digitsum.evaluation.record import EVALUATION_FILE, read_evaluation
+from digitsum.evaluation.metrics import EVALUATION_FILE, read_evaluation
 from digitsum.manifest import MANIFEST_FILE, read_manifest
 from digitsum.report.evaluation import evaluation_page
 from digitsum.report.page import REPORT_FILE, Page, publish_page

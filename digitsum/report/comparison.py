@@ -61,10 +61,12 @@ def comparison_page(comparison: Comparison, archive_uri: str) -> Page:
 
 
 def _picture(example: Disagreement) -> Picture:
+    assert example.pixels is not None  # a comparison keeps only examples that it can show
     first, second = (score_caption(score) for score in example.scores)
     truth = "" if example.true_sum is None else f" | true: {example.true_sum}"
+    image_id = example.scores[0]["image_id"]
     return image_picture(
         example.pixels,
-        f"Image {example.image_id}: {first} against {second}",
-        f"{first} | {second}{truth} · {example.image_id}",
+        f"Image {image_id}: {first} against {second}",
+        f"{first} | {second}{truth} · {image_id}",
     )

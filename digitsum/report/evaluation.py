@@ -12,14 +12,14 @@ def evaluation_page(evaluation: Evaluation) -> Page:
     """Return the page of an evaluation."""
     metrics, count = evaluation.metrics, evaluation.known_count
     known = "" if count is None else f", each with a known count of {count} digits"
-    sections = evaluation_sections(metrics, evaluation.examples, evaluation.archive_uri)
+    sections = evaluation_sections(metrics, evaluation.examples, evaluation.archive)
     if evaluation.unread:
         table = Table(("shard", "reason"), list(evaluation.unread.items()))
         sections.append(Section("What could not be read", table=table))
     return Page(
-        title=f"Evaluation on {evaluation.archive_uri}",
+        title=f"Evaluation on {evaluation.archive}",
         summary=(
-            f"{metrics.num_images:,} labelled images{known}, scored by {evaluation.model_uri} "
+            f"{metrics.num_images:,} labelled images{known}, scored by {evaluation.model} "
             f"(model {evaluation.model_digest[:16]})."
         ),
         alarms=[f"{evaluation.unread_sentence()}."] if evaluation.unread else [],
