@@ -74,12 +74,13 @@ def compare(config: CompareConfig) -> Comparison:
     """
     from digitsum.evaluation.compare import compare
     from digitsum.report.comparison import comparison_page
-    from digitsum.report.page import REPORT_FILE, publish_page
+    from digitsum.report.page import REPORT_FILE, render
 
     directory = locate(config.report)
     directory.check_directory()
     comparison = compare(config)
-    publish_page(comparison_page(comparison, config.archive), directory.join(REPORT_FILE))
+    page = render(comparison_page(comparison, config.archive))
+    publish_bytes(page, directory.join(REPORT_FILE))
     return comparison
 
 

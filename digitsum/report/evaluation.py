@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from digitsum.evaluation.examples import Examples
 from digitsum.evaluation.metrics import COVERAGES, Evaluation, SumMetrics
-from digitsum.report.figures import draw_calibration, draw_confusion, draw_gallery
-from digitsum.report.page import Page, Section, Table, origin_section, to_picture
+from digitsum.report.figures import draw_calibration, draw_confusion, draw_gallery, to_png
+from digitsum.report.page import Page, Picture, Section, Table, origin_section
 
 
 def evaluation_page(evaluation: Evaluation) -> Page:
@@ -56,8 +56,8 @@ def evaluation_sections(metrics: SumMetrics, examples: Examples, title: str) -> 
             "What its confidence is worth",
             text=["Of the most confident images only, this fraction is right:"],
             pictures=[
-                to_picture(
-                    draw_calibration(confidences),
+                Picture(
+                    to_png(draw_calibration(confidences)),
                     "Left, accuracy against confidence: calibration error "
                     f"{confidences.calibration_error:.2%}. Right, accuracy against coverage, as "
                     "in the table below.",
@@ -75,8 +75,8 @@ def evaluation_sections(metrics: SumMetrics, examples: Examples, title: str) -> 
                 "that the digit stands there."
             ],
             pictures=[
-                to_picture(
-                    draw_gallery(examples),
+                Picture(
+                    to_png(draw_gallery(examples)),
                     f"{len(examples.hits)} images whose sum is right, and the "
                     f"{len(examples.misses)} most confident misses: {misses or 'none'}.",
                 )
@@ -85,8 +85,8 @@ def evaluation_sections(metrics: SumMetrics, examples: Examples, title: str) -> 
         Section(
             "Confusion",
             pictures=[
-                to_picture(
-                    draw_confusion(metrics, title),
+                Picture(
+                    to_png(draw_confusion(metrics, title)),
                     f"True sums against predicted ones: {metrics.accuracy:.1%} on the diagonal, "
                     f"{metrics.accuracy_within_1:.1%} within 1 of it.",
                 )

@@ -7,21 +7,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup
+from matplotlib.axes import Axes
 
 from digitsum.manifest import Manifest
 from digitsum.model.prediction_stats import CONFIDENCE_EDGES, Counts
-from digitsum.report.figures import NUM_IMAGES, score_caption
+from digitsum.report.figures import score_caption
 from digitsum.report.page import (
-    Chart,
     Page,
-    Picture,
     Section,
     Table,
-    chart_style,
+    draw_chart,
     image_picture,
-    new_figure,
     origin_section,
-    to_chart,
 )
 from digitsum.scoring.rejects import REJECTS_DIRECTORY, read_rejects
 from digitsum.scoring.results import ChunkResult, ScoreOutcome
@@ -93,17 +91,17 @@ def _rate(outcome: ScoreOutcome) -> Section | None:
     edges = np.linspace(0, max(ends.max(), 1e-3), _RATE_BINS + 1)
     shares = ((edges[:, None] - starts) / np.maximum(ends - starts, 1e-6)).clip(0, 1)
     rate = np.diff(shares @ num_images) / np.diff(edges)
-    with chart_style():
-        figure = new_figure()
-        axes = figure.subplots()
+    description = (
+        f"Images a second over {edges[-1]:,.0f} seconds: {rate.mean():,.0f} on average, "
+        f"{rate.max():,.0f} at most."
+    )
+
+    def draw(axes: Axes) -> None:
         axes.stairs(rate, edges, fill=True, color=_COLOURS["this run"], alpha=0.6)
         axes.set_xlabel("seconds since the first chunk began")
         axes.set_ylabel("images a second")
-        chart = to_chart(
-            figure,
-            f"Images a second over {edges[-1]:,.0f} seconds: {rate.mean():,.0f} on average, "
-            f"{rate.max():,.0f} at most.",
-        )
+
+    chart = draw_chart(draw, description)
     return Section("Rate", text=[_sentence(outcome.bottleneck)], charts=[chart])
 
 
@@ -131,12 +129,11 @@ def _predictions(outcome: ScoreOutcome, before: ScoreOutcome | None) -> Section 
 
 def _histogram(
     counts: Mapping[str, Counts], label: str, classes: Sequence[str] | None = None
-) -> Chart:
+) -> Markup:
     """Draw the share of images by class, of each run or set of images."""
     num_classes = max(map(len, counts.values()))
-    with chart_style():
-        figure = new_figure()
-        axes = figure.subplots()
+
+    def draw(axes: Axes) -> None:
         for name, of_name in counts.items():
             padded = np.pad(of_name, (0, num_classes - len(of_name)))
             is_own = name == "this run"
@@ -154,29 +151,26 @@ def _histogram(
         axes.set_xlabel(label)
         axes.set_ylabel("share of images")
         axes.legend()
-        modes = {name: int(np.argmax(of_name)) for name, of_name in counts.items()}
-        described = "; ".join(
-            f"{name}: most often {classes[mode] if classes else mode}"
-            for name, mode in modes.items()
-        )
-        return to_chart(figure, f"Share of images by {label}. {described}.")
+
+    modes = {name: int(np.argmax(of_name)) for name, of_name in counts.items()}
+    described = "; ".join(
+        f"{name}: most often {classes[mode] if classes else mode}" for name, mode in modes.items()
+    )
+    return draw_chart(draw, f"Share of images by {label}. {described}.")
 
 
 def _sample(images: Sequence[SampledImage]) -> Section | None:
     if not images:
         return None
-    return Section(
-        "A random sample",
-        text=["The sum that was predicted, the digits that were read, and the probability."],
-        pictures=[_picture(image) for image in images[:NUM_IMAGES]],
-    )
-
-
-def _picture(image: SampledImage) -> Picture:
-    caption = score_caption(vars(image))
-    return image_picture(
-        image.pixels, f"Image {image.image_id}: {caption}", f"{caption} · {image.image_id}"
-    )
+    captions = [score_caption(vars(image)) for image in images]
+    pictures = [
+        image_picture(
+            image.pixels, f"Image {image.image_id}: {caption}", f"{caption} · {image.image_id}"
+        )
+        for image, caption in zip(images, captions, strict=True)
+    ]
+    text = ["The sum that was predicted, the digits that were read, and the probability."]
+    return Section("A random sample", text=text, pictures=pictures)
 
 
 def _rejects(rejects: Sequence[Mapping[str, Any]], counts: Counter[tuple[str, str]]) -> Section:
