@@ -13,13 +13,13 @@ pytestmark = pytest.mark.usefixtures("one_ray")
 
 
 def posterior_of(
-    model: SavedModel, images: dict[str, np.ndarray], num_digits: int | None = None
+    model: SavedModel, images: dict[str, np.ndarray], known_count: int | None = None
 ) -> Posterior:
     """Return the posterior of a model's network for all images, by a plain forward pass."""
     pixels = torch.from_numpy(np.stack(list(images.values()))).unsqueeze(1)
     with torch.inference_mode():
         logits = model.network(pixels.float() * model.pixel_scale)
-        return model.network.posterior(logits / model.temperature, num_digits)
+        return model.network.posterior(logits / model.temperature, known_count)
 
 
 @pytest.mark.parametrize("model", ["reader", "trained_baseline"])

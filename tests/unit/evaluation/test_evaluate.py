@@ -1,5 +1,3 @@
-"""An evaluation counts what can be read, names the rest, and its report follows from its record."""
-
 import json
 import shutil
 from pathlib import Path
