@@ -51,45 +51,31 @@ def evaluation_sections(metrics: SumMetrics, examples: Examples, title: str) -> 
         f"{miss.true_sum} was taken for {miss.predicted_sum}, {miss.confidence:.0%} confident"
         for miss in examples.misses
     )
+    calibration = Picture(
+        to_png(draw_calibration(confidences)),
+        "Left, accuracy against confidence: calibration error "
+        f"{confidences.calibration_error:.2%}. Right, accuracy against coverage, as in the table "
+        "below.",
+    )
+    gallery = Picture(
+        to_png(draw_gallery(examples)),
+        f"{len(examples.hits)} images whose sum is right, and the {len(examples.misses)} most "
+        f"confident misses: {misses or 'none'}.",
+    )
+    confusion = Picture(
+        to_png(draw_confusion(metrics, title)),
+        f"True sums against predicted ones: {metrics.accuracy:.1%} on the diagonal, "
+        f"{metrics.accuracy_within_1:.1%} within 1 of it.",
+    )
+    rows = [(f"{part:.0%}", f"{confidences.accuracy_at(part):.2%}") for part in COVERAGES]
+    of_confident = ["Of the most confident images only, this fraction is right:"]
+    below_images = [
+        "Under each image, a row for each digit: how probable it is, column by column, that the "
+        "digit stands there."
+    ]
+    table = Table(("most confident", "right"), rows)
     return [
-        Section(
-            "What its confidence is worth",
-            text=["Of the most confident images only, this fraction is right:"],
-            pictures=[
-                Picture(
-                    to_png(draw_calibration(confidences)),
-                    "Left, accuracy against confidence: calibration error "
-                    f"{confidences.calibration_error:.2%}. Right, accuracy against coverage, as "
-                    "in the table below.",
-                )
-            ],
-            table=Table(
-                ("most confident", "right"),
-                [(f"{part:.0%}", f"{confidences.accuracy_at(part):.2%}") for part in COVERAGES],
-            ),
-        ),
-        Section(
-            "Hits and worst misses",
-            text=[
-                "Under each image, a row for each digit: how probable it is, column by column, "
-                "that the digit stands there."
-            ],
-            pictures=[
-                Picture(
-                    to_png(draw_gallery(examples)),
-                    f"{len(examples.hits)} images whose sum is right, and the "
-                    f"{len(examples.misses)} most confident misses: {misses or 'none'}.",
-                )
-            ],
-        ),
-        Section(
-            "Confusion",
-            pictures=[
-                Picture(
-                    to_png(draw_confusion(metrics, title)),
-                    f"True sums against predicted ones: {metrics.accuracy:.1%} on the diagonal, "
-                    f"{metrics.accuracy_within_1:.1%} within 1 of it.",
-                )
-            ],
-        ),
+        Section("What its confidence is worth", of_confident, [], [calibration], table),
+        Section("Hits and worst misses", below_images, pictures=[gallery]),
+        Section("Confusion", pictures=[confusion]),
     ]

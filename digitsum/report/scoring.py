@@ -14,6 +14,7 @@ from digitsum.manifest import Manifest
 from digitsum.model.prediction_stats import CONFIDENCE_EDGES, Counts
 from digitsum.report.figures import score_caption
 from digitsum.report.page import (
+    Cell,
     Page,
     Section,
     Table,
@@ -187,14 +188,10 @@ def _rejects(rejects: Sequence[Mapping[str, Any]], counts: Counter[tuple[str, st
             f"The first {len(rejects):,} of {counts.total():,} are listed; {REJECTS_DIRECTORY}/ "
             "beside this page has all."
         )
+    # Null: the row of a whole shard or chunk, and an id that cannot be read.
+    nulls = {"row": "all of it", "image_id": ""}
     rows = [
-        (
-            reject["shard"],
-            "all of it" if reject["row"] is None else reject["row"],
-            reject["image_id"] or "",
-            reject["stage"],
-            reject["reason"],
-        )
+        [nulls[name] if value is None else value for name, value in reject.items()]
         for reject in rejects
     ]
     columns = ("shard", "row", "image id", "stage", "reason")
@@ -205,19 +202,22 @@ def _slowest(results: Sequence[ChunkResult]) -> Section | None:
     slowest = sorted(results, key=lambda result: result.elapsed_s, reverse=True)[:_NUM_SLOWEST]
     if not slowest:
         return None
-    columns = (
-        *("shard", "from row", "images", "seconds", "waiting for images", "network", "writing"),
-        *("attempts", "node"),
-    )
-    rows = [
-        (
-            *(result.chunk.shard, result.chunk.first_row, result.chunk.num_rows),
-            *(result.elapsed_s, result.read_s, result.forward_s, result.write_s),
-            *(result.attempts, result.node),
-        )
+    rows: list[dict[str, Cell]] = [
+        {
+            "shard": result.chunk.shard,
+            "from row": result.chunk.first_row,
+            "images": result.chunk.num_rows,
+            "seconds": result.elapsed_s,
+            "waiting for images": result.read_s,
+            "network": result.forward_s,
+            "writing": result.write_s,
+            "attempts": result.attempts,
+            "node": result.node,
+        }
         for result in slowest
     ]
-    return Section("Slowest chunks", table=Table(columns, rows))
+    table = Table(list(rows[0]), [list(row.values()) for row in rows])
+    return Section("Slowest chunks", table=table)
 
 
 def _sentence(text: str) -> str:

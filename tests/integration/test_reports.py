@@ -53,10 +53,10 @@ def nights(tmp_path_factory) -> Path:
     write_parquet(odd, columns, metadata=table.schema.metadata)
     late = archive / "shard-00003.parquet"
     late.rename(out / "late")
-    score(out, "packaged")
+    score(out, packaged_model())
     (out / "late").rename(late)
     (archive / "broken.parquet").write_text("no Parquet")
-    score(out, "packaged")
+    score(out, packaged_model())
     score(out, write_worse_model(out / "worse"))
     return out
 
