@@ -162,28 +162,27 @@ def _inspect_archive(place: Location, read: ReadOptions) -> Inspected:
 
 
 def _first_images(archive: Archive, read: ReadOptions, is_labelled: bool) -> Images:
+    """Return the first images of a shard that can be read, captioned with their labels."""
     chunks = (chunk for shard in archive.shards for chunk in plan_chunks(shard, 1)[:1])
     for chunk in islice(chunks, _MAX_CHUNKS_TRIED):
         with suppress(InputError):  # the next may be undamaged
-            return _chunk_images(archive, chunk, read, is_labelled)
+            rows = next(read_chunk(archive.root, chunk, read), None)
+            if rows is None:  # its pages hold fewer rows than its footer says
+                return ()
+            labels = _first_labels(archive, chunk, read) if is_labelled else []
+            images = zip_longest(rows.pixels[:NUM_IMAGES], labels[: len(rows.pixels)])
+            return tuple(
+                (pixels, rows.errors.get(row, "" if label is None else str(label)))
+                for row, (pixels, label) in enumerate(images)
+            )
     return ()
 
 
-def _chunk_images(archive: Archive, chunk: Chunk, read: ReadOptions, is_labelled: bool) -> Images:
-    rows = next(read_chunk(archive.root, chunk, read), None)
-    if rows is None:  # its pages hold fewer rows than its footer says
-        return ()
-    labels: list[int | None] = []
-    if is_labelled:
-        with open_parquet(archive.root.join(chunk.shard)) as parquet:
-            batches = parquet.iter_batches(NUM_IMAGES, chunk.row_groups[:1], [read.label_column])
-            batch = next(batches, None)  # None if the footer says that it has no values
-        labels = batch.column(0).to_pylist() if batch else []
-    images = zip_longest(rows.pixels[:NUM_IMAGES], labels[: len(rows.pixels)])
-    return tuple(
-        (pixels, rows.errors.get(row, "" if label is None else str(label)))
-        for row, (pixels, label) in enumerate(images)
-    )
+def _first_labels(archive: Archive, chunk: Chunk, read: ReadOptions) -> list[int | None]:
+    with open_parquet(archive.root.join(chunk.shard)) as parquet:
+        batches = parquet.iter_batches(NUM_IMAGES, chunk.row_groups[:1], [read.label_column])
+        batch = next(batches, None)  # None if the footer says that it has no values
+    return batch.column(0).to_pylist() if batch else []
 
 
 def _inspect_model(place: Location) -> Inspected:
