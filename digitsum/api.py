@@ -75,7 +75,7 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
     Raises InputError if the model, all shards or a label cannot be used.
     """
     from digitsum.evaluation.evaluate import evaluate
-    from digitsum.evaluation.record import write_evaluation
+    from digitsum.evaluation.metrics import write_evaluation
     from digitsum.report.build import make_report
 
     evaluation = evaluate(config)
@@ -91,12 +91,13 @@ def compare(config: CompareConfig) -> Comparison:
     """
     from digitsum.evaluation.compare import compare
     from digitsum.report.comparison import comparison_page
-    from digitsum.report.page import REPORT_FILE, publish_page
+    from digitsum.report.page import REPORT_FILE, render
 
     directory = locate(config.report)
     directory.check_directory()
     comparison = compare(config)
-    publish_page(comparison_page(comparison, config.archive), directory.join(REPORT_FILE))
+    page = render(comparison_page(comparison, config.archive))
+    publish_bytes(page, directory.join(REPORT_FILE))
     return comparison
 
 

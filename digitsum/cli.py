@@ -242,7 +242,7 @@ def _inspect(config: InspectConfig) -> None:
 
 
 def _evaluate(config: EvaluateConfig) -> None:
-    from digitsum.evaluation.record import EVALUATION_FILE
+    from digitsum.evaluation.metrics import EVALUATION_FILE
     from digitsum.report.page import REPORT_FILE
 
     evaluation = api.evaluate(config)

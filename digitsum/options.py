@@ -109,10 +109,10 @@ class ReadOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ReportConfig:
-    """Make the report of a scoring or training run again: report.html, one file."""
+    """Make the report of a scoring or training run, or of an evaluation, again: report.html."""
 
     run: Positional[str]
-    """Run: a directory or URI, below _runs/ of the scores or beside a model."""
+    """Directory or URI of a run, below _runs/, or the directory that evaluate --report wrote."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,7 @@
 `make_*` returns an object, `write_*` a path.
 """
 
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pyarrow.parquet as pq
 import torch
 
 from digitsum.archive.chunks import Chunk, ChunkId, plan_chunks
-from digitsum.archive.reader import read_chunk
+from digitsum.archive.reader import Rows, read_chunk
 from digitsum.archive.score_parts import Part, known_count_digest
 from digitsum.archive.shards import Fingerprint, Shard, open_archive
 from digitsum.archive.writer import ImageBatch
@@ -21,7 +22,7 @@ from digitsum.manifest import RUNS_DIRECTORY, new_run_id, to_python, write_manif
 from digitsum.model.baseline import BaselineConfig, BaselineNetwork
 from digitsum.model.counter import CounterConfig, CounterNetwork
 from digitsum.model.network import SumNetwork
-from digitsum.model.outputs import PredictionStats
+from digitsum.model.outputs import DigitReadings, Predictions, PredictionStats
 from digitsum.model.saved_model import SavedModel, load_model, save_model
 from digitsum.model.torch_backend import TorchPredictor
 from digitsum.options import ImageShape, ReadOptions
@@ -125,6 +126,37 @@ def make_images(
         pixels.astype(np.uint8).reshape(num_images, shape.height, shape.width),
         (rows % 37).astype(np.int16) if labelled else None,
     )
+
+
+def make_rows(
+    sums: Sequence[int],
+    *,
+    errors: Iterable[int] = (),
+    digits: list[list[int] | None] | None = None,
+    first: int = 0,
+) -> Rows:
+    """Return labelled rows, each of one byte, with ids `image-000` up; `errors` are rejected."""
+    numbers = range(first, first + len(sums))
+    ids = pa.array([f"image-{number:03d}" for number in numbers], pa.string())
+    pixels = np.array(numbers, np.uint8)[:, None, None].repeat(6, axis=1)
+    reasons = dict.fromkeys(errors, "image is null")
+    return Rows(first, ids, pixels, reasons, np.array(sums, np.int64), digits)
+
+
+def make_predictions(
+    sums: Sequence[int],
+    confidences: Sequence[float] | None = None,
+    *,
+    read: Sequence[Sequence[int]] | None = None,
+) -> Predictions:
+    """Return predictions, of confidence 0.5 by default; `read` are the digits of each image."""
+    readings = None
+    if read is not None:
+        digits = np.array([[*row, *[-1] * (5 - len(row))] for row in read], np.int8).reshape(-1, 5)
+        places = np.where(digits >= 0, 10, -1).astype(np.int16)
+        readings = DigitReadings(digits, places, np.full((len(read), 6), 1 / 6, np.float32))
+    confidences = [0.5] * len(sums) if confidences is None else confidences
+    return Predictions(np.array(sums, np.int16), np.array(confidences, np.float32), readings)
 
 
 def write_parquet(path: Path, columns: dict, *, metadata: dict | None = None, **options) -> Path:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import PlainSerializer, PlainValidator
 
 Int64Array = npt.NDArray[np.int64]
 Float64Array = npt.NDArray[np.float64]
@@ -18,13 +20,33 @@ _STEPS_PER_NAT = 50
 NUM_LEVELS = 2 * int(_MAX_LOG_ODDS * _STEPS_PER_NAT) + 1
 
 
+def _to_sparse(counts: npt.NDArray[Any]) -> dict[str, Any]:
+    places = [axis.tolist() for axis in np.nonzero(counts)]
+    return {"shape": counts.shape, "places": places, "counts": counts[counts != 0].tolist()}
+
+
+def _from_sparse(sparse: dict[str, Any]) -> npt.NDArray[Any]:
+    counts = np.zeros(sparse["shape"], np.int64)
+    counts[tuple(np.array(sparse["places"], np.int64))] = sparse["counts"]
+    return counts
+
+
+SparseCounts = Annotated[Int64Array, PlainValidator(_from_sparse), PlainSerializer(_to_sparse)]
+"""Counts of which most are 0; JSON holds the places of the others."""
+Bins = Annotated[
+    Float64Array,
+    PlainValidator(lambda rows: np.array(rows, np.float64)),
+    PlainSerializer(lambda bins: bins.tolist()),
+]
+
+
 @dataclass(frozen=True)
 class ConfidenceCounts:
     """Counts of images by confidence; the counts of two parts of an archive add up."""
 
-    bins: Float64Array
+    bins: Bins
     """float64 (15, 3): images, right ones and summed confidence, by confidence in equal widths."""
-    levels: Int64Array
+    levels: SparseCounts
     """int64 (levels, 2): images and right ones, by rising log odds of the confidence."""
 
     @staticmethod

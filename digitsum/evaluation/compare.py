@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from digitsum.archive.chunks import Chunk, plan_chunks
+from digitsum.archive.chunks import Chunk, ChunkId, plan_chunks
 from digitsum.archive.images import Uint8Array
 from digitsum.archive.parquet.files import DAMAGED, read_table
 from digitsum.archive.reader import read_chunk, read_labels
-from digitsum.archive.score_parts import MODEL_KEY, SCORES_SCHEMA, Part
+from digitsum.archive.score_parts import MODEL_KEY, SCORES_SCHEMA
 from digitsum.archive.shards import archive_root, read_shard
 from digitsum.errors import InputError, one_line
 from digitsum.scoring.commit import list_parts
@@ -31,13 +32,20 @@ _COLUMNS = ("image_id", "predicted_sum", "confidence", "digits", "error")
 class Disagreement:
     """An image for which two models predict different sums."""
 
-    image_id: str
-    pixels: Uint8Array
-    """uint8 (height, width)."""
+    chunk: ChunkId
+    row: int
+    """Row of the chunk."""
     scores: tuple[Mapping[str, Any], Mapping[str, Any]]
-    """Each model's predicted_sum, confidence and digits."""
+    """Each model's image_id, predicted_sum, confidence and digits."""
     true_sum: int | None
     """None if the archive does not say."""
+    pixels: Uint8Array | None = None
+    """uint8 (height, width); None while differences are still counted."""
+
+    @property
+    def confidence(self) -> float:
+        """The confidence of the model that is less confident."""
+        return min(float(score["confidence"] or 0) for score in self.scores)
 
 
 @dataclass
@@ -56,38 +64,36 @@ class Comparison:
     """Images that either rejected, of the chunks that both scored."""
     num_more_confident: list[int] = field(default_factory=lambda: [0, 0])
     """Images with different sums of which a model is the more confident."""
-    mean_confidence: list[float] = field(default_factory=lambda: [0.0, 0.0])
+    confidence_sums: list[float] = field(default_factory=lambda: [0.0, 0.0])
     num_labelled: int = 0
     """Images that both scored and whose true sum the archive holds."""
     num_right: list[int] = field(default_factory=lambda: [0, 0])
     """Labelled images whose sum a model has right."""
     num_unmatched_parts: list[int] = field(default_factory=lambda: [0, 0])
     """Parts of which the other model has none of the same bytes: they are not compared."""
-    examples: tuple[Disagreement, ...] = ()
+    examples: list[Disagreement] = field(default_factory=list)
     """The disagreements whose less confident model is the most confident."""
     why_not_shown: str | None = None
     """Why some examples or labels are missing."""
 
     @property
     def agreement(self) -> float:
-        """Fraction, 0..1, of the images with the same sum; NaN without images."""
-        return self.num_same / self.num_images if self.num_images else float("nan")
+        """Fraction, 0..1, of the images with the same sum."""
+        return self.num_same / self.num_images
+
+    @property
+    def mean_confidence(self) -> list[float]:
+        """Each model's mean confidence, 0..1, in the images that both scored."""
+        return [confidence_sum / self.num_images for confidence_sum in self.confidence_sums]
 
     def to_json(self) -> dict[str, Any]:
         """Return the figures."""
-        return {
-            "models": self.models,
-            "images": self.num_images,
-            "same": self.num_same,
-            "within_1": self.num_within_1,
-            "rejected": self.num_rejected,
-            "more_confident": self.num_more_confident,
-            "mean_confidence": self.mean_confidence,
-            "labelled": self.num_labelled,
-            "right": self.num_right,
-            "unmatched_parts": self.num_unmatched_parts,
-            "agreement": self.agreement if self.num_images else None,
+        figures = {
+            name.removeprefix("num_"): value
+            for name, value in vars(self).items()
+            if name not in ("confidence_sums", "examples", "why_not_shown")
         }
+        return figures | {"agreement": self.agreement, "mean_confidence": self.mean_confidence}
 
 
 def compare(config: CompareConfig) -> Comparison:
@@ -98,52 +104,19 @@ def compare(config: CompareConfig) -> Comparison:
     """
     scores = locate(config.scores)
     comparison = Comparison(_choose_models(scores, config.models))
-    own, other = (_parts_by_path(scores, model) for model in comparison.models)
-    common = {
-        path: part
-        for path, part in own.items()
-        if path in other and part.chunk == other[path].chunk
-    }
-    comparison.num_unmatched_parts = [len(parts) - len(common) for parts in (own, other)]
-    closest: list[tuple[float, int, str, int, int]] = []
-    confidence_sums = np.zeros(2)
-    for number, (path, part) in enumerate(sorted(common.items())):
-        num_rows = part.chunk.num_rows
-        tables = [_read(scores.join(f"{m}/{path}"), num_rows) for m in comparison.models]
-        true_sums = np.full(num_rows, -1)
-        try:
-            labels = read_labels(*_find_chunk(part, config), config.read)
-            true_sums = labels if labels is not None and len(labels) == num_rows else true_sums
-        except InputError as error:
-            comparison.why_not_shown = str(error)
-        for confidence, row in _count(comparison, confidence_sums, true_sums, tables):
-            entry = (confidence, -number, path, row, int(true_sums[row]))
-            (heapq.heappush if len(closest) < NUM_EXAMPLES else heapq.heappushpop)(closest, entry)
+    differences = _find_differences(comparison, scores, config)
+    most_confident = heapq.nlargest(NUM_EXAMPLES, differences, key=attrgetter("confidence"))
     if not comparison.num_images:
         raise InputError(
             f"{scores.uri}: {' and '.join(comparison.models)} have scored no image in common; "
             "score one archive by both."
         )
-    comparison.mean_confidence = (confidence_sums / comparison.num_images).tolist()
-    examples = []
-    for _, _, path, row, true_sum in sorted(closest, reverse=True):
-        part = common[path]
+    for example in most_confident:
         try:
-            pixels = _read_pixels(part, row, config)
-            first, second = (
-                _read(scores.join(f"{model}/{path}"), part.chunk.num_rows)
-                .slice(row, 1)
-                .to_pylist()[0]
-                for model in comparison.models
-            )
-            examples.append(
-                Disagreement(
-                    first["image_id"], pixels, (first, second), None if true_sum < 0 else true_sum
-                )
-            )
+            pixels = _read_pixels(example, config)
+            comparison.examples.append(replace(example, pixels=pixels))
         except InputError as error:
             comparison.why_not_shown = str(error)
-    comparison.examples = tuple(examples)
     return comparison
 
 
@@ -175,10 +148,35 @@ def _choose_models(scores: Location, asked: tuple[str, str] | None) -> tuple[str
     return chosen[0], chosen[1]
 
 
-def _parts_by_path(scores: Location, model: str) -> dict[str, Part]:
-    """Return a model's parts by their path below the model's directory."""
-    listed = list_parts(scores, model.removeprefix(f"{MODEL_KEY}="), known={})
-    return {file.path.partition("/")[2]: part for file, part in listed.items() if part is not None}
+def _find_differences(
+    comparison: Comparison, scores: Location, config: CompareConfig
+) -> Iterator[Disagreement]:
+    """Count the images of all parts that both models have; yield the differences of each."""
+    own, other = (
+        {
+            file.path.partition("/")[2]: part.chunk
+            for file, part in list_parts(scores, model.removeprefix(f"{MODEL_KEY}="), {}).items()
+            if part is not None
+        }
+        for model in comparison.models
+    )
+    common = [path for path, chunk in own.items() if other.get(path) == chunk]
+    comparison.num_unmatched_parts = [len(parts) - len(common) for parts in (own, other)]
+    for path in sorted(common):
+        chunk = own[path]
+        parts = [scores.join(f"{model}/{path}") for model in comparison.models]
+        tables = [_read(part, chunk.num_rows) for part in parts]
+        true_sums = np.full(chunk.num_rows, -1)
+        try:
+            labels = read_labels(*_find_chunk(chunk, config), config.read)
+            if labels is not None and len(labels) == chunk.num_rows:
+                true_sums = labels
+        except InputError as error:
+            comparison.why_not_shown = str(error)
+        for row in _count(comparison, true_sums, tables):
+            first, second = (table.slice(row, 1).to_pylist()[0] for table in tables)
+            true_sum = int(true_sums[row]) if true_sums[row] >= 0 else None
+            yield Disagreement(chunk, row, (first, second), true_sum)
 
 
 def _read(part: Location, num_rows: int) -> pa.Table:
@@ -197,12 +195,9 @@ def _read(part: Location, num_rows: int) -> pa.Table:
 
 
 def _count(
-    comparison: Comparison,
-    confidence_sums: npt.NDArray[np.float64],
-    true_sums: npt.NDArray[np.int64],
-    tables: Sequence[pa.Table],
-) -> Iterator[tuple[float, int]]:
-    """Count two parts of the same rows; yield the lower confidence and the row if sums differ."""
+    comparison: Comparison, true_sums: npt.NDArray[np.int64], tables: Sequence[pa.Table]
+) -> list[int]:
+    """Count two parts of the same rows; return the most confident rows whose sums differ."""
     sums = [table["predicted_sum"].fill_null(-1).to_numpy().astype(np.int64) for table in tables]
     confidences = [table["confidence"].fill_null(0).to_numpy() for table in tables]
     is_scored = (sums[0] >= 0) & (sums[1] >= 0)
@@ -218,23 +213,24 @@ def _count(
         is_more_confident = is_different & (confidences[i] > confidences[1 - i])
         comparison.num_right[i] += int((is_labelled & (sums[i] == true_sums)).sum())
         comparison.num_more_confident[i] += int(is_more_confident.sum())
-        confidence_sums[i] += confidences[i][is_scored].sum()
+        comparison.confidence_sums[i] += float(confidences[i][is_scored].sum())
     lower = np.minimum(*confidences)
     rows = np.flatnonzero(is_different)
-    for row in rows[np.argsort(-lower[rows], kind="stable")][:NUM_EXAMPLES].tolist():
-        yield float(lower[row]), row
+    most_confident = np.argsort(-lower[rows], kind="stable")[:NUM_EXAMPLES]
+    closest: list[int] = rows[most_confident].tolist()
+    return closest
 
 
-def _find_chunk(part: Part, config: CompareConfig) -> tuple[Location, Chunk]:
-    """Return the archive's root, and the chunk that a part was scored from; reads the footer.
+def _find_chunk(scored: ChunkId, config: CompareConfig) -> tuple[Location, Chunk]:
+    """Return the archive's root, and a chunk that was scored; reads the footer.
 
     Raises InputError if the shard is gone, has changed, or is cut into other chunks.
     """
-    root, path = archive_root(locate(config.archive)), part.chunk.shard
+    root, path = archive_root(locate(config.archive)), scored.shard
     file = list_file(root, path) or ListedFile(path, 0, 0)
-    shard = read_shard(root, file, config.read, part.chunk.fingerprint.shape)
+    shard = read_shard(root, file, config.read, scored.fingerprint.shape)
     for chunk in plan_chunks(shard, config.chunk_images):
-        if chunk.id == part.chunk:
+        if chunk.id == scored:
             return root, chunk
     raise InputError(
         f"{root.join(path).uri}: was changed since it was scored, or is cut into other chunks; "
@@ -242,11 +238,11 @@ def _find_chunk(part: Part, config: CompareConfig) -> tuple[Location, Chunk]:
     )
 
 
-def _read_pixels(part: Part, row: int, config: CompareConfig) -> Uint8Array:
-    """Return the image, uint8 (height, width), of a part's row."""
-    root, chunk = _find_chunk(part, config)
+def _read_pixels(example: Disagreement, config: CompareConfig) -> Uint8Array:
+    """Return an example's image, uint8 (height, width)."""
+    root, chunk = _find_chunk(example.chunk, config)
     for rows in read_chunk(root, chunk, config.read):
-        index = chunk.first_row + row - rows.first_row
+        index = chunk.first_row + example.row - rows.first_row
         if index < len(rows.pixels):
             pixels: Uint8Array = rows.pixels[index]
             return pixels

@@ -13,8 +13,7 @@ from digitsum.archive.reader import Rows, check_labels, read_chunk
 from digitsum.archive.schema import max_sum
 from digitsum.errors import InputError
 from digitsum.evaluation.examples import Examples
-from digitsum.evaluation.metrics import Evaluation, SumMetrics
-from digitsum.evaluation.record import write_evaluation
+from digitsum.evaluation.metrics import Evaluation, SumMetrics, write_evaluation
 from digitsum.manifest import find_origin
 from digitsum.model.outputs import Predictions
 from digitsum.model.saved_model import SavedModel, load_model, packaged_model
@@ -99,20 +98,20 @@ def _evaluation(
     known_count: int | None,
     total: ChunkEvaluation,
     num_shards: int,
-    unread_shards: Mapping[str, str],
+    unread_shards: dict[str, str],
 ) -> Evaluation:
     predictor = TorchPredictor(model, batch_size=1, known_count=known_count)
     return Evaluation(
-        archive_uri,
-        model.uri,
-        model.digest,
-        known_count,
-        total.metrics,
-        total.examples.explained(predictor.explain),
-        num_shards,
-        unread_shards,
-        dict(sorted(total.unread.items())),
-        find_origin(),
+        archive=archive_uri,
+        model=model.uri,
+        model_digest=model.digest,
+        known_count=known_count,
+        metrics=total.metrics,
+        num_shards=num_shards,
+        unread_shards=unread_shards,
+        unread_chunks=dict(sorted(total.unread.items())),
+        origin=find_origin(),
+        examples=total.examples.explained(predictor.explain),
     )
 
 

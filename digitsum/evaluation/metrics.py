@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, Literal
 
 import numpy as np
-import numpy.typing as npt
+from pydantic import Field, InstanceOf
 from scipy.stats import binomtest
 
 from digitsum.archive.reader import Rows
 from digitsum.errors import TooManyRejectedError
-from digitsum.evaluation.calibration import NUM_LEVELS, ConfidenceCounts
-from digitsum.evaluation.examples import Examples
-from digitsum.manifest import Origin, to_python
+from digitsum.evaluation.calibration import ConfidenceCounts, Int64Array, SparseCounts
+from digitsum.evaluation.examples import Examples, read_examples, write_examples
+from digitsum.manifest import Origin, parse_json, to_python
 from digitsum.model.outputs import Predictions
+from digitsum.storage.atomic_write import publish_bytes
+from digitsum.storage.location import Location
 
+EVALUATION_FILE = "evaluation.json"
 COVERAGES = (0.5, 0.8, 0.9, 0.95, 0.99)
-
-Int64Array = npt.NDArray[np.int64]
 
 
 def count_pairs(true_sums: Int64Array, predicted_sums: Int64Array, num_classes: int) -> Int64Array:
@@ -34,7 +35,7 @@ def count_pairs(true_sums: Int64Array, predicted_sums: Int64Array, num_classes: 
 class SumMetrics:
     """How predicted sums compare with true ones; those of two parts of an archive add up."""
 
-    confusion: Int64Array
+    confusion: SparseCounts
     """int64 (num_classes, num_classes): scored images by [true sum, predicted sum]."""
     num_rejected: int = 0
     """Labelled images that could not be read, and so were not scored."""
@@ -138,31 +139,6 @@ class SumMetrics:
         } | {f"accuracy_at_{100 * c:.0f}": self.confidences.accuracy_at(c) for c in COVERAGES}
         return {name: None if math.isnan(value) else value for name, value in figures.items()}
 
-    @property
-    def counts(self) -> MetricCounts:
-        """The counts, from which all figures follow."""
-        return MetricCounts(
-            num_classes=len(self.confusion),
-            confusion=_to_sparse(self.confusion),
-            num_rejected=self.num_rejected,
-            confidence_bins=self.confidences.bins.tolist(),
-            confidence_levels=_to_sparse(self.confidences.levels),
-            num_with_digits=self.num_with_digits,
-            num_digits_right=self.num_digits_right,
-        )
-
-    @staticmethod
-    def from_counts(counts: MetricCounts) -> SumMetrics:
-        """Return the metrics of counts."""
-        levels = _from_sparse(counts.confidence_levels, NUM_LEVELS, 2)
-        return SumMetrics(
-            _from_sparse(counts.confusion, counts.num_classes, counts.num_classes),
-            counts.num_rejected,
-            ConfidenceCounts(np.array(counts.confidence_bins, np.float64), levels),
-            counts.num_with_digits,
-            counts.num_digits_right,
-        )
-
     def _error(self) -> Int64Array:
         sums = np.arange(len(self.confusion))
         error: Int64Array = np.abs(sums[:, None] - sums)
@@ -173,49 +149,25 @@ class SumMetrics:
         return num_within / self.num_images if self.num_images else math.nan
 
 
-def _to_sparse(counts: Int64Array) -> list[list[int]]:
-    """Return [row, column, count] of each count that is not 0."""
-    entries: list[list[int]] = np.column_stack([np.argwhere(counts), counts[counts != 0]]).tolist()
-    return entries
-
-
-def _from_sparse(entries: list[list[int]], num_rows: int, num_columns: int) -> Int64Array:
-    counts = np.zeros((num_rows, num_columns), np.int64)
-    rows, columns, values = np.array(entries, np.int64).reshape(-1, 3).T
-    counts[rows, columns] = values
-    return counts
-
-
 @dataclass(frozen=True, kw_only=True)
-class MetricCounts:
-    """The counts of a SumMetrics, as JSON; matrices hold [row, column, count] of all but zeros."""
-
-    num_classes: int
-    confusion: list[list[int]]
-    num_rejected: int
-    confidence_bins: list[list[float]]
-    confidence_levels: list[list[int]]
-    num_with_digits: int
-    num_digits_right: int
-
-
-@dataclass(frozen=True)
 class Evaluation:
     """What an evaluation measured, and on what."""
 
-    archive_uri: str
-    model_uri: str
+    archive: str
+    """URI, or "validation images"."""
+    model: str
     model_digest: str
     known_count: int | None
     """Digits in each image, if the user says so."""
     metrics: SumMetrics
-    examples: Examples
     num_shards: int
-    unread_shards: Mapping[str, str]
+    unread_shards: dict[str, str]
     """Reasons by the path of shards whose footers cannot be read: their images are not counted."""
-    unread_chunks: Mapping[str, str]
+    unread_chunks: dict[str, str]
     """Reasons by the place of chunks that cannot be read: their images count as rejected."""
     origin: Origin
+    examples: Annotated[InstanceOf[Examples], Field(exclude=True)] = field(default_factory=Examples)
+    version: Literal[1] = 1
 
     @property
     def unread(self) -> dict[str, str]:
@@ -249,10 +201,28 @@ class Evaluation:
         """Return the figures and what they are of."""
         return {
             **self.metrics.figures(),
-            "archive": self.archive_uri,
-            "model": self.model_uri,
+            "archive": self.archive,
+            "model": self.model,
             "model_digest": self.model_digest,
             "known_count": self.known_count,
             "unread": self.unread,
             **to_python(self.origin),
         }
+
+
+def write_evaluation(evaluation: Evaluation, directory: Location) -> None:
+    """Write `evaluation.json` and `examples.parquet`: all that the report shows."""
+    write_examples(evaluation.examples, directory)
+    content = json.dumps(evaluation.to_json() | to_python(evaluation)).encode() + b"\n"
+    publish_bytes(content, directory.join(EVALUATION_FILE))
+
+
+def read_evaluation(directory: Location) -> Evaluation:
+    """Return what `write_evaluation` wrote.
+
+    Raises InputError if it is not what this digitsum reads, and LookupError, TypeError or
+    ValueError if counts were changed.
+    """
+    file = directory.join(EVALUATION_FILE)
+    evaluation = parse_json(Evaluation, file.read_bytes(), file.uri)
+    return replace(evaluation, examples=read_examples(directory))

@@ -7,14 +7,15 @@ import traceback
 
 import pyarrow as pa
 
-from digitsum.console import printable, printable_lines
+from digitsum.console import printable_lines, warn
 from digitsum.errors import DigitsumError, InputError
-from digitsum.evaluation.record import EVALUATION_FILE, read_evaluation
+from digitsum.evaluation.metrics import EVALUATION_FILE, read_evaluation
 from digitsum.manifest import MANIFEST_FILE, read_manifest
 from digitsum.report.evaluation import evaluation_page
-from digitsum.report.page import REPORT_FILE, Page, publish_page
+from digitsum.report.page import REPORT_FILE, Page, render
 from digitsum.report.scoring import score_page
 from digitsum.report.training import train_page
+from digitsum.storage.atomic_write import publish_bytes
 from digitsum.storage.location import Location
 
 
@@ -31,7 +32,7 @@ def make_report(directory: Location) -> Location:
             f"({type(error).__name__}: {error}); make the report with the version that it names."
         ) from error
     report = directory.join(REPORT_FILE)
-    publish_page(page, report)
+    publish_bytes(render(page), report)
     return report
 
 
@@ -43,7 +44,7 @@ def report_of(run: Location) -> list[str]:
     try:
         return [make_report(run).name]
     except DigitsumError as error:
-        sys.stderr.write(f"no report was made: {printable(str(error))}\n")
+        warn(f"no report was made: {error}")
     except Exception:
         sys.stderr.write(f"no report was made:\n{printable_lines(traceback.format_exc())}")
     return []

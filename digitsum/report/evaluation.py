@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from digitsum.evaluation.examples import Examples
 from digitsum.evaluation.metrics import COVERAGES, Evaluation, SumMetrics
-from digitsum.report.figures import draw_calibration, draw_confusion, draw_gallery
-from digitsum.report.page import Page, Section, Table, origin_section, to_picture
+from digitsum.report.figures import draw_calibration, draw_confusion, draw_gallery, to_png
+from digitsum.report.page import Page, Picture, Section, Table, origin_section
 
 
 def evaluation_page(evaluation: Evaluation) -> Page:
     """Return the page of an evaluation."""
     metrics, count = evaluation.metrics, evaluation.known_count
     known = "" if count is None else f", each with a known count of {count} digits"
-    sections = evaluation_sections(metrics, evaluation.examples, evaluation.archive_uri)
+    sections = evaluation_sections(metrics, evaluation.examples, evaluation.archive)
     if evaluation.unread:
         table = Table(("shard", "reason"), list(evaluation.unread.items()))
         sections.append(Section("What could not be read", table=table))
     return Page(
-        title=f"Evaluation on {evaluation.archive_uri}",
+        title=f"Evaluation on {evaluation.archive}",
         summary=(
-            f"{metrics.num_images:,} labelled images{known}, scored by {evaluation.model_uri} "
+            f"{metrics.num_images:,} labelled images{known}, scored by {evaluation.model} "
             f"(model {evaluation.model_digest[:16]})."
         ),
         alarms=[f"{evaluation.unread_sentence()}."] if evaluation.unread else [],
@@ -51,45 +51,31 @@ def evaluation_sections(metrics: SumMetrics, examples: Examples, title: str) -> 
         f"{miss.true_sum} was taken for {miss.predicted_sum}, {miss.confidence:.0%} confident"
         for miss in examples.misses
     )
+    calibration = Picture(
+        to_png(draw_calibration(confidences)),
+        "Left, accuracy against confidence: calibration error "
+        f"{confidences.calibration_error:.2%}. Right, accuracy against coverage, as in the table "
+        "below.",
+    )
+    gallery = Picture(
+        to_png(draw_gallery(examples)),
+        f"{len(examples.hits)} images whose sum is right, and the {len(examples.misses)} most "
+        f"confident misses: {misses or 'none'}.",
+    )
+    confusion = Picture(
+        to_png(draw_confusion(metrics, title)),
+        f"True sums against predicted ones: {metrics.accuracy:.1%} on the diagonal, "
+        f"{metrics.accuracy_within_1:.1%} within 1 of it.",
+    )
+    rows = [(f"{part:.0%}", f"{confidences.accuracy_at(part):.2%}") for part in COVERAGES]
+    of_confident = ["Of the most confident images only, this fraction is right:"]
+    below_images = [
+        "Under each image, a row for each digit: how probable it is, column by column, that the "
+        "digit stands there."
+    ]
+    table = Table(("most confident", "right"), rows)
     return [
-        Section(
-            "What its confidence is worth",
-            text=["Of the most confident images only, this fraction is right:"],
-            pictures=[
-                to_picture(
-                    draw_calibration(confidences),
-                    "Left, accuracy against confidence: calibration error "
-                    f"{confidences.calibration_error:.2%}. Right, accuracy against coverage, as "
-                    "in the table below.",
-                )
-            ],
-            table=Table(
-                ("most confident", "right"),
-                [(f"{part:.0%}", f"{confidences.accuracy_at(part):.2%}") for part in COVERAGES],
-            ),
-        ),
-        Section(
-            "Hits and worst misses",
-            text=[
-                "Under each image, a row for each digit: how probable it is, column by column, "
-                "that the digit stands there."
-            ],
-            pictures=[
-                to_picture(
-                    draw_gallery(examples),
-                    f"{len(examples.hits)} images whose sum is right, and the "
-                    f"{len(examples.misses)} most confident misses: {misses or 'none'}.",
-                )
-            ],
-        ),
-        Section(
-            "Confusion",
-            pictures=[
-                to_picture(
-                    draw_confusion(metrics, title),
-                    f"True sums against predicted ones: {metrics.accuracy:.1%} on the diagonal, "
-                    f"{metrics.accuracy_within_1:.1%} within 1 of it.",
-                )
-            ],
-        ),
+        Section("What its confidence is worth", of_confident, [], [calibration], table),
+        Section("Hits and worst misses", below_images, pictures=[gallery]),
+        Section("Confusion", pictures=[confusion]),
     ]

@@ -39,7 +39,11 @@ def draw_gallery(examples: Examples) -> Figure:
     Under each image, one row for each digit 0..9 from the top shows, column by column, how
     probable it is that this digit stands there; the digits read are written over their places.
     """
-    rows = [*_in_rows(examples.hits), *_in_rows(examples.misses)]
+    rows = [
+        group[start : start + _GALLERY_COLUMNS]
+        for group in (examples.hits, examples.misses)
+        for start in range(0, len(group), _GALLERY_COLUMNS)
+    ]
     num_rows = max(len(rows), 1)
     figure = Figure(figsize=(13, 1.9 * num_rows), layout="constrained")
     grid = figure.subplots(
@@ -55,11 +59,6 @@ def draw_gallery(examples: Examples) -> Figure:
         f"Hits ({len(examples.hits)}), and the most confident misses ({len(examples.misses)})"
     )
     return figure
-
-
-def _in_rows(examples: Sequence[Example]) -> list[Sequence[Example]]:
-    starts = range(0, len(examples), _GALLERY_COLUMNS)
-    return [examples[start : start + _GALLERY_COLUMNS] for start in starts]
 
 
 def _draw_image(axes: Axes, example: Example) -> None:

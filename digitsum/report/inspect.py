@@ -9,7 +9,9 @@ from itertools import islice, zip_longest
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from digitsum.archive.chunks import Chunk, plan_chunks
 from digitsum.archive.images import Uint8Array
@@ -20,8 +22,7 @@ from digitsum.archive.reader import read_chunk
 from digitsum.archive.score_parts import CURRENT_FILE, MODEL_KEY
 from digitsum.archive.shards import Archive, Shard, list_shards, read_shards
 from digitsum.errors import InputError, one_line
-from digitsum.manifest import MANIFEST_FILE, RUNS_DIRECTORY, from_python, read_manifest
-from digitsum.model.outputs import PredictionStats
+from digitsum.manifest import MANIFEST_FILE, RUNS_DIRECTORY, read_manifest
 from digitsum.model.saved_model import (
     CONFIG_FILE,
     MAX_METRICS_BYTES,
@@ -34,7 +35,7 @@ from digitsum.report.figures import NUM_IMAGES, score_caption
 from digitsum.report.page import REPORT_FILE
 from digitsum.scoring.config import StatusConfig
 from digitsum.scoring.sample import read_sample
-from digitsum.scoring.status import status
+from digitsum.scoring.status import score_outcome, status
 from digitsum.storage.listing import PARQUET_SUFFIX, list_parquet
 from digitsum.storage.location import Location, locate
 
@@ -148,41 +149,40 @@ def _inspect_archive(place: Location, read: ReadOptions) -> Inspected:
     counted = archive.shards[:_MAX_FILES_COUNTED] if is_labelled else ()
     if is_labelled and len(archive.shards) > len(counted):
         facts.append(("sums are of", f"the first {len(counted):,} shards"))
-    sums = SumCounts()
+    sums = np.zeros(_MAX_SUM + 2, np.int64)
     for shard in counted:
         try:
-            sums.count(root.join(shard.file.path), read.label_column)
+            sums += _count_sums(root.join(shard.file.path), read.label_column)
         except (*DAMAGED, OSError) as error:
             facts.append(("sums not of", f"{shard.file.path}: {one_line(error)}"))
     images = _first_images(archive, read, is_labelled)
     if 2 * sum(count_bright(pixels[None]) for pixels, _ in images) > len(images):
         facts.append(("ink", "seems dark on bright; models read bright ink on dark"))
-    return Inspected(place.uri, "archive", tuple(facts), sums.counts, images)
+    return Inspected(place.uri, "archive", tuple(facts), _trimmed(sums), images)
 
 
 def _first_images(archive: Archive, read: ReadOptions, is_labelled: bool) -> Images:
+    """Return the first images of a shard that can be read, captioned with their labels."""
     chunks = (chunk for shard in archive.shards for chunk in plan_chunks(shard, 1)[:1])
     for chunk in islice(chunks, _MAX_CHUNKS_TRIED):
         with suppress(InputError):  # the next may be undamaged
-            return _chunk_images(archive, chunk, read, is_labelled)
+            rows = next(read_chunk(archive.root, chunk, read), None)
+            if rows is None:  # its pages hold fewer rows than its footer says
+                return ()
+            labels = _first_labels(archive, chunk, read) if is_labelled else []
+            images = zip_longest(rows.pixels[:NUM_IMAGES], labels[: len(rows.pixels)])
+            return tuple(
+                (pixels, rows.errors.get(row, "" if label is None else str(label)))
+                for row, (pixels, label) in enumerate(images)
+            )
     return ()
 
 
-def _chunk_images(archive: Archive, chunk: Chunk, read: ReadOptions, is_labelled: bool) -> Images:
-    rows = next(read_chunk(archive.root, chunk, read), None)
-    if rows is None:  # its pages hold fewer rows than its footer says
-        return ()
-    labels: list[int | None] = []
-    if is_labelled:
-        with open_parquet(archive.root.join(chunk.shard)) as parquet:
-            batches = parquet.iter_batches(NUM_IMAGES, chunk.row_groups[:1], [read.label_column])
-            batch = next(batches, None)  # None if the footer says that it has no values
-        labels = batch.column(0).to_pylist() if batch else []
-    images = zip_longest(rows.pixels[:NUM_IMAGES], labels[: len(rows.pixels)])
-    return tuple(
-        (pixels, rows.errors.get(row, "" if label is None else str(label)))
-        for row, (pixels, label) in enumerate(images)
-    )
+def _first_labels(archive: Archive, chunk: Chunk, read: ReadOptions) -> list[int | None]:
+    with open_parquet(archive.root.join(chunk.shard)) as parquet:
+        batches = parquet.iter_batches(NUM_IMAGES, chunk.row_groups[:1], [read.label_column])
+        batch = next(batches, None)  # None if the footer says that it has no values
+    return batch.column(0).to_pylist() if batch else []
 
 
 def _inspect_model(place: Location) -> Inspected:
@@ -213,27 +213,27 @@ def _inspect_model(place: Location) -> Inspected:
 
 def _inspect_run(place: Location) -> Inspected:
     manifest = read_manifest(place)
-    kind, outcome = manifest.kind, manifest.outcome
-    if kind not in ("score", "train"):
+    if manifest.kind not in ("score", "train"):
         raise InputError(f"{place.uri}: its {MANIFEST_FILE} is not that of a run of digitsum.")
     facts = [
-        ("of", kind),
+        ("of", manifest.kind),
         ("began", manifest.started),
         ("ended", manifest.ended),
         ("command", " ".join(manifest.origin.command)),
-        ("model", outcome["model_digest"]),
+        ("model", manifest.outcome["model_digest"]),
     ]
-    if kind == "train":
-        facts += [(name.replace("_", " "), str(value)) for name, value in outcome["best"].items()]
+    if manifest.kind == "train":
+        best = manifest.outcome["best"]
+        facts += [(name.replace("_", " "), str(value)) for name, value in best.items()]
         return Inspected(place.uri, "run", tuple(facts))
-    predicted = from_python(PredictionStats, outcome["predicted"], place.uri)
+    outcome = score_outcome(place)
     facts += [
-        ("images", f"{outcome['images']:,}, {outcome['rejected']:,} rejected"),
-        ("images/s", f"{outcome['images_per_s']:,.0f}"),
-        ("complete", "yes" if outcome["complete"] else str(outcome["why_incomplete"])),
+        ("images", f"{outcome.images:,}, {outcome.rejected:,} rejected"),
+        ("images/s", f"{outcome.images_per_s:,.0f}"),
+        ("complete", outcome.why_incomplete or "yes"),
     ]
     images = tuple((image.pixels, score_caption(vars(image))) for image in read_sample(place))
-    return Inspected(place.uri, "run", tuple(facts), predicted.sums, images)
+    return Inspected(place.uri, "run", tuple(facts), outcome.predicted.sums, images)
 
 
 def _inspect_scores(place: Location) -> Inspected:
@@ -244,49 +244,47 @@ def _inspect_scores(place: Location) -> Inspected:
         if not name.startswith(f"{MODEL_KEY}="):
             continue
         files = list_parquet(place, name)
-        counts = SumCounts()
+        counts = np.zeros(_MAX_SUM + 2, np.int64)
         for file in files[:_MAX_FILES_COUNTED]:
-            counts.count(place.join(file.path), "predicted_sum")
-        value = f"{counts.num_rows:,} images, {counts.num_null:,} of them rejected"
+            counts += _count_sums(place.join(file.path), "predicted_sum")
+        value = f"{counts.sum():,} images, {counts[-1]:,} of them rejected"
         if len(files) > _MAX_FILES_COUNTED:
             value += f", in the first {_MAX_FILES_COUNTED:,} parts"
         facts.append((name, value))
-        sums = counts.counts if name == current.current or not sums else sums
+        if name == current.current or not sums:
+            sums = _trimmed(counts)
     facts += [(run.name, run.sentence()) for run in current.runs[:3]]
     scored = [run.name for run in current.runs if run.outcome and run.outcome.images]
     images = _inspect_run(place.join(f"{RUNS_DIRECTORY}/{scored[0]}")).images if scored else ()
     return Inspected(place.uri, "scores", tuple(facts), sums, images)
 
 
-class SumCounts:
-    """Counts of images by their sum, over files."""
+def _count_sums(location: Location, column: str) -> npt.NDArray[np.int64]:
+    """Return the rows of a file by their sum 0..10,000, int64 (10,002,); the last are of null.
 
-    def __init__(self) -> None:
-        self.counts: tuple[int, ...] = ()
-        self.num_rows = self.num_null = 0
+    Raises InputError if the column does not hold sums.
+    """
+    counts = np.zeros(_MAX_SUM + 2, np.int64)
+    with open_parquet(location) as parquet:
+        if column not in parquet.schema_arrow.names:
+            raise InputError(f"{location.uri}: has no column {column!r}; name that of the sums.")
+        type_ = parquet.schema_arrow.field(column).type
+        if not pa.types.is_integer(type_):
+            raise InputError(
+                f"{location.uri}: column {column!r} is of type {type_}, but sums are integers; "
+                "correct --label-column."
+            )
+        for batch in parquet.iter_batches(columns=[column]):
+            sums = batch.column(0).cast(pa.int64())
+            least, most = pc.min_max(sums).as_py().values()
+            if least is not None and not 0 <= least <= most <= _MAX_SUM:
+                raise InputError(
+                    f"{location.uri}: column {column!r} holds {least} to {most}, which are not "
+                    "sums of digits; correct --label-column."
+                )
+            counts += np.bincount(sums.fill_null(_MAX_SUM + 1), minlength=_MAX_SUM + 2)
+    return counts
 
-    def count(self, location: Location, column: str) -> None:
-        """Count a column of a file; raises InputError if it does not hold sums."""
-        with open_parquet(location) as parquet:
-            if column not in parquet.schema_arrow.names:
-                raise InputError(
-                    f"{location.uri}: has no column {column!r}; name that of the sums."
-                )
-            type_ = parquet.schema_arrow.field(column).type
-            if not pa.types.is_integer(type_):
-                raise InputError(
-                    f"{location.uri}: column {column!r} is of type {type_}, but sums are integers; "
-                    "correct --label-column."
-                )
-            for batch in parquet.iter_batches(columns=[column]):
-                values = batch.column(0)
-                sums = values.drop_null().cast(pa.int64()).to_numpy()
-                if len(sums) and not 0 <= sums.min() <= sums.max() <= _MAX_SUM:
-                    raise InputError(
-                        f"{location.uri}: column {column!r} holds {sums.min()} to {sums.max()}, "
-                        "which are not sums of digits; correct --label-column."
-                    )
-                self.num_rows += len(values)
-                self.num_null += values.null_count
-                pairs = zip_longest(self.counts, np.bincount(sums).tolist(), fillvalue=0)
-                self.counts = tuple(one + other for one, other in pairs)
+
+def _trimmed(counts: npt.NDArray[np.int64]) -> tuple[int, ...]:
+    return tuple(np.trim_zeros(counts[:-1], "b").tolist())

@@ -11,8 +11,7 @@ import base64
 import hashlib
 import io
 import re
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,16 +21,13 @@ import numpy as np
 import numpy.typing as npt
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
 from digitsum.manifest import Origin
-from digitsum.report.figures import to_png
-from digitsum.storage.atomic_write import publish_bytes
-from digitsum.storage.location import Location
 
 REPORT_FILE = "report.html"
-TEMPLATES = Path(__file__).parent / "templates"
 
 # Charts are drawn in this colour, which then becomes that of the page's text, light or dark.
 _INK = "#010203"
@@ -51,15 +47,6 @@ _STYLE: Any = {
 }
 
 Cell = str | int | float
-
-
-@dataclass(frozen=True)
-class Chart:
-    """A drawing, as SVG, that follows the page's colours."""
-
-    svg: Markup
-    description: str
-    """An alternative text."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +78,8 @@ class Section:
     title: str
     text: Sequence[str] = ()
     """Paragraphs."""
-    charts: Sequence[Chart] = ()
+    charts: Sequence[Markup] = ()
+    """SVG."""
     pictures: Sequence[Picture] = ()
     table: Table | None = None
 
@@ -120,10 +108,9 @@ def render(page: Page) -> bytes:
         lstrip_blocks=True,
     )
     environment.filters["cell"] = format_cell
-    script = (TEMPLATES / "sort.js").read_text()
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    script = (Path(__file__).parent / "templates/sort.js").read_text()
+    script_hash = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     template = environment.get_template("page.html.jinja")
-    script_hash = f"sha256-{digest}"
     return template.render(page=page, script=Markup(script), script_hash=script_hash).encode()
 
 
@@ -134,37 +121,19 @@ def format_cell(value: Cell) -> str:
     return f"{value:,}" if isinstance(value, int) else value
 
 
-def publish_page(page: Page, target: Location) -> None:
-    """Write a page to `target`, in one step."""
-    publish_bytes(render(page), target)
-
-
-def new_figure(width: float = 7.2, height: float = 2.8) -> Figure:
-    """Return an empty figure, sizes in inches, to draw a chart on within `chart_style`."""
-    return Figure(figsize=(width, height), layout="constrained")
-
-
-def chart_style() -> AbstractContextManager[None]:
-    """Return the context of matplotlib's settings in which to draw charts."""
-    return mpl.rc_context(_STYLE)
-
-
-def to_chart(figure: Figure, description: str) -> Chart:
-    """Return a figure that was drawn within `chart_style` as a chart."""
+def draw_chart(draw: Callable[[Axes], None], description: str) -> Markup:
+    """Return what `draw` draws as SVG that follows the page's colours and width."""
     file = io.StringIO()
     with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(7.2, 2.8), layout="constrained")
+        draw(figure.subplots())
         figure.savefig(file, format="svg", metadata={"Date": None})
     svg = file.getvalue()
     svg = svg[svg.index("<svg") :].replace(_INK, "currentColor")
     for size in ("width", "height"):  # the page chooses them
         svg = re.sub(rf'(<svg[^>]*?) {size}="[^"]*"', r"\1", svg, count=1)
     label = Markup('<svg role="img" aria-label="{}" ').format(description)
-    return Chart(Markup(svg.replace("<svg ", str(label), 1)), description)
-
-
-def to_picture(figure: Figure, description: str, caption: str = "") -> Picture:
-    """Return a figure as a picture."""
-    return Picture(to_png(figure), description, caption)
+    return Markup(svg.replace("<svg ", str(label), 1))
 
 
 def image_picture(pixels: npt.NDArray[np.uint8], description: str, caption: str) -> Picture:

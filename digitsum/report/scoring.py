@@ -7,21 +7,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup
+from matplotlib.axes import Axes
 
 from digitsum.manifest import Manifest
 from digitsum.model.outputs import CONFIDENCE_EDGES, Counts
-from digitsum.report.figures import NUM_IMAGES, score_caption
+from digitsum.report.figures import score_caption
 from digitsum.report.page import (
-    Chart,
+    Cell,
     Page,
-    Picture,
     Section,
     Table,
-    chart_style,
+    draw_chart,
     image_picture,
-    new_figure,
     origin_section,
-    to_chart,
 )
 from digitsum.scoring.rejects import REJECTS_DIRECTORY, read_rejects
 from digitsum.scoring.results import ChunkResult, ScoreOutcome
@@ -93,17 +92,17 @@ def _rate(outcome: ScoreOutcome) -> Section | None:
     edges = np.linspace(0, max(ends.max(), 1e-3), _RATE_BINS + 1)
     shares = ((edges[:, None] - starts) / np.maximum(ends - starts, 1e-6)).clip(0, 1)
     rate = np.diff(shares @ num_images) / np.diff(edges)
-    with chart_style():
-        figure = new_figure()
-        axes = figure.subplots()
+    description = (
+        f"Images a second over {edges[-1]:,.0f} seconds: {rate.mean():,.0f} on average, "
+        f"{rate.max():,.0f} at most."
+    )
+
+    def draw(axes: Axes) -> None:
         axes.stairs(rate, edges, fill=True, color=_COLOURS["this run"], alpha=0.6)
         axes.set_xlabel("seconds since the first chunk began")
         axes.set_ylabel("images a second")
-        chart = to_chart(
-            figure,
-            f"Images a second over {edges[-1]:,.0f} seconds: {rate.mean():,.0f} on average, "
-            f"{rate.max():,.0f} at most.",
-        )
+
+    chart = draw_chart(draw, description)
     return Section("Rate", text=[_sentence(outcome.bottleneck)], charts=[chart])
 
 
@@ -131,12 +130,11 @@ def _predictions(outcome: ScoreOutcome, before: ScoreOutcome | None) -> Section 
 
 def _histogram(
     counts: Mapping[str, Counts], label: str, classes: Sequence[str] | None = None
-) -> Chart:
+) -> Markup:
     """Draw the share of images by class, of each run or set of images."""
     num_classes = max(map(len, counts.values()))
-    with chart_style():
-        figure = new_figure()
-        axes = figure.subplots()
+
+    def draw(axes: Axes) -> None:
         for name, of_name in counts.items():
             padded = np.pad(of_name, (0, num_classes - len(of_name)))
             is_own = name == "this run"
@@ -154,29 +152,26 @@ def _histogram(
         axes.set_xlabel(label)
         axes.set_ylabel("share of images")
         axes.legend()
-        modes = {name: int(np.argmax(of_name)) for name, of_name in counts.items()}
-        described = "; ".join(
-            f"{name}: most often {classes[mode] if classes else mode}"
-            for name, mode in modes.items()
-        )
-        return to_chart(figure, f"Share of images by {label}. {described}.")
+
+    modes = {name: int(np.argmax(of_name)) for name, of_name in counts.items()}
+    described = "; ".join(
+        f"{name}: most often {classes[mode] if classes else mode}" for name, mode in modes.items()
+    )
+    return draw_chart(draw, f"Share of images by {label}. {described}.")
 
 
 def _sample(images: Sequence[SampledImage]) -> Section | None:
     if not images:
         return None
-    return Section(
-        "A random sample",
-        text=["The sum that was predicted, the digits that were read, and the probability."],
-        pictures=[_picture(image) for image in images[:NUM_IMAGES]],
-    )
-
-
-def _picture(image: SampledImage) -> Picture:
-    caption = score_caption(vars(image))
-    return image_picture(
-        image.pixels, f"Image {image.image_id}: {caption}", f"{caption} · {image.image_id}"
-    )
+    captions = [score_caption(vars(image)) for image in images]
+    pictures = [
+        image_picture(
+            image.pixels, f"Image {image.image_id}: {caption}", f"{caption} · {image.image_id}"
+        )
+        for image, caption in zip(images, captions, strict=True)
+    ]
+    text = ["The sum that was predicted, the digits that were read, and the probability."]
+    return Section("A random sample", text=text, pictures=pictures)
 
 
 def _rejects(rejects: Sequence[Mapping[str, Any]], counts: Counter[tuple[str, str]]) -> Section:
@@ -193,14 +188,10 @@ def _rejects(rejects: Sequence[Mapping[str, Any]], counts: Counter[tuple[str, st
             f"The first {len(rejects):,} of {counts.total():,} are listed; {REJECTS_DIRECTORY}/ "
             "beside this page has all."
         )
+    # Null: the row of a whole shard or chunk, and an id that cannot be read.
+    nulls = {"row": "all of it", "image_id": ""}
     rows = [
-        (
-            reject["shard"],
-            "all of it" if reject["row"] is None else reject["row"],
-            reject["image_id"] or "",
-            reject["stage"],
-            reject["reason"],
-        )
+        [nulls[name] if value is None else value for name, value in reject.items()]
         for reject in rejects
     ]
     columns = ("shard", "row", "image id", "stage", "reason")
@@ -211,19 +202,22 @@ def _slowest(results: Sequence[ChunkResult]) -> Section | None:
     slowest = sorted(results, key=lambda result: result.elapsed_s, reverse=True)[:_NUM_SLOWEST]
     if not slowest:
         return None
-    columns = (
-        *("shard", "from row", "images", "seconds", "waiting for images", "network", "writing"),
-        *("attempts", "node"),
-    )
-    rows = [
-        (
-            *(result.chunk.shard, result.chunk.first_row, result.chunk.num_rows),
-            *(result.elapsed_s, result.read_s, result.forward_s, result.write_s),
-            *(result.attempts, result.node),
-        )
+    rows: list[dict[str, Cell]] = [
+        {
+            "shard": result.chunk.shard,
+            "from row": result.chunk.first_row,
+            "images": result.chunk.num_rows,
+            "seconds": result.elapsed_s,
+            "waiting for images": result.read_s,
+            "network": result.forward_s,
+            "writing": result.write_s,
+            "attempts": result.attempts,
+            "node": result.node,
+        }
         for result in slowest
     ]
-    return Section("Slowest chunks", table=Table(columns, rows))
+    table = Table(list(rows[0]), [list(row.values()) for row in rows])
+    return Section("Slowest chunks", table=table)
 
 
 def _sentence(text: str) -> str:

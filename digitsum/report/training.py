@@ -4,21 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from markupsafe import Markup
+from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from digitsum.evaluation.metrics import Evaluation
 from digitsum.manifest import Manifest, from_python
 from digitsum.report.evaluation import evaluation_facts, evaluation_sections
-from digitsum.report.page import (
-    Chart,
-    Page,
-    Section,
-    Table,
-    chart_style,
-    new_figure,
-    origin_section,
-    to_chart,
-)
+from digitsum.report.page import Page, Section, Table, draw_chart, origin_section
 from digitsum.storage.location import Location
 from digitsum.training.metrics import CURVES_FILE, Epoch, TrainOutcome, history_from_json
 
@@ -66,11 +59,9 @@ def train_page(run: Location, manifest: Manifest, validation: Evaluation | None)
     )
 
 
-def _curve(history: Sequence[Epoch], quantity: str) -> Chart:
-    epochs = [epoch.epoch for epoch in history]
-    with chart_style():
-        figure = new_figure()
-        axes = figure.subplots()
+def _curve(history: Sequence[Epoch], quantity: str) -> Markup:
+    def draw(axes: Axes) -> None:
+        epochs = [epoch.epoch for epoch in history]
         for part, colour in _CURVE_COLOURS.items():
             values = [getattr(epoch, f"{part}_{quantity}") for epoch in history]
             axes.plot(epochs, values, "o-", markersize=3, color=colour, label=part)
@@ -80,12 +71,12 @@ def _curve(history: Sequence[Epoch], quantity: str) -> Chart:
         if quantity == "accuracy":
             axes.yaxis.set_major_formatter(PercentFormatter(1.0))
         axes.legend()
-        last = getattr(history[-1], f"validation_{quantity}")
-        return to_chart(
-            figure,
-            f"{quantity.capitalize()} of training and of validation over {len(history)} epochs; "
-            f"validation ends at {last:.3f}.",
-        )
+
+    return draw_chart(
+        draw,
+        f"{quantity.capitalize()} of training and of validation over {len(history)} epochs; "
+        f"validation ends at {getattr(history[-1], f'validation_{quantity}'):.3f}.",
+    )
 
 
 def _epochs(history: Sequence[Epoch]) -> Section:

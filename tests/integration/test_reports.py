@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from factories import write_model, write_parquet
 from selenium import webdriver
 from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
@@ -18,7 +19,7 @@ from selenium.webdriver.common.by import By
 from digitsum.archive.score_parts import model_directory
 from digitsum.archive.synth import SynthConfig, synth
 from digitsum.cli import main
-from digitsum.model.saved_model import load_model, packaged_model, save_model
+from digitsum.model.saved_model import load_model, packaged_model
 from digitsum.report.figures import score_caption
 
 PHONE = 390
@@ -46,51 +47,38 @@ def nights(tmp_path_factory) -> Path:
     synth(SynthConfig(out=str(archive), images=300, shards=4))
     odd = archive / "shard-00001.parquet"
     table = pq.read_table(odd)
-    ids = table["image_id"].to_pylist()
-    images = table["image"].to_pylist()
+    ids, images = table["image_id"].to_pylist(), table["image"].to_pylist()
     ids[3], images[3] = HOSTILE_ID, images[3][:-1]
     columns = {"image_id": ids, "image": pa.array(images, pa.binary())}
-    pq.write_table(pa.table(columns).replace_schema_metadata(table.schema.metadata), odd)
+    write_parquet(odd, columns, metadata=table.schema.metadata)
     late = archive / "shard-00003.parquet"
     late.rename(out / "late")
-    score(out, "first")
+    score(out, packaged_model())
     (out / "late").rename(late)
     (archive / "broken.parquet").write_text("no Parquet")
-    score(out, "first")
-    score(out, "second")
+    score(out, packaged_model())
+    score(out, write_worse_model(out / "worse"))
     return out
 
 
-def model(directory: Path, name: str) -> str:
-    """Give the model that comes with digitsum, or one that was made a little worse."""
-    if name == "first":
-        return packaged_model()
-    uri = directory / "worse"
-    if not uri.exists():
-        packaged = load_model(packaged_model())
-        torch.manual_seed(0)
-        with torch.no_grad():
-            for weights in packaged.network.parameters():
-                weights += (
-                    0.1 * weights.std() * torch.randn_like(weights) if weights.ndim > 1 else 0
-                )
-        save_model(
-            str(uri),
-            "counter",
-            packaged.network,
-            metrics={},
-            card="",
-            pixel_scale=packaged.pixel_scale,
-        )
-    return str(uri)
-
-
-def score(directory: Path, name: str) -> None:
+def score(directory: Path, model: str) -> None:
     command = (
-        f"score --archive {directory}/archive --scores {directory}/scores "
-        f"--model {model(directory, name)} --executor threads --backend torch --max-rejected 60%"
+        f"score --archive {directory}/archive --scores {directory}/scores --model {model} "
+        "--executor threads --backend torch --max-rejected 60%"
     )
     assert main(command.split()) == 0
+
+
+def write_worse_model(path: Path) -> str:
+    """Write the model that comes with digitsum with a little noise in its weights."""
+    packaged = load_model(packaged_model())
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for weights in packaged.network.parameters():
+            noise = 0.1 * weights.std() * torch.randn_like(weights) if weights.ndim > 1 else 0
+            weights += noise
+    write_model(path, packaged.network, pixel_scale=packaged.pixel_scale)
+    return str(path)
 
 
 def runs(directory: Path) -> list[Path]:
@@ -123,25 +111,20 @@ def table_under(browser: webdriver.Chrome, title: str):
 
 
 def column(table, number: int) -> list[str]:
-    return [
-        row.find_elements(By.TAG_NAME, "td")[number].text
-        for row in table.find_elements(By.CSS_SELECTOR, "tbody tr")
-    ]
+    return texts(table, By.CSS_SELECTOR, f"tbody td:nth-child({number + 1})")
+
+
+def texts(element, by: str, value: str) -> list[str]:
+    return [found.text for found in element.find_elements(by, value)]
 
 
 def test_score_report_sections(browser, nights):
     page = shown(browser, runs(nights)[1] / "report.html")
-    titles = [title.text for title in page.find_elements(By.TAG_NAME, "h2")]
-    assert titles == [
-        "Rate",
-        "What was predicted",
-        "A random sample",
-        "Rejected",
-        "Slowest chunks",
-        "Where it comes from",
-    ]
+    titles = texts(page, By.TAG_NAME, "h2")
+    expected = ["Rate", "What was predicted", "A random sample", "Rejected", "Slowest chunks"]
+    assert titles == [*expected, "Where it comes from"]
     assert len(page.find_elements(By.TAG_NAME, "svg")) == 4
-    captions = [caption.text for caption in page.find_elements(By.TAG_NAME, "figcaption")]
+    captions = texts(page, By.TAG_NAME, "figcaption")
     assert len(captions) == 24
     of_first = model_directory(load_model(packaged_model()).digest)
     [part] = nights.glob(f"scores/{of_first}/shard-00003/*.parquet")
@@ -232,32 +215,30 @@ def test_comparison_report(browser, nights, tmp_path, capsys):
     assert main(command.split()) == 0
     assert "225 have a true sum: " in capsys.readouterr().out
     assert main([*command.split(), "--json"]) == 0
-    said = json.loads(capsys.readouterr().out)
-    assert said["images"] == 299
+    figures = json.loads(capsys.readouterr().out)
     first, second = (
-        pa.concat_tables(
-            pq.read_table(part, partitioning=None) for part in sorted(model.glob("*/*.parquet"))
-        ).to_pylist()
+        {
+            row["image_id"]: row["predicted_sum"]
+            for row in read_rows(sorted(model.rglob("*.parquet")))
+        }
         for model in sorted(nights.glob("scores/model=*"))
     )
-    same = sum(
-        one["predicted_sum"] == other["predicted_sum"] is not None
-        for one, other in zip(first, second, strict=True)
-    )
-    assert said["same"] == same
+    labelled = [nights / f"archive/shard-{n:05d}.parquet" for n in (0, 2, 3)]  # not the second
+    truth = {row["image_id"]: row["digit_sum"] for row in read_rows(labelled)}
+    same = sum(first[image_id] == second[image_id] is not None for image_id in first)
     assert 0 < same < 299
-    truth = {  # the second shard has no labels
-        row["image_id"]: row["digit_sum"]
-        for shard in (0, 2, 3)
-        for row in pq.read_table(nights / f"archive/shard-{shard:05d}.parquet").to_pylist()
-    }
-    assert said["labelled"] == len(truth) == 225
-    assert said["right"] == [
-        sum(truth.get(row["image_id"], -1) == row["predicted_sum"] for row in rows)
-        for rows in (first, second)
+    assert (figures["images"], figures["same"]) == (299, same)
+    assert figures["labelled"] == len(truth) == 225
+    assert figures["right"] == [
+        sum(sums[image_id] == true_sum for image_id, true_sum in truth.items())
+        for sums in (first, second)
     ]
     page = shown(browser, tmp_path / "report.html")
     assert len(page.find_elements(By.TAG_NAME, "img")) == min(24, 299 - same)
+
+
+def read_rows(files: list[Path]) -> list[dict]:
+    return [row for file in files for row in pq.read_table(file, partitioning=None).to_pylist()]
 
 
 def test_comparison_report_without_archive(browser, nights, tmp_path):
@@ -281,28 +262,23 @@ def test_score_drift_exit_code_again(tmp_path, capsys):
     [shard] = (tmp_path / "archive").glob("*.parquet")
     table = pq.read_table(shard)
     images = [bytes(255 - byte for byte in image) for image in table["image"].to_pylist()]
-    images = pa.array(images, table.schema.field("image").type)
-    pq.write_table(table.set_column(1, table.schema.field("image"), images), shard)
+    field = table.schema.field("image")
+    pq.write_table(table.set_column(1, field, pa.array(images, field.type)), shard)
     command = f"score --archive {tmp_path}/archive --scores {tmp_path}/scores --executor threads"
+    command = [*command.split(), "--backend", "torch"]
     for _ in range(2):
-        assert main([*command.split(), "--backend", "torch", "--fail-on-drift"]) == 5
-        said = capsys.readouterr()
-        assert said.err.splitlines()[-1].startswith("digitsum: drift: ")
+        assert main([*command, "--fail-on-drift"]) == 5
+        assert capsys.readouterr().err.splitlines()[-1].startswith("digitsum: drift: ")
     assert (tmp_path / "scores/CURRENT").exists()
-    assert main([*command.split(), "--backend", "torch"]) == 0
-    reports = sorted((tmp_path / "scores/_runs").glob("score-*/report.html"))
-    assert 'role="alert">Drift: ' in reports[0].read_text()
+    assert main(command) == 0
+    assert 'role="alert">Drift: ' in (runs(tmp_path)[0] / "report.html").read_text()
 
 
 def test_training_report(browser, trained):
     page = shown(browser, trained / "_runs/pair/report.html")
-    titles = [title.text for title in page.find_elements(By.TAG_NAME, "h2")]
-    assert titles[:4] == [
-        "Curves",
-        "What its confidence is worth",
-        "Hits and worst misses",
-        "Confusion",
-    ]
+    titles = texts(page, By.TAG_NAME, "h2")
+    expected = ["Curves", "What its confidence is worth", "Hits and worst misses", "Confusion"]
+    assert titles[:4] == expected
     assert len(page.find_elements(By.TAG_NAME, "svg")) == 2
     assert len(page.find_elements(By.TAG_NAME, "img")) == 3
     assert column(table_under(page, "Epochs"), 0) == ["1", "2"]

@@ -84,24 +84,29 @@ def test_counts_add_up(rows, cut):
     assert_equal(ConfidenceCounts.empty() + whole, whole)
 
 
-def test_accuracy_at_most_confident_first():
-    counts = counts_of([(0.6, False)] * 5 + [(0.99, True)] * 3 + [(0.9, False)] * 2)
-    accuracies = [counts.accuracy_at(coverage) for coverage in (0.1, 0.3, 0.5, 0.8, 1.0)]
-    assert accuracies == pytest.approx([1, 1, 3 / 5, 3 / 8, 3 / 10])
-
-
-def test_accuracy_at_equal_confidence_in_proportion():
-    counts = counts_of([(0.9, True), (0.8, True), (0.8, False), (0.8, False), (0.8, False)])
-    assert counts.accuracy_at(0.2) == pytest.approx(1)
-    # The first image, and 1.5 of four of which one is right.
-    assert counts.accuracy_at(0.5) == pytest.approx((1 + 1.5 / 4) / 2.5)
-    assert counts_of([(0.5, True), (0.5, False)]).accuracy_at(0.01) == pytest.approx(0.5)
-
-
-def test_accuracy_at_confidences_near_1():
-    rows = [(1 - 1e-6, True), (1 - 1e-5, False), (1 - 1e-4, True), (1 - 1e-3, False)]
-    accuracies = [counts_of(rows).accuracy_at(coverage) for coverage in (0.25, 0.5, 0.75, 1)]
-    assert accuracies == pytest.approx([1, 1 / 2, 2 / 3, 1 / 2])
+@pytest.mark.parametrize(
+    ("rows", "accuracies"),
+    [
+        (
+            [(0.6, False)] * 5 + [(0.99, True)] * 3 + [(0.9, False)] * 2,
+            {0.1: 1, 0.3: 1, 0.5: 3 / 5, 0.8: 3 / 8, 1.0: 3 / 10},
+        ),
+        (  # at 0.5 the first image, and 1.5 of four of which one is right
+            [(0.9, True), (0.8, True), (0.8, False), (0.8, False), (0.8, False)],
+            {0.2: 1, 0.5: (1 + 1.5 / 4) / 2.5},
+        ),
+        ([(0.5, True), (0.5, False)], {0.01: 0.5}),
+        (
+            [(1 - 1e-6, True), (1 - 1e-5, False), (1 - 1e-4, True), (1 - 1e-3, False)],
+            {0.25: 1, 0.5: 1 / 2, 0.75: 2 / 3, 1: 1 / 2},
+        ),
+        ([(0.0, False), (1.0, True), (0.5, False), (0.999, False)], {0.25: 1, 0.75: 1 / 3}),
+    ],
+    ids=["most confident first", "equal, in proportion", "less than one", "near 1", "0 and 1"],
+)
+def test_accuracy_at_known(rows, accuracies):
+    counts = counts_of(rows)
+    assert {part: counts.accuracy_at(part) for part in accuracies} == pytest.approx(accuracies)
 
 
 @given(graded_images, st.floats(0.01, 1))
@@ -124,8 +129,6 @@ def test_figures_without_images():
 
 def test_confidences_0_and_1():
     counts = counts_of([(0.0, False), (1.0, True), (0.5, False), (0.999, False)])
-    assert counts.accuracy_at(0.25) == pytest.approx(1)
-    assert counts.accuracy_at(0.75) == pytest.approx(1 / 3)
     assert counts.levels[0].tolist() == [1, 0]
     assert counts.levels[-1].tolist() == [1, 1]
     assert counts.bins[0].tolist() == [1, 0, 0]

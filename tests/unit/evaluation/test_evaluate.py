@@ -1,5 +1,3 @@
-"""An evaluation counts what can be read, names the rest, and its report follows from its record."""
-
 import json
 import shutil
 from pathlib import Path
@@ -11,8 +9,7 @@ from digitsum.archive.synth import SynthConfig, synth
 from digitsum.cli import main
 from digitsum.errors import TooManyRejectedError
 from digitsum.evaluation.evaluate import evaluate
-from digitsum.evaluation.metrics import Evaluation
-from digitsum.evaluation.record import EVALUATION_FILE
+from digitsum.evaluation.metrics import EVALUATION_FILE, Evaluation
 from digitsum.scoring.config import ComputeOptions, EvaluateConfig
 
 OPTIONS = ["--backend", "torch", "--executor", "threads"]
@@ -94,7 +91,7 @@ def test_report_rendered_from_record(labelled, tmp_path, capsys):
 
     # Counts that cannot be are refused.
     record = json.loads((elsewhere / EVALUATION_FILE).read_text())
-    record["counts"]["confusion"][0][0] = 10**6
+    record["metrics"]["confusion"]["places"][0][0] = 10**6
     (elsewhere / EVALUATION_FILE).write_text(json.dumps(record))
     assert main(["report", str(elsewhere)]) == 2
     assert "its record is of another version of digitsum" in capsys.readouterr().err

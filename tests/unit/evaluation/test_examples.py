@@ -1,23 +1,20 @@
 import numpy as np
 import pyarrow as pa
 import pytest
+from factories import make_predictions, make_rows
 from hypothesis import given
 from hypothesis import strategies as st
 
-from digitsum.archive.reader import Rows
-from digitsum.evaluation.examples import NUM_EXAMPLES, Example, Examples
-from digitsum.model.outputs import Predictions
-
-
-def rows_of(true: list[int], errors: tuple[int, ...] = ()) -> Rows:
-    ids = pa.array([f"image-{row:03d}" for row in range(len(true))], pa.string())
-    pixels = np.arange(len(true), dtype=np.uint8)[:, None, None].repeat(6, axis=1)
-    return Rows(0, ids, pixels, dict.fromkeys(errors, "null"), np.array(true, np.int64))
-
-
-def predictions_of(sums: list[int], confidences: list[float] | None = None) -> Predictions:
-    confidences = confidences or [0.5] * len(sums)
-    return Predictions(np.array(sums, np.int16), np.array(confidences, np.float32))
+from digitsum.evaluation.examples import (
+    EXAMPLES_FILE,
+    NUM_EXAMPLES,
+    Example,
+    Examples,
+    read_examples,
+    write_examples,
+)
+from digitsum.model.outputs import Explanation
+from digitsum.storage.location import locate
 
 
 def miss(image_id: str, confidence: float = 0.5) -> Example:
@@ -28,31 +25,24 @@ def ids(examples: tuple[Example, ...]) -> list[str]:
     return [example.image_id for example in examples]
 
 
-def names(rows) -> list[str]:
-    return [f"image-{row:03d}" for row in rows]
-
-
-def test_examples_first_hits():
-    sums = [8 if row in (0, 3, 5) else 7 for row in range(20)]
-    examples = Examples.of(rows_of([7] * 20), predictions_of(sums))
-    assert ids(examples.hits) == names((1, 2, 4, 6, 7, 8, 9, 10))
-    assert ids(examples.misses) == names((0, 3, 5))
-
-
-def test_examples_most_confident_misses():
-    sums = [7 if row == 19 else 8 for row in range(20)]  # the most confident is right
-    confidences = [row / 20 for row in range(20)]
-    examples = Examples.of(rows_of([7] * 20), predictions_of(sums, confidences))
-    assert ids(examples.misses) == names(range(18, 10, -1))
-
-
-def test_examples_equal_confidence():
-    examples = Examples.of(rows_of([7] * 30), predictions_of([8] * 30))
-    assert ids(examples.misses) == names(range(NUM_EXAMPLES))
+@pytest.mark.parametrize(
+    ("wrong", "confidences", "hits", "misses"),
+    [
+        ((0, 3, 5), None, (1, 2, 4, 6, 7, 8, 9, 10), (0, 3, 5)),
+        (range(19), [row / 20 for row in range(20)], (19,), range(18, 10, -1)),
+        (range(20), None, (), range(NUM_EXAMPLES)),
+    ],
+    ids=["first hits", "most confident misses", "equal confidence"],
+)
+def test_examples_chosen(wrong, confidences, hits, misses):
+    sums = [8 if row in wrong else 7 for row in range(20)]
+    examples = Examples.of(make_rows([7] * 20), make_predictions(sums, confidences))
+    assert ids(examples.hits) == [f"image-{row:03d}" for row in hits]
+    assert ids(examples.misses) == [f"image-{row:03d}" for row in misses]
 
 
 def test_examples_plain_values():
-    (example,) = Examples.of(rows_of([3, 4]), predictions_of([3, 36], [0.5, 0.75])).misses
+    (example,) = Examples.of(make_rows([3, 4]), make_predictions([3, 36], [0.5, 0.75])).misses
     values = (example.image_id, example.true_sum, example.predicted_sum, example.confidence)
     assert values == ("image-001", 4, 36, 0.75)
     assert list(map(type, values)) == [str, int, int, float]
@@ -60,18 +50,17 @@ def test_examples_plain_values():
     assert not example.is_hit
 
 
-@pytest.mark.parametrize("rows", [rows_of([]), rows_of([1, 2], errors=(0, 1))])
+@pytest.mark.parametrize("rows", [make_rows([]), make_rows([1, 2], errors=(0, 1))])
 def test_examples_none(rows):
-    assert Examples.of(rows, predictions_of(rows.digit_sums.tolist())) == Examples()
+    assert Examples.of(rows, make_predictions(rows.digit_sums)) == Examples()
 
 
 def test_examples_copy_pixels():
-    rows = rows_of([1, 2])
-    examples = Examples.of(rows, predictions_of([1, 3]))
-    for example in (*examples.hits, *examples.misses):
-        before = example.pixels.copy()
-        rows.pixels[:] = 99
-        np.testing.assert_array_equal(example.pixels, before)
+    rows = make_rows([1, 2])
+    examples = Examples.of(rows, make_predictions([1, 3]))
+    rows.pixels[:] = 99
+    for number, example in enumerate((*examples.hits, *examples.misses)):
+        np.testing.assert_array_equal(example.pixels, np.full((6, 1), number))
         assert example.pixels.base is None
 
 
@@ -108,3 +97,34 @@ def test_examples_explained_once_each():
     examples = Examples((miss("a"),), (miss("b"),)).explained(lambda pixels: seen.append(pixels))
     assert len(seen) == 2
     assert examples.hits[0].explanation is None
+
+
+@pytest.mark.parametrize("image_id", ["a", "", "ä/日本", r"a$\foo$", "%s {0}\n"])
+def test_write_examples_round_trip(tmp_path, image_id):
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(256, size=(5, 7), dtype=np.uint8)
+    probs = rng.random((2, 11), np.float32)
+    written = Examples(
+        (Example(image_id, pixels, 3, 3, 1 / 3, Explanation(probs, (1, 2), (0, 4))),),
+        (
+            Example("b", pixels[::-1], 300, 4, 0.1, None),
+            Example("c", pixels[:1], 3, 4, 0.1, Explanation(probs, (), ())),
+        ),
+    )
+    write_examples(written, locate(str(tmp_path)))
+    read = read_examples(locate(str(tmp_path)))
+    np.testing.assert_equal(as_values(read.hits), as_values(written.hits))
+    np.testing.assert_equal(as_values(read.misses), as_values(written.misses))
+
+
+def as_values(examples: tuple[Example, ...]) -> list[dict]:
+    return [
+        vars(example) | {"explanation": example.explanation and vars(example.explanation)}
+        for example in examples
+    ]
+
+
+def test_read_examples_changed(tmp_path):
+    (tmp_path / EXAMPLES_FILE).write_bytes(b"no Parquet")
+    with pytest.raises((ValueError, pa.ArrowException)):
+        read_examples(locate(str(tmp_path)))

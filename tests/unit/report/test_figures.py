@@ -1,5 +1,4 @@
 import io
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -22,6 +21,7 @@ from digitsum.report.figures import (
 )
 
 HEIGHT, WIDTH = 40, 168
+NOTHING_READ = Explanation(np.eye(11, dtype=np.float32)[[0] * 42], (), ())
 
 
 def drawn(figure: Figure) -> Image.Image:
@@ -53,33 +53,27 @@ def test_draw_confusion_fractions_of_true_sums():
     drawn(figure)
 
 
-@pytest.mark.parametrize("num_rejected", [0, 5])
-def test_draw_confusion_nothing_scored(num_rejected):
-    figure = draw_confusion(SumMetrics(np.zeros((37, 37), np.int64), num_rejected), "archive")
+@pytest.mark.parametrize(
+    ("title", "num_rejected"), [(r"/data/a$b/$\foo$/$^$/_x_", 0), ("s3://b/a_b%20c", 5)]
+)
+def test_draw_confusion_nothing_scored(title, num_rejected):
+    figure = draw_confusion(SumMetrics(np.zeros((37, 37), np.int64), num_rejected), title)
     assert not pixels_of(figure.axes[0]).any()
+    assert titles(figure)[0].startswith(title)
     assert f"{num_rejected} images" in titles(figure)[0]
     drawn(figure)
 
 
-@pytest.mark.parametrize("path", [r"/data/a$b/$\foo$/$^$/_x_", "s3://b/a_b%20c"])
-def test_draw_confusion_any_title(path):
-    drawn(draw_confusion(SumMetrics(np.eye(19, dtype=np.int64)), path))
-
-
-@pytest.mark.parametrize("num_images", [1, 4, NUM_IMAGES])
-def test_contact_sheet_captions(num_images):
+@pytest.mark.parametrize(
+    ("num_images", "caption"),
+    [(1, "image is null"), (4, r"not $\foo$, an image"), (5, "x" * 300), (NUM_IMAGES, "8, 50%")],
+)
+def test_contact_sheet_captions(num_images, caption):
     pixels = np.random.default_rng(0).integers(256, size=(num_images, 40, 168), dtype=np.uint8)
-    figure = draw_contact_sheet([(image, f"{n}, 50%") for n, image in enumerate(pixels)])
-    assert titles(figure) == [f"{n}, 50%" for n in range(num_images)]
+    figure = draw_contact_sheet([(image, f"{n}: {caption}") for n, image in enumerate(pixels)])
+    assert titles(figure) == [f"{n}: {caption}" for n in range(num_images)]
     for axes, image in zip(figure.axes, pixels, strict=False):
         np.testing.assert_array_equal(pixels_of(axes), image)
-    drawn(figure)
-
-
-@pytest.mark.parametrize("caption", ["image is null", r"not $\foo$, an image", "x" * 300])
-def test_contact_sheet_any_caption(caption):
-    figure = draw_contact_sheet([(np.eye(40, 168, dtype=np.uint8) * 255, caption)] * 5)
-    assert titles(figure) == [caption] * 5
     drawn(figure)
 
 
@@ -99,7 +93,7 @@ def test_score_caption(score, caption):
     assert score_caption({**whole, **score}) == caption
 
 
-def example(n: int, *, is_hit: bool, width: int = WIDTH, image_id: str = "a") -> Example:
+def make_example(n: int, *, is_hit: bool, width: int = WIDTH) -> Example:
     """Make an image with two digits, in places that depend on the image."""
     pixels = np.random.default_rng(n).integers(256, size=(HEIGHT, width), dtype=np.uint8)
     num_columns = -(-width // 4)
@@ -107,15 +101,13 @@ def example(n: int, *, is_hit: bool, width: int = WIDTH, image_id: str = "a") ->
     probs = np.full((num_columns, 11), 0.01, np.float32)
     probs[[first, -1], [1 + 3, 1 + 7]] = 0.8, 0.7
     explanation = Explanation(probs, (3, 7), (4 * first, 4 * (num_columns - 1)))
-    predicted_sum = n if is_hit else n + 1
-    return Example(image_id, pixels, n, predicted_sum, 0.995 - 0.01 * n, explanation)
+    return Example("a", pixels, n, n if is_hit else n + 1, 0.995 - 0.01 * n, explanation)
 
 
-def examples(num_hits: int, num_misses: int, width: int = WIDTH) -> Examples:
-    return Examples(
-        tuple(example(n, is_hit=True, width=width) for n in range(num_hits)),
-        tuple(example(n, is_hit=False, width=width) for n in range(num_misses)),
-    )
+def make_examples(num_hits: int, num_misses: int, width: int = WIDTH) -> Examples:
+    hits = [make_example(n, is_hit=True, width=width) for n in range(num_hits)]
+    misses = [make_example(n, is_hit=False, width=width) for n in range(num_misses)]
+    return Examples(tuple(hits), tuple(misses))
 
 
 def images_of(figure: Figure) -> list[Axes]:
@@ -133,7 +125,7 @@ def columns_of(figure: Figure) -> list[Axes]:
     [(8, 8, 4), (1, 1, 2), (5, 3, 3), (0, 3, 1), (3, 0, 1), (0, 0, 1)],
 )
 def test_gallery_rows_of_four(num_hits, num_misses, num_rows):
-    figure = draw_gallery(examples(num_hits, num_misses))
+    figure = draw_gallery(make_examples(num_hits, num_misses))
     assert len(figure.axes) == 2 * num_rows * 4
     shown = images_of(figure)
     assert len(shown) == len(columns_of(figure)) == num_hits + num_misses
@@ -152,70 +144,49 @@ def test_gallery_rows_of_four(num_hits, num_misses, num_rows):
     ]
 
 
-def test_gallery_image_and_digits():
-    shown = examples(3, 3)
-    figure = draw_gallery(shown)
-    axes_of_images = images_of(figure)
-    for axes, of_axes in zip(axes_of_images, shown.hits + shown.misses, strict=True):
-        np.testing.assert_array_equal(pixels_of(axes), of_axes.pixels)
-        texts = [(text.get_text(), text.get_position()[0]) for text in axes.texts]
-        explanation = of_axes.explanation
+def test_gallery_image_digits_and_columns():
+    examples = make_examples(3, 3)
+    figure = draw_gallery(examples)
+    for image, columns, example in zip(
+        images_of(figure), columns_of(figure), examples.hits + examples.misses, strict=True
+    ):
+        explanation = example.explanation
+        np.testing.assert_array_equal(pixels_of(image), example.pixels)
+        texts = [(text.get_text(), text.get_position()[0]) for text in image.texts]
         assert texts == list(zip(map(str, explanation.digits), explanation.digit_x, strict=True))
-        assert all(0 <= text.get_position()[1] <= HEIGHT for text in axes.texts)
-        assert all(text.get_horizontalalignment() == "center" for text in axes.texts)
-    colours = [axes.title.get_color() for axes in axes_of_images]
+        assert all(0 <= text.get_position()[1] <= HEIGHT for text in image.texts)
+        assert all(text.get_horizontalalignment() == "center" for text in image.texts)
+        np.testing.assert_array_equal(pixels_of(columns), explanation.column_probs[:, 1:].T)
+        _, _, bottom, top = columns.images[0].get_extent()
+        assert bottom > top  # digit 0 is at the top
+        assert columns.get_xlim() == image.get_xlim() == (0, WIDTH)
+        above, below = image.get_subplotspec(), columns.get_subplotspec()
+        assert below.rowspan.start == above.rowspan.start + 1
+        assert below.colspan == above.colspan
+    colours = [axes.title.get_color() for axes in images_of(figure)]
     assert len(set(colours[:3])) == len(set(colours[3:])) == 1
     assert colours[0] != colours[3]
     image = drawn(figure)
     assert image.width > image.height
 
 
-def test_gallery_columns_below_image():
-    shown = examples(2, 1)
-    figure = draw_gallery(shown)
-    for axes, image, of_axes in zip(
-        columns_of(figure), images_of(figure), shown.hits + shown.misses, strict=True
-    ):
-        probs = of_axes.explanation.column_probs
-        np.testing.assert_array_equal(pixels_of(axes), probs[:, 1:].T)
-        _, _, bottom, top = axes.images[0].get_extent()
-        assert bottom > top  # digit 0 is at the top
-        assert axes.get_xlim() == image.get_xlim() == (0, WIDTH)
-        above, below = image.get_subplotspec(), axes.get_subplotspec()
-        assert below.rowspan.start == above.rowspan.start + 1
-        assert below.colspan == above.colspan
-
-
 @pytest.mark.parametrize("width", [168, 165, 41, 42])
 def test_gallery_columns_under_pixels(width):
     """Column c is centred on pixel 4 c, of images of any width."""
-    (axes,) = columns_of(draw_gallery(examples(1, 0, width=width)))
+    (axes,) = columns_of(draw_gallery(make_examples(1, 0, width=width)))
     left, right, _, _ = axes.images[0].get_extent()
     num_columns = -(-width // 4)
     centres = left + (np.arange(num_columns) + 0.5) * (right - left) / num_columns
     np.testing.assert_allclose(centres, 4 * np.arange(num_columns), atol=0.6)
 
 
-def test_gallery_without_explanation():
-    figure = draw_gallery(examples(1, 2).explained(lambda pixels: None))
+@pytest.mark.parametrize("explanation", [None, NOTHING_READ], ids=["none", "nothing read"])
+def test_gallery_without_digits(explanation):
+    figure = draw_gallery(make_examples(1, 2).explained(lambda pixels: explanation))
     assert len(images_of(figure)) == 3
-    assert not columns_of(figure)
+    assert len(columns_of(figure)) == (3 if explanation else 0)
     assert not any(axes.texts for axes in figure.axes)
     drawn(figure)
-
-
-def test_gallery_nothing_read():
-    nothing = Explanation(np.eye(11, dtype=np.float32)[[0] * 42], (), ())
-    figure = draw_gallery(examples(1, 0).explained(lambda pixels: nothing))
-    assert not any(axes.texts for axes in figure.axes)
-    assert len(columns_of(figure)) == 1
-
-
-@pytest.mark.parametrize("image_id", ["a$b", r"$\foo$", "ä/日本", "", "x" * 300, "%s {0}\n"])
-def test_gallery_any_id(image_id):
-    shown = examples(1, 1)
-    hits = (replace(shown.hits[0], image_id=image_id),)
-    drawn(draw_gallery(replace(shown, hits=hits)))
 
 
 def counts_of(*groups: tuple[float, int, int]) -> ConfidenceCounts:

@@ -43,13 +43,10 @@ def test_inspect_archive(scored):
     labels = pq.read_table(scored / "archive")["digit_sum"].to_numpy()
     assert archive.sums == tuple(np.bincount(labels).tolist())
     assert captions(archive) == [str(label) for label in labels[:20]]  # of one shard
-    line = f"{labels.min()} to {labels.max()}, mean {labels.mean():.1f}, of 40 images"
-    assert archive.lines()[-1].split("sums", 1)[1].strip() == line
-
-
-def test_inspect_single_shard(scored):
     shard = inspect(str(scored / "archive/shard-00001.parquet"), ReadOptions())
     assert facts(shard)["images"] == "20 of 40x168 pixels"
+    line = f"{labels.min()} to {labels.max()}, mean {labels.mean():.1f}, of 40 images"
+    assert archive.lines()[-1].split("sums", 1)[1].strip() == line
 
 
 def test_inspect_archive_damaged_shards(scored, tmp_path):

@@ -1,5 +1,3 @@
-"""The page of a scoring run shows what lies in its directory, and asks nothing else."""
-
 from collections.abc import Callable
 from pathlib import Path
 

@@ -1,6 +1,7 @@
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -8,13 +9,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from factories import make_counter
+from factories import commit_scores, make_counter, read_files, write_model, write_parquet
 
 from digitsum.archive.score_parts import known_count_digest, model_directory, read_part
 from digitsum.archive.synth import SynthConfig, synth
 from digitsum.cli import main
 from digitsum.errors import InputError
-from digitsum.model.saved_model import load_model, save_model
+from digitsum.model.saved_model import load_model
 from digitsum.options import ImageShape
 from digitsum.scoring import verify as verify_module
 from digitsum.scoring.config import VerifyConfig
@@ -27,48 +28,44 @@ SHAPE = ImageShape(28, 60)
 NUM_IMAGES = 29
 
 
+def change_images(shard: Path, change: Callable[[list], list]) -> None:
+    """Write a shard with other images, in row groups of 4 rows."""
+    table = pq.read_table(shard)
+    images = pa.array(change(table["image"].to_pylist()), pa.binary())
+    columns = {"image_id": table["image_id"], "image": images}
+    options = {"metadata": table.schema.metadata, "row_group_size": 4, "compression": "none"}
+    write_parquet(shard, columns, **options)
+
+
 @pytest.fixture(scope="module")
-def made(tmp_path_factory, glyph_file, write_parquet, commit_scores) -> Path:
+def made(tmp_path_factory, glyph_file) -> Path:
     """Make an archive of 2 shards, one of them with an image that is null, a model, and scores."""
     made = tmp_path_factory.mktemp("made")
-    synth(
-        SynthConfig(
-            out=str(made / "archive"),
-            images=NUM_IMAGES,
-            shards=2,
-            digits=2,
-            height=SHAPE.height,
-            width=SHAPE.width,
-            glyphs=glyph_file,
-        )
-    )
-    for path in (made / "archive").glob("*.parquet"):  # cut into several chunks each
-        table = pq.read_table(path)
-        images = table["image"].to_pylist()
-        images[3] = None if "00000" in path.name else images[3]
-        columns = {"image_id": table["image_id"], "image": pa.array(images, pa.binary())}
-        metadata = table.schema.metadata
-        write_parquet(path, columns, metadata=metadata, row_group_size=4, compression="none")
+    shape = {"height": SHAPE.height, "width": SHAPE.width}
+    options = {"images": NUM_IMAGES, "shards": 2, "digits": 2, "glyphs": glyph_file, **shape}
+    synth(SynthConfig(out=str(made / "archive"), **options))
+    change_images(made / "archive/shard-00000.parquet", lambda old: [*old[:3], None, *old[4:]])
+    change_images(made / "archive/shard-00001.parquet", lambda old: old)
+    images = pq.read_table(made / "archive")["image"].drop_null().to_pylist()
+    pixels = np.frombuffer(b"".join(images), np.uint8).reshape(-1, 1, SHAPE.height, SHAPE.width)
+    images = torch.tensor(pixels) / 255
     sizes = {"stem_channels": 4, "body_channels": 6, "row_channels": 8, "column_channels": 10}
     network = make_counter(SHAPE.height, SHAPE.width, 2, max_digits=3, num_mixers=1, **sizes)
-    images = torch.tensor(pixels_of(made / "archive")).unsqueeze(1) / 255
     with torch.no_grad():  # make the sums differ from image to image
         for _ in range(20):
             network.train()(images)
         network.eval().head.weight *= 1000
         network.head.bias -= network(images).mean(dim=(0, 1))
         network.head.bias[0] += 4
-    save_model(str(made / "model"), "counter", network, metrics={}, card="", pixel_scale=1 / 255)
-    model = load_model(str(made / "model"))
+    write_model(made / "model", network)
     for known in ({}, {"known_count": 2}):
-        commit_scores(made / "archive", made / "scores", model, chunk_images=CHUNK_IMAGES, **known)
+        score(made, **known)
     return made
 
 
-def pixels_of(archive: Path) -> np.ndarray:
-    tables = [pq.read_table(path, columns=["image"]) for path in sorted(archive.glob("*.parquet"))]
-    images = pa.concat_tables(tables)["image"].drop_null().to_pylist()
-    return np.frombuffer(b"".join(images), np.uint8).reshape(-1, SHAPE.height, SHAPE.width).copy()
+def score(place: Path, **options) -> None:
+    model = load_model(str(place / "model"))
+    commit_scores(place / "archive", place / "scores", model, chunk_images=CHUNK_IMAGES, **options)
 
 
 @pytest.fixture
@@ -78,13 +75,8 @@ def place(made, tmp_path) -> Path:
 
 
 def verified(place: Path, **options) -> Verification:
-    config = VerifyConfig(
-        archive=str(place / "archive"),
-        scores=str(place / "scores"),
-        model=str(place / "model"),
-        **{"chunk_images": CHUNK_IMAGES, **options},
-    )
-    return verify(config)
+    places = {name: str(place / name) for name in ("archive", "scores", "model")}
+    return verify(VerifyConfig(**places, **{"chunk_images": CHUNK_IMAGES, **options}))
 
 
 def part_of(place: Path, shard: int, first_row: int) -> Path:
@@ -97,45 +89,23 @@ def name_of(part: Path) -> str:
     return "/".join(part.parts[-3:])
 
 
-def rewrite(part: Path, **columns) -> None:
-    """Write other values into columns of a part; its metadata stay."""
+def edit(part: Path, row: int | None = None, **values) -> None:
+    """Write values into one row of a part, or into all; its metadata stay."""
     table = pq.read_table(part, partitioning=None)
-    for name, change in columns.items():
-        number = table.schema.names.index(name)
-        field = table.schema.field(number)
-        values = change(table.column(name).to_pylist())
-        table = table.set_column(number, field, pa.array(values, field.type))
-    pq.write_table(table, part)
+    columns = table.to_pydict()
+    for name, value in values.items():
+        columns[name] = [
+            value if row in (None, number) else old for number, old in enumerate(columns[name])
+        ]
+    pq.write_table(pa.table(columns, table.schema), part)
 
 
-def edit(part: Path, row: int, **values) -> None:
-    """Write other values into one row of a part."""
-    rewrite(
-        part,
-        **{
-            name: lambda old, value=value: [*old[:row], value, *old[row + 1 :]]
-            for name, value in values.items()
-        },
-    )
-
-
-def replace_images(place: Path, write_parquet) -> Path:
-    """Turn the order of a shard's images around; return its path."""
-    path = place / "archive" / "shard-00001.parquet"
-    table = pq.read_table(path)
-    images = list(reversed(table["image"].to_pylist()))
-    columns = {"image_id": table["image_id"], "image": images}
-    metadata = table.schema.metadata
-    write_parquet(path, columns, metadata=metadata, row_group_size=4, compression="none")
-    return path
-
-
-def test_verify_scores_as_committed(place, content):
-    before = content(place)
+def test_verify_scores_as_committed(place):
+    before = read_files(place)
     for options in ({}, {"known_count": 2}):
         expected = Verification(4, NUM_IMAGES, 1, NUM_IMAGES - 1, ())
         assert verified(place, **options) == expected
-    assert content(place) == before
+    assert read_files(place) == before
     sums = pq.read_table(part_of(place, 1, 0))["predicted_sum"].to_pylist()
     assert len(set(sums)) > 2  # else the tests below test nothing
 
@@ -147,21 +117,16 @@ def test_verify_sample_spread_over_chunks(place, sample, least, most):
     assert (found.num_images, found.faults) == (NUM_IMAGES, ())
 
 
-def test_verify_part_missing(place):
+def test_verify_parts_missing(place):
     part_of(place, 0, 8).unlink()
-    found = verified(place)
     fault = "shard-00000.parquet, rows from 8 on: no current scores: not scored yet"
-    assert found.faults == (fault,)
-    assert found.to_json() == {
+    assert verified(place).to_json() == {
         "chunks": 3,
         "images": NUM_IMAGES - 7,
         "rejected": 1,
         "recomputed": NUM_IMAGES - 8,
         "faults": [fault],
     }
-
-
-def test_verify_no_scores(place):
     shutil.rmtree(place / "scores")
     found = verified(place)
     assert (found.num_chunks, found.num_images, found.num_recomputed) == (0, 0, 0)
@@ -184,19 +149,31 @@ def test_verify_rows_swapped(place):
     part = part_of(place, 0, 8)
     table = pq.read_table(part, partitioning=None)
     order = [1, 0, *range(2, table.num_rows)]
-    rewrite(part, image_id=lambda ids: [ids[row] for row in order])
+    ids = table["image_id"].take(order)
+    pq.write_table(table.set_column(0, table.schema.field("image_id"), ids), part)
     fault = f"{name_of(part)}: its ids from row 8 on are not the shard's"
     assert verified(place, sample=0).faults == (fault,)
     pq.write_table(table.take(order), part)
     assert fault in verified(place).faults
 
 
-def test_verify_sum_changed(place):
+@pytest.mark.parametrize(
+    "values",
+    [
+        *({"predicted_sum": value} for value in (99, None)),
+        *({"confidence": value} for value in (0.0, 1.0, None, float("nan"))),
+    ],
+    ids=str,
+)
+def test_verify_row_changed(place, values):
     part = part_of(place, 1, 8)
-    right = pq.read_table(part)["predicted_sum"][2].as_py()
-    edit(part, 2, predicted_sum=right + 1)
-    assert verified(place).faults == (
-        f"{name_of(part)}: row 10 has the sum {right + 1}; scored again, it has {right}",
+    row = pq.read_table(part).slice(2, 1).to_pylist()[0]
+    assert 0.002 < row["confidence"] < 0.998
+    edit(part, 2, **values)
+    (fault,) = verified(place).faults
+    recorded, right = (row | values)["predicted_sum"], row["predicted_sum"]
+    assert fault == (
+        f"{name_of(part)}: row 10 has the sum {recorded}; scored again, it has {right}"
     )
     assert verified(place, sample=0).faults == ()
 
@@ -216,38 +193,17 @@ def test_verify_equally_probable_sums(place, monkeypatch):
 @pytest.mark.parametrize(
     ("above", "num_faults"), [(0.0005, 0), (0.05, 1)], ids=["rounding decides", "certain"]
 )
-def test_verify_fast_pass_of_cascade(place, commit_scores, above, num_faults):
+def test_verify_fast_pass_of_cascade(place, above, num_faults):
     fast = pq.read_table(part_of(place, 1, 8), partitioning=None)
     old = load_model(str(place / "model"))
-    save_model(
-        str(place / "model"),
-        "counter",
-        old.network,
-        metrics={},
-        card="",
-        pixel_scale=old.pixel_scale,
-        cascade_below=fast["confidence"][2].as_py() + above,
-    )
-    model = load_model(str(place / "model"))
-    commit_scores(place / "archive", place / "scores", model, chunk_images=CHUNK_IMAGES)
+    below = fast["confidence"][2].as_py() + above
+    write_model(place / "model", old.network, pixel_scale=old.pixel_scale, cascade_below=below)
+    score(place)
     assert verified(place).faults == ()
     part = part_of(place, 1, 8)
     assert pq.read_table(part)["confidence"][2] != fast["confidence"][2]
     edit(part, 2, **{name: fast[name][2].as_py() for name in ("predicted_sum", "confidence")})
     assert len(verified(place).faults) == num_faults
-
-
-@pytest.mark.parametrize(
-    "values",
-    [*({"confidence": value} for value in (0.0, 1.0, None, float("nan"))), {"predicted_sum": None}],
-    ids=str,
-)
-def test_verify_row_changed(place, values):
-    part = part_of(place, 1, 8)
-    assert 0.002 < pq.read_table(part)["confidence"][2].as_py() < 0.998
-    edit(part, 2, **values)
-    (fault,) = verified(place).faults
-    assert fault.startswith(f"{name_of(part)}: row 10 has the sum ")
 
 
 @pytest.mark.parametrize(("row", "error"), [(0, "no"), (3, None)])
@@ -288,12 +244,12 @@ def test_verify_part_of_other_kind(place):
     assert other_columns == f"{name_of(part)}: its columns are not those of scores"
 
 
-def test_verify_part_of_older_bytes(place, commit_scores, tmp_path):
-    older = shutil.copytree(place / "archive", tmp_path / "older", copy_function=shutil.copy2)
-    path = older / "shard-00001.parquet"
-    os.utime(path, ns=(path.stat().st_mtime_ns - 1, path.stat().st_mtime_ns - 1))
-    model = load_model(str(place / "model"))
-    commit_scores(older, place / "scores", model, chunk_images=CHUNK_IMAGES)
+def test_verify_part_of_older_bytes(place):
+    path = place / "archive/shard-00001.parquet"
+    time_ns = path.stat().st_mtime_ns
+    os.utime(path, ns=(time_ns - 1, time_ns - 1))
+    score(place)
+    os.utime(path, ns=(time_ns, time_ns))
     changed = "no current scores: the shard's bytes changed, or how they are read"
     assert verified(place).faults == tuple(
         f"shard-00001.parquet, rows from {row} on: {changed}" for row in (0, 8)
@@ -313,17 +269,15 @@ def test_verify_parts_too_many(place):
     )
 
 
-def test_verify_shard_changed(place, write_parquet):
-    replace_images(place, write_parquet)
+def test_verify_shard_changed(place):
+    path = place / "archive/shard-00001.parquet"
+    before = path.stat()
+    change_images(path, lambda images: images[::-1])
     assert [fault.partition(": ")[0] for fault in verified(place).faults] == [
         "shard-00001.parquet, rows from 0 on",
         "shard-00001.parquet, rows from 8 on",
     ]
-
-
-def test_verify_shard_changed_same_time_and_size(place, write_parquet):
-    before = (place / "archive/shard-00001.parquet").stat()
-    path = replace_images(place, write_parquet)
+    # If size and time are the same, only scoring again notices.
     assert path.stat().st_size == before.st_size
     os.utime(path, ns=(before.st_mtime_ns, before.st_mtime_ns))
     faults = verified(place).faults
@@ -366,7 +320,7 @@ def test_verify_other_chunks(place):
 def test_verify_at_most_20_faults(place):
     for shard in (0, 1):
         for first_row in (0, 8):
-            rewrite(part_of(place, shard, first_row), predicted_sum=lambda sums: [99] * len(sums))
+            edit(part_of(place, shard, first_row), predicted_sum=99)
     assert len(verified(place).faults) == 20
 
 
@@ -397,10 +351,8 @@ def test_verify_rejected_chunk(place, monkeypatch):
 def test_verify_command_says_remedy(place, capsys):
     part = part_of(place, 1, 8)
     edit(part, 2, predicted_sum=99)
-    command = (
-        f"verify --archive {place}/archive --scores {place}/scores --model {place}/model "
-        f"--chunk-images {CHUNK_IMAGES}"
-    )
+    command = " ".join(f"--{name} {place}/{name}" for name in ("archive", "scores", "model"))
+    command = f"verify {command} --chunk-images {CHUNK_IMAGES}"
     assert main(command.split()) == 2
     said = capsys.readouterr()
     assert said.out.startswith(f"{name_of(part)}: row 10 has the sum 99")
