@@ -1,13 +1,15 @@
 """digitsum's commands as processes of their own, and what such processes need."""
 
+import contextlib
 import shutil
 import socket
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
+
+import psutil
 
 ROOT = Path(__file__).parents[1]
 COMMAND_S = 600
@@ -28,6 +30,17 @@ def run_digitsum(command: str, environment: Mapping[str, str], code: int = 0) ->
     return done.stdout + done.stderr
 
 
+def below(process: psutil.Process, title: str = "") -> list[psutil.Process]:
+    """Return the processes below one whose title begins with this."""
+    found = []
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for child in process.children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                if (child.cmdline() or [""])[0].startswith(title):
+                    found.append(child)
+    return found
+
+
 def free_port() -> int:
     """Return a port of the loopback address that nothing listens on."""
     with socket.socket() as probe:
@@ -35,7 +48,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-@contextmanager
+@contextlib.contextmanager
 def short_directory(prefix: str) -> Iterator[Path]:
     """Give a directory whose path is short enough for Ray's sockets: 107 characters at most."""
     directory = Path(tempfile.mkdtemp(prefix=prefix))

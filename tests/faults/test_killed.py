@@ -6,7 +6,8 @@ DIGITSUM_CHUNK_RETRIES is how often a chunk that kills its actor is tried again.
 import os
 
 import pyarrow.parquet as pq
-from on_ray import check_ends, kill_everything, start, wait_for, workers_below
+from commands import below
+from on_ray import check_ends, kill_everything, start, wait_for
 from without_ray import left_behind
 
 from digitsum.archive.synth import SynthConfig, synth
@@ -70,7 +71,7 @@ def test_training_worker_killed(tmp_path):
     )
     process = start(command, log)
     wait_for(lambda: any(run.glob("checkpoint_*/history.json")), process, log)
-    workers_below(process, "ray::RayTrainWorker")[0].kill()
+    below(process, "ray::RayTrainWorker")[0].kill()
     assert len(list(run.glob("checkpoint_*"))) == 1, "the second epoch had ended already"
     check_ends(process, log)
 

@@ -10,7 +10,8 @@ import time
 
 import psutil
 import pytest
-from on_ray import WAIT_S, check_ends, start, wait_for, workers_below
+from commands import below
+from on_ray import WAIT_S, check_ends, start, wait_for
 from ray.cluster_utils import Cluster
 from without_ray import left_behind
 
@@ -36,7 +37,7 @@ def busy_actors(cluster):
     busy = []
     for node in cluster.worker_nodes:
         [raylet] = [info.process for info in node.all_processes["raylet"]]
-        actors = workers_below(psutil.Process(raylet.pid), ACTOR_AT_WORK)
+        actors = below(psutil.Process(raylet.pid), ACTOR_AT_WORK)
         busy += [(node, actor) for actor in actors]
     return busy
 

@@ -1,21 +1,23 @@
 """Seeds of parts, footer caches, rejects and manifests."""
 
+import json
+import tempfile
 from collections.abc import Iterator
-from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from factories import write_run
 from seeds import SHAPE, SHARD, parquet_of
 
 from digitsum.archive.chunks import ChunkId
 from digitsum.archive.score_parts import _PART_KEY, SCORES_SCHEMA, Part
 from digitsum.archive.shards import Fingerprint
-from digitsum.manifest import Manifest, Origin, to_json, to_python
+from digitsum.manifest import to_json
 from digitsum.model.prediction_stats import PredictionStats
 from digitsum.scoring.footer_cache import _PARTS, _SHARDS
-from digitsum.scoring.plan import PlannedChunks, PlannedParts, PlannedShards, PlanSummary
 from digitsum.scoring.rejects import REJECTS_SCHEMA
-from digitsum.scoring.results import ChunkResult, ScoreOutcome, Totals
+from digitsum.scoring.results import ChunkResult
 
 FINGERPRINT = Fingerprint(1, 1, 4, "image", "image_id", SHAPE.height, SHAPE.width)
 CHUNK = ChunkId(SHARD, FINGERPRINT, 0, 4)
@@ -49,51 +51,14 @@ def rejects() -> Iterator[bytes]:
     yield parquet_of(pa.Table.from_pylist([row] * 5, REJECTS_SCHEMA))
 
 
-def run_manifest() -> Manifest:
-    """Return the manifest of a run whose archive and scores are gone."""
-    predicted = PredictionStats((0, 90, 20), (0,) * 10 + (110,), (0, 110))
-    nothing = PlannedChunks()
-    plan = PlanSummary(
-        model_digest="digest",
-        new=PlannedChunks(1, 4),
-        changed=nothing,
-        done=nothing,
-        gone=PlannedParts(0, {}),
-        rejected=PlannedShards(0, {}),
-    )
-    outcome = ScoreOutcome(
-        scores="nowhere",
-        archive="nowhere",
-        model_digest="digest",
-        complete=True,
-        why_incomplete=None,
-        images=4,
-        rejected=1,
-        elapsed_s=1.5,
-        images_per_s=2.5,
-        bottleneck="none",
-        plan=plan,
-        totals=Totals(images=4, scored=3, rejected=1, shards=1, rejected_shards=0),
-        predicted=predicted,
-        reference=predicted,
-        shifts=(),
-        rejected_shards={},
-        chunks=(ChunkResult(CHUNK, 1, read_s=0.1),),
-    )
-    return Manifest(
-        run="score-20260101T000000.000000Z",
-        kind="score",
-        started="2026-01-01T00:00:00+00:00",
-        ended="2026-01-01T00:01:00+00:00",
-        origin=Origin(command=["digitsum", "score"], versions={"python": "3.11"}),
-        config={"chunk_images": 5, "read": {}},
-        outcome=to_python(outcome),
-    )
-
-
 def manifests() -> Iterator[bytes]:
     """Yield manifests of a scoring run and of a training run."""
-    yield to_json(run_manifest())
+    predicted = PredictionStats((0, 90, 20), (0,) * 10 + (110,), (0, 110))
+    with tempfile.TemporaryDirectory() as scores:
+        found = {"predicted": predicted, "reference": predicted, "chunks": (ChunkResult(CHUNK, 1),)}
+        run = write_run(Path(scores), 0, model="digest", **found)
+        content = (run / "manifest.json").read_bytes()
+    yield content
     best = {"epoch": 1, "validation_accuracy": 0.5, "validation_images": 10}
     trained = {"best": best, "model": "nowhere", "model_digest": "digest"}
-    yield to_json(replace(run_manifest(), kind="train", outcome=trained))
+    yield json.dumps(json.loads(content) | {"kind": "train", "outcome": trained}).encode()

@@ -77,7 +77,6 @@ def living(out):
         process.end()
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(SOAK_S + 1800)
 def test_soak(out, living, capsys):
     soak = Soak(out, living)

@@ -1,10 +1,9 @@
 """Pins of all that digitsum needs, and the audit's verdict."""
 
-import importlib.util
 import json
+import runpy
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 from packaging.requirements import Requirement
@@ -44,12 +43,8 @@ def everything_needed() -> set[str]:
     return {name for name, _ in seen} - {"digitsum"} - OF_VENV
 
 
-def is_of_cuda(name: str) -> bool:
-    return name.startswith(OF_CUDA)
-
-
 def test_pins_of_all_that_is_needed():
-    names = {name for name in everything_needed() if not is_of_cuda(name)}
+    names = {name for name in everything_needed() if not name.startswith(OF_CUDA)}
     assert len(names) > 100
     assert names - PINS.keys() == set()
     installed = {name: version(name).partition("+")[0] for name in names}
@@ -74,15 +69,6 @@ def test_pins_of_other_environments(file):
     for line in lines:
         specifiers = list(Requirement(line).specifier)
         assert [specifier.operator for specifier in specifiers] == ["=="], line
-
-
-def module(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, ROOT / ".ci" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    loaded = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(loaded)
-    return loaded
 
 
 def answer(*packages: dict) -> str:
@@ -111,6 +97,6 @@ UNKNOWN = {"name": "c", "skip_reason": "Dependency not found on PyPI and could n
     ],
 )
 def test_audit_verdict(said, pinned, code, words):
-    ended, sentence = module("audit").verdict(said, pinned)
+    ended, sentence = runpy.run_path(f"{ROOT}/.ci/audit.py")["verdict"](said, pinned)
     assert ended == code
     assert words in sentence
