@@ -26,18 +26,6 @@ class Verdict(Enum):
 
 
 @dataclass(frozen=True)
-class Figure:
-    """A figure that is watched, and how much of it a round may add."""
-
-    name: str
-    unit: str
-    tolerance: float
-    """Units a round."""
-    why: str
-    """Why this much is not a leak, and more is."""
-
-
-@dataclass(frozen=True)
 class Judged:
     verdict: Verdict
     num_rounds: int

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 from commands import short_directory
-from flatness import Figure, Verdict, judge
+from flatness import Verdict, judge
 from growing_archive import GrowingArchive
 from measures import SharedMemory, disk_mb, measure_process, measure_scores
 from rounds import BLOCK_ROUNDS, Kill, Round, Way, rounds
@@ -32,30 +32,29 @@ SHORT_ROUNDS = 8
 SEED = int(os.environ.get("DIGITSUM_SOAK_SEED", "7"))
 LIVING_RAY, LIVING_THREADS = Way.LIVING_RAY.value, Way.LIVING_THREADS.value
 
-_MEMORY = "in a process that scores every night of a year, 180 MB; what is kept by mistake, a \
-batch of images, a figure or a compiled network, is more"
-_HANDLES = "in a year 73 of the 1,024 that a process may have; one that is not closed is 1 a round"
-FIGURES = {
-    LIVING_RAY: [
-        Figure("driver MB", "MB", 0.5, _MEMORY),
-        # The rest of the tree is Ray's: its stats actor, agent and GCS remember each data set, and
-        # grew by 2 to 3 MB a run of Ray Data without anything of digitsum's. An actor has 100 MB.
-        Figure("tree MB", "MB", 5.0, "twice what Ray Data alone takes a run"),
-        Figure("files", "files", 0.2, _HANDLES),
-        Figure("threads", "threads", 0.2, _HANDLES),
-        Figure("processes", "processes", 0.2, "an actor that is not ended is 1 a round"),
-        Figure("Ray's files MB", "MB", 0.2, "Ray logs each run and each worker while it lives"),
-        Figure("objects MB", "MB", 0.1, "no image passes through it; plans are kilobytes"),
-        Figure("CPUs held", "CPUs", 0.05, "an actor that was lost must not keep its CPU"),
-    ],
-    LIVING_THREADS: [
-        Figure("driver MB", "MB", 0.5, _MEMORY),
-        Figure("files", "files", 0.2, _HANDLES),
-        Figure("threads", "threads", 0.2, _HANDLES),
-    ],
-    "all": [
-        Figure("left in /dev/shm MB", "MB", 0.1, "other programs of the machine may leave some"),
-    ],
+# By process, then by figure: how much a round may add.
+PER_ROUND = {
+    LIVING_THREADS: {
+        # 180 MB in a process that scores every night of a year; what is kept by mistake, a batch
+        # of images, a figure or a compiled network, is more.
+        "driver MB": 0.5,
+        # In a year 73 of the 1,024 that a process may have; one that is not closed is 1 a round.
+        "files": 0.2,
+        "threads": 0.2,
+    },
+    LIVING_RAY: {
+        "driver MB": 0.5,
+        # Twice what Ray Data alone takes a run: Ray's stats actor, agent and GCS remember each data
+        # set, and grew by 2 to 3 MB a run without anything of digitsum's. An actor has 100 MB.
+        "tree MB": 5.0,
+        "files": 0.2,
+        "threads": 0.2,
+        "processes": 0.2,
+        "Ray's files MB": 0.2,  # Ray logs each run and each worker while it lives
+        "objects MB": 0.1,  # no image passes through it; plans are kilobytes
+        "CPUs held": 0.05,  # an actor that was lost must not keep its CPU
+    },
+    "all": {"left in /dev/shm MB": 0.1},  # other programs of the machine may leave some
 }
 MOST = {"strays": 0, "sessions": SESSIONS_KEPT}
 """What may never be more, after any round."""
@@ -201,14 +200,13 @@ class Soak:
     def verdicts(self) -> list[str]:
         """Return a line for each figure that is judged."""
         lines = []
-        for whose, figures in FIGURES.items():
-            for figure in figures:
-                judged = judge(self._series[whose, figure.name], figure.tolerance)
+        for whose, figures in PER_ROUND.items():
+            for name, tolerance in figures.items():
+                judged = judge(self._series[whose, name], tolerance)
                 lines.append(
-                    f"{whose:18}{figure.name:20} may add {figure.tolerance:g} {figure.unit} a round"
-                    f", adds {judged.slope:.3f} ({judged.low:.3f} to {judged.high:.3f}), from "
-                    f"{judged.first:.2f} to {judged.last:.2f} in {judged.num_rounds} rounds: "
-                    f"{judged.verdict.value}"
+                    f"{whose:18}{name:20} may add {tolerance:g} a round, adds {judged.slope:.3f} "
+                    f"({judged.low:.3f} to {judged.high:.3f}), from {judged.first:.2f} to "
+                    f"{judged.last:.2f} in {judged.num_rounds} rounds: {judged.verdict.value}"
                 )
         return lines
 
