@@ -1,6 +1,7 @@
 """digitsum's commands as processes of their own, and what such processes need."""
 
 import contextlib
+import json
 import shutil
 import socket
 import subprocess
@@ -8,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -28,6 +30,12 @@ def run_digitsum(command: str, environment: Mapping[str, str], code: int = 0) ->
     )
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout + done.stderr
+
+
+def printed_json(output: str) -> dict[str, Any]:
+    """Return the one JSON object among the lines that a command printed."""
+    [line] = [line for line in output.splitlines() if line.startswith("{")]
+    return json.loads(line)
 
 
 def below(process: psutil.Process, title: str = "") -> list[psutil.Process]:

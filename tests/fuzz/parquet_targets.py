@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from rejection import refused_in_a_line
 from run_seeds import CHUNK, part
 from seeds import SHARD
+from targets import refused_in_a_line
 
 from digitsum.archive.chunks import Chunk, plan_chunks
 from digitsum.archive.reader import Rows, check_labels, read_chunk

@@ -4,7 +4,7 @@ import json
 import warnings
 from pathlib import Path
 
-from rejection import refused_in_a_line
+from targets import refused_in_a_line
 
 from digitsum.options import ReadOptions
 from digitsum.report.inspect import inspect

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from commands import COMMAND_S, ROOT, free_port, short_directory
+from commands import COMMAND_S, ROOT, free_port, printed_json, short_directory
 from factories import read_scores
 
 from digitsum.ray_runtime import LOCK_FILE, SESSIONS_KEPT, remove_ended_sessions
@@ -91,8 +91,7 @@ def test_jobs_train_score_evaluate(head, labelled, unlabelled, tmp_path, read_ar
     report = f"{tmp_path}/report"
     printed = run("evaluate", f"--archive {labelled} --model {model} --report {report}")
     evaluation = json.loads((tmp_path / "report/evaluation.json").read_text())
-    [line] = [line for line in printed.splitlines() if line.startswith("{")]
-    assert evaluation.items() >= json.loads(line).items()
+    assert evaluation.items() >= printed_json(printed).items()
 
 
 def test_job_with_bad_input_fails(head, tmp_path):

@@ -9,7 +9,6 @@ commands that start and end take turns with them on the same scores. After each 
 the archive must be scored once: `digitsum verify` checks it, and so does a count of its own.
 """
 
-import json
 import os
 import time
 from collections import defaultdict
@@ -17,10 +16,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from commands import short_directory
+from commands import printed_json, short_directory
 from flatness import Verdict, judge
 from growing_archive import GrowingArchive
-from measures import SharedMemory, disk_mb, measure_process, measure_scores
+from measures import (
+    disk_mb,
+    left_in_shared_memory_mb,
+    measure_process,
+    measure_scores,
+    shared_memory,
+)
 from rounds import BLOCK_ROUNDS, Kill, Round, Way, rounds
 from soak_processes import ActorKiller, Living, run_command, tail
 
@@ -116,7 +121,7 @@ class Soak:
         self._out, self._living = out, living
         self._archive = GrowingArchive(out)
         self._scores = out / "scores"
-        self._shared_memory = SharedMemory()
+        self._shared_memory = shared_memory()
         self._commands_tmp = out / "c"
         self._commands_tmp.mkdir()
         self._series: dict[tuple[str, str], list[float]] = defaultdict(list)
@@ -168,8 +173,7 @@ class Soak:
         command = f"verify --archive {self._archive.path} --scores {self._scores}"
         command += " --sample 200 --json"
         answer = self._living[Way.LIVING_THREADS].ask(command.split())
-        [line] = [line for line in answer["output"].splitlines() if line.startswith("{")]
-        verified = json.loads(line)
+        verified = printed_json(answer["output"])
         damaged = self._archive.damaged
         faults = [f for f in verified["faults"] if not any(stem in f for stem in damaged)]
         faults += self._archive.faults_of(self._scores)
@@ -180,7 +184,7 @@ class Soak:
 
     def _measure(self, this: Round) -> dict[str, float]:
         measured = measure_scores(self._scores)
-        measured["left in /dev/shm MB"] = self._shared_memory.left_mb()
+        measured["left in /dev/shm MB"] = left_in_shared_memory_mb(self._shared_memory)
         measured["sessions"] = len(list(self._commands_tmp.glob("ray/session_2*")))
         if this.way in self._living:
             living = self._living[this.way]
