@@ -7,6 +7,9 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ from typing import Any
 import psutil
 
 ROOT = Path(__file__).parents[1]
+SERVER_START_S = 240
 COMMAND_S = 600
 """Seconds after which a command counts as hanging; on a loaded machine it takes a minute."""
 
@@ -47,6 +51,21 @@ def below(process: psutil.Process, title: str = "") -> list[psutil.Process]:
                 if (child.cmdline() or [""])[0].startswith(title):
                     found.append(child)
     return found
+
+
+def wait_until_up(url: str, process: subprocess.Popen, log: Path) -> None:
+    """Wait until a server answers; fail with its log if it ends or takes too long."""
+    deadline = time.monotonic() + SERVER_START_S
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            urllib.request.urlopen(url, timeout=5).close()
+        except urllib.error.HTTPError:
+            return  # it answers, if only to ask for a token
+        except OSError:
+            time.sleep(0.2)
+        else:
+            return
+    raise AssertionError(f"the server did not come up:\n{log.read_text()}")
 
 
 def free_port() -> int:

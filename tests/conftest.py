@@ -3,19 +3,16 @@
 import os
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 
 import pytest
-from commands import free_port
+from commands import free_port, wait_until_up
 from pyarrow import fs as pafs
 
 # Before anything imports Ray: never join a cluster that happens to run, never phone home.
 os.environ.setdefault("RAY_ADDRESS", "local")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
-SERVER_START_S = 120
 ALONE_FILES = {"test_killed", "test_kills_on_a_cluster", "test_soak", "test_cuda"}
 SLOW_FILES = {  # of the unit tests: more than nine CPU seconds each, 210 of 310 in all
     "test_cascade",
@@ -44,18 +41,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def s3(tmp_path_factory) -> Iterator[dict[str, str]]:
     """Start the server with a bucket `images`; give the environment that reaches it."""
     port = free_port()
-    log = (tmp_path_factory.mktemp("s3") / "log").open("w")
+    log = tmp_path_factory.mktemp("s3") / "log"
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    server = subprocess.Popen(command, stdout=log, stderr=log)
+    with log.open("w") as output:
+        server = subprocess.Popen(command, stdout=output, stderr=output)
     address = f"http://127.0.0.1:{port}"
     try:
-        deadline = time.monotonic() + SERVER_START_S
-        while time.monotonic() < deadline:
-            try:
-                urllib.request.urlopen(address, timeout=5)
-                break
-            except OSError:
-                time.sleep(0.2)
+        wait_until_up(address, server, log)
         file_system(address).create_dir("images")
         yield os.environ | {
             "AWS_ENDPOINT_URL": address,
@@ -67,7 +59,6 @@ def s3(tmp_path_factory) -> Iterator[dict[str, str]]:
     finally:
         server.terminate()
         server.wait(30)
-        log.close()
 
 
 @pytest.fixture(scope="session")

@@ -204,14 +204,11 @@ def read_files(directory: Path) -> dict[str, bytes]:
 
 def read_parts(scores: Path) -> dict[str, bytes]:
     """Read the parts below a scores directory, by path."""
-    return {path: part for path, part in read_files(scores).items() if _is_part(path)}
+    parts = scores.glob("model=*/**/*.parquet")
+    return {path.relative_to(scores).as_posix(): path.read_bytes() for path in sorted(parts)}
 
 
 def read_scores(scores: Path) -> pa.Table:
     """Read all scores below a directory, in the order of their parts' paths."""
     parts = sorted(scores.glob("model=*/**/*.parquet"))
     return pa.concat_tables([pq.read_table(part, partitioning=None) for part in parts])
-
-
-def _is_part(path: str) -> bool:
-    return path.startswith("model=") and path.endswith(".parquet")

@@ -80,7 +80,6 @@ def command(name: str, *arguments: str) -> list[str]:
 
 
 def log_of(name: str) -> Path:
-    """Return the log of a seam."""
     return BUILD / f"{name}.log"
 
 

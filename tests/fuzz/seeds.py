@@ -55,11 +55,6 @@ def images() -> Iterator[bytes]:
     yield b"BM no image"
 
 
-def parquet(columns: dict[str, Any], metadata: Any = None, **options: Any) -> bytes:
-    """Return a Parquet file."""
-    return parquet_of(pa.table(columns).replace_schema_metadata(metadata), **options)
-
-
 def parquet_of(table: pa.Table, **options: Any) -> bytes:
     """Return the Parquet file of a table."""
     out = io.BytesIO()
@@ -93,9 +88,11 @@ def shards() -> Iterator[bytes]:
         "struct": pa.array([None if b is None else {"bytes": b, "path": "a.png"} for b in bad]),
     }
     for column in others.values():
-        yield parquet({"image_id": ids, "image": column, "digit_sum": sums})
-    yield parquet({"image": arrays[1], "image_id": pa.array(range(rows))}, store_schema=False)
-    yield parquet({"image": arrays[1].dictionary_encode(), "digit_sum": sums}, use_dictionary=True)
+        yield parquet_of(pa.table({"image_id": ids, "image": column, "digit_sum": sums}))
+    numbered = pa.table({"image": arrays[1], "image_id": range(rows)})
+    yield parquet_of(numbered, store_schema=False)
+    encoded_images = pa.table({"image": arrays[1].dictionary_encode(), "digit_sum": sums})
+    yield parquet_of(encoded_images, use_dictionary=True)
 
 
 def tar(files: dict[str, bytes], mode: str = "w", kind: int = tarfile.GNU_FORMAT) -> bytes:

@@ -89,11 +89,10 @@ def run_and_watch(command: str, home: Path) -> set[Listener]:
     line = [sys.executable, "-m", "digitsum", *command.split()]
     log = home / "log"
     with log.open("w") as output:
-        environment = user_environment(home)
-        process = subprocess.Popen(line, env=environment, stdout=output, stderr=output)
+        process = subprocess.Popen(line, env=user_environment(home), stdout=output, stderr=output)
+    tree = psutil.Process(process.pid)
     seen: set[Listener] = set()
     try:
-        tree = psutil.Process(process.pid)
         deadline = time.monotonic() + COMMAND_S
         while process.poll() is None and time.monotonic() < deadline:
             seen |= listeners_of(tree)
@@ -139,7 +138,7 @@ def private_ray(request, tmp_path_factory) -> Iterator[PrivateRay]:
     """Keep the Ray that a command starts for a user who never used Ray before."""
     home = tmp_path_factory.mktemp("home")
     with (home / "log").open("w") as log:
-        process = subprocess.Popen(
+        process = psutil.Popen(
             [sys.executable, "-c", HOLD, str(free_port()), str(request.param)],
             env=user_environment(home),
             stdin=subprocess.PIPE,
@@ -147,13 +146,10 @@ def private_ray(request, tmp_path_factory) -> Iterator[PrivateRay]:
             stderr=log,
             text=True,
         )
-    assert process.stdin is not None
-    assert process.stdout is not None
     try:
         worker, session, gcs = (process.stdout.readline().strip() for _ in range(3))
         assert gcs, (home / "log").read_text()
-        driver = psutil.Process(process.pid)
-        yield PrivateRay(home, worker.split(), Path(session), gcs, driver, request.param)
+        yield PrivateRay(home, worker.split(), Path(session), gcs, process, request.param)
     finally:
         process.stdin.close()
         process.wait(120)
