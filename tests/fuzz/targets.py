@@ -57,14 +57,14 @@ TARGETS = {
     "shard": Target(PARQUET, "score_shard", "seeds.shards", mutate_parquet, 8192),
     "layout": Target("layouts", "read_layout", "seeds.layouts", max_size=512),
     "image": Target(IMPORTS, "decode_image", "seeds.images", mutate_image),
-    "part": Target(PARQUET, "read_forged_part", "run_seeds.parts", mutate_parquet, 8192),
+    "part": Target(PARQUET, "read_forged_part", "parquet_targets.parts", mutate_parquet, 8192),
     "footer_cache": Target(
-        PARQUET, "read_footer_cache_file", "run_seeds.footer_caches", mutate_parquet, 8192
+        PARQUET, "read_footer_cache_file", "parquet_targets.footer_caches", mutate_parquet, 8192
     ),
-    "rejects": Target(PARQUET, "read_run_rejects", "run_seeds.rejects", mutate_parquet),
+    "rejects": Target(PARQUET, "read_run_rejects", "parquet_targets.rejects", mutate_parquet),
     "model": Target(MODELS, "load_forged_model", "model_targets.models", max_size=16384),
     "weights": Target(MODELS, "import_weights", "model_targets.weights"),
-    "manifest": Target("run_targets", "read_manifest_of_a_run", "run_seeds.manifests"),
+    "manifest": Target("run_targets", "read_manifest_of_a_run", "run_targets.manifests"),
     "npy": Target(IMPORTS, "import_arrays", "seeds.arrays"),
     "npz": Target(IMPORTS, "load_npz", "seeds.npzs"),
     "idx": Target(IMPORTS, "load_idx", "seeds.idxs"),

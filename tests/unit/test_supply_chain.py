@@ -10,12 +10,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
-PINS = {
-    canonicalize_name(name): pinned
-    for name, pinned in (
-        line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines()
-    )
-}
+PINNED = [line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines()]
+PINS = {canonicalize_name(name): pinned for name, pinned in PINNED}
 # Packages of torch's CUDA build alone, which torch pins exactly.
 OF_CUDA = ("nvidia-", "cuda-", "triton")
 OF_VENV = {"setuptools"}  # comes with a new environment, and `pip freeze` leaves it out
