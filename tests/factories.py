@@ -66,7 +66,7 @@ def make_model(
     digest: str = "a" * 64,
     **options: Any,
 ) -> SavedModel:
-    """Return a model that lies on no disk; of a small counter by default."""
+    """Return a model in memory only, of a small counter by default."""
     network = network or make_counter()
     name = network_name(network)
     return SavedModel(name, network.eval(), pixel_scale, temperature, uri, digest, **options)
@@ -97,7 +97,7 @@ def make_shard(
 def make_fingerprint(
     num_rows: int = 9, *, shape: ImageShape = TINY, id_column: str | None = None
 ) -> Fingerprint:
-    """Return the fingerprint of a shard of so many images."""
+    """Return the fingerprint of a shard of `num_rows` images."""
     return Fingerprint(100, 1, num_rows, "image", id_column, shape.height, shape.width)
 
 

@@ -44,7 +44,7 @@ def model(tmp_path_factory) -> str:
 
 @pytest.fixture(scope="session")
 def make_archive(tmp_path_factory) -> Callable[..., Path]:
-    """Give a function that writes a small unlabelled archive and returns where."""
+    """Give a function that writes a small unlabelled archive and returns its directory."""
 
     def make(directory: Path, num_images: int, num_shards: int, group_rows: int | None = None):
         config = SynthConfig(

@@ -1,7 +1,7 @@
 """Runs are killed, seeded, at every step that commits and in random moments; then run again.
 
-It is done without Ray, where a kill costs a second; `test_kills_on_a_cluster.py` kills actors,
-drivers and nodes. DIGITSUM_KILLS is the number of kills in all.
+They run without Ray, because there a kill costs a second; `test_kills_on_a_cluster.py` kills
+actors, drivers and nodes. DIGITSUM_KILLS is the total number of kills.
 """
 
 import os
@@ -32,7 +32,7 @@ HARM = ("lost", "twice", "stray")
 
 
 class Nights:
-    """Nights one after the other, each laid out anew, and the harm that kills did to them."""
+    """Nights one after the other, each laid out again, and the harm that kills did to them."""
 
     def __init__(self, lay_out, undisturbed, tmp_path):
         self._lay_out, self._undisturbed, self._tmp_path = lay_out, undisturbed, tmp_path

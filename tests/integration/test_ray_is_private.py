@@ -1,4 +1,4 @@
-"""What others can reach, and learn, of the Ray that a command starts on its own machine."""
+"""Privacy of the Ray that a command starts: what others can reach of it, and learn from it."""
 
 import http.client
 import os
@@ -114,7 +114,7 @@ def test_score_listens_on_loopback(tmp_path):
 
 
 def test_train_opens_rendezvous_only(labelled, tmp_path):
-    """torch's store, where workers find each other, takes no address to listen on."""
+    """Workers find each other by torch's store, which takes no address to listen on."""
     command = f"train --archive {labelled} --digits 1 --out {tmp_path}/model --epochs 1"
     seen = run_and_watch(f"{command} --workers 2 --batch-size 32", tmp_path)
     open_to_others = [listener for listener in seen if not is_loopback(listener)]

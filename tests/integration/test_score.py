@@ -286,7 +286,7 @@ def six_chunks(unlabelled, tmp_path) -> list[Chunk]:
 def wait_for_another(tmp_path) -> MakeWorker[bool]:
     """Give workers that keep a chunk until a second has one too: True, or until time is over."""
 
-    def make_worker(compute: ComputeOptions):  # local, so that it is pickled whole
+    def make_worker(compute: ComputeOptions):  # local, so that Ray pickles it whole
         def wait(chunk: Chunk) -> bool:
             (tmp_path / f"{os.getpid()}.worker").touch()
             deadline = time.monotonic() + MEETING_S

@@ -88,7 +88,7 @@ class Night(NamedTuple):
     """All that the commands wrote to S3, copied to disk."""
     session: Path
     output: str
-    """What the commands printed."""
+    """All that the commands printed."""
     summaries: list[dict]
     """The JSON of two runs of scoring, one after the other."""
 

@@ -48,7 +48,7 @@ class Round:
     way: Way
     kill: Kill | None
     delay: float
-    """When to kill, as a fraction of the time there is for it."""
+    """Moment of the kill, as a fraction of the time there is for it."""
     changes: tuple[Change, ...]
 
 

@@ -77,7 +77,7 @@ class Living:
 
 
 class ActorKiller:
-    """Kills one actor of a driver, so many seconds after the first was seen."""
+    """A killer of one actor of a driver, `delay_s` after the first actor was seen."""
 
     def __init__(self, driver: psutil.Process, delay_s: float) -> None:
         self._driver, self._delay_s = driver, delay_s

@@ -62,7 +62,7 @@ PER_ROUND = {
     "all": {"left in /dev/shm MB": 0.1},  # other programs of the machine may leave some
 }
 MOST = {"strays": 0, "sessions": SESSIONS_KEPT}
-"""What may never be more, after any round."""
+"""Limits that hold after any round."""
 
 
 @pytest.fixture

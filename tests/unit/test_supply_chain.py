@@ -77,7 +77,7 @@ UNKNOWN = {"name": "c", "skip_reason": "Dependency not found on PyPI and could n
 
 
 @pytest.mark.parametrize(
-    ("said", "pinned", "code", "words"),
+    ("printed", "pinned", "code", "words"),
     [
         (answer(GOOD), 1, 0, "1 of 1"),
         (answer(GOOD, BAD), 2, 1, "b 1: CVE-1, fixed in 2"),
@@ -92,7 +92,7 @@ UNKNOWN = {"name": "c", "skip_reason": "Dependency not found on PyPI and could n
         ("no JSON", 1, 2, "cannot be reached"),
     ],
 )
-def test_audit_verdict(said, pinned, code, words):
-    ended, sentence = runpy.run_path(f"{ROOT}/.ci/audit.py")["verdict"](said, pinned)
+def test_audit_verdict(printed, pinned, code, words):
+    ended, sentence = runpy.run_path(f"{ROOT}/.ci/audit.py")["verdict"](printed, pinned)
     assert ended == code
     assert words in sentence
