@@ -16,8 +16,6 @@ _MAX_DEPTH = 32
 
 @dataclass
 class Field:
-    """A field of a struct."""
-
     number: int
     kind: int
     value: Any
@@ -41,7 +39,6 @@ def read_struct(data: bytes) -> tuple[list[Field], int]:
 
 
 def write_struct(fields: list[Field]) -> bytes:
-    """Return the bytes of a struct."""
     out = bytearray()
     _write(out, STRUCT, fields)
     return bytes(out)

@@ -24,7 +24,6 @@ PLAIN: dict[str, Any] = {"compression": "none", "use_dictionary": False}
 
 
 def png() -> bytes:
-    """Return a PNG of 2x3 pixels."""
     return encoded("PNG")
 
 
@@ -56,7 +55,6 @@ def images() -> Iterator[bytes]:
 
 
 def parquet_of(table: pa.Table, **options: Any) -> bytes:
-    """Return the Parquet file of a table."""
     out = io.BytesIO()
     pq.write_table(table, out, **{**PLAIN, "row_group_size": 4, **options})
     return out.getvalue()
@@ -96,7 +94,6 @@ def shards() -> Iterator[bytes]:
 
 
 def tar(files: dict[str, bytes], mode: str = "w", kind: int = tarfile.GNU_FORMAT) -> bytes:
-    """Return a tar of files."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode=mode, format=kind) as made:
         for name, content in files.items():
@@ -125,7 +122,6 @@ def labels() -> Iterator[bytes]:
 
 
 def npy(array: np.ndarray, version: tuple[int, int] | None = None) -> bytes:
-    """Return an .npy file."""
     out = io.BytesIO()
     np.lib.format.write_array(out, array, version)
     return out.getvalue()
@@ -141,7 +137,6 @@ def arrays() -> Iterator[bytes]:
 
 
 def idx(array: np.ndarray) -> bytes:
-    """Return an IDX file of uint8."""
     head = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
     return head + array.tobytes()
 
@@ -154,7 +149,6 @@ def idxs() -> Iterator[bytes]:
 
 
 def npz(**arrays: np.ndarray) -> bytes:
-    """Return an .npz, compressed."""
     out = io.BytesIO()
     np.savez_compressed(out, **arrays)
     return out.getvalue()

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -62,18 +61,13 @@ def scores(model, unlabelled, tmp_path_factory) -> Path:
     return out
 
 
-@pytest.fixture
-def posterior_of(read_archive) -> Callable[[str, Path], Posterior]:
-    """Give a model's posterior of all images at once, by a plain forward pass."""
-
-    def posterior(archive: str, path: Path) -> Posterior:
-        model = load_model(str(path))
-        pixels = torch.from_numpy(np.stack(list(read_archive(archive).values())))
-        with torch.inference_mode():
-            logits = model.network(pixels.unsqueeze(1).float() * model.pixel_scale)
-            return model.network.posterior(logits / model.temperature, None)
-
-    return posterior
+def posterior_of(images: dict[str, np.ndarray], path: Path) -> Posterior:
+    """Return a model's posterior of all images at once, by a plain forward pass."""
+    model = load_model(str(path))
+    pixels = torch.from_numpy(np.stack(list(images.values())))
+    with torch.inference_mode():
+        logits = model.network(pixels.unsqueeze(1).float() * model.pixel_scale)
+        return model.network.posterior(logits / model.temperature, None)
 
 
 def check_sums(rows: list[dict], posterior: Posterior) -> None:
@@ -88,10 +82,10 @@ def digit_lists(padded: torch.Tensor) -> list[list[int]]:
     return [[digit for digit in row if digit >= 0] for row in padded.tolist()]
 
 
-def test_score_counter(scores, model, unlabelled, read_archive, posterior_of):
+def test_score_counter(scores, model, unlabelled, read_archive):
     rows = read_scores(scores).to_pylist()
     assert [row["image_id"] for row in rows] == list(read_archive(unlabelled))
-    posterior = posterior_of(unlabelled, model)
+    posterior = posterior_of(read_archive(unlabelled), model)
     check_sums(rows, posterior)
     assert [row["digits"] for row in rows] == digit_lists(posterior.digits)
     assert [row["digit_x"] for row in rows] == digit_lists(posterior.digit_x)
@@ -101,11 +95,11 @@ def test_score_counter(scores, model, unlabelled, read_archive, posterior_of):
     assert len({tuple(row["digits"]) for row in rows}) > 9  # else a wrong order would not show
 
 
-def test_score_baseline(trained_baseline, unlabelled, tmp_path, read_archive, posterior_of):
+def test_score_baseline(trained_baseline, unlabelled, tmp_path, read_archive):
     assert score(unlabelled, tmp_path, trained_baseline / "model", *THREADS) == 0
     rows = read_scores(tmp_path).to_pylist()
     assert [row["image_id"] for row in rows] == list(read_archive(unlabelled))
-    check_sums(rows, posterior_of(unlabelled, trained_baseline / "model"))
+    check_sums(rows, posterior_of(read_archive(unlabelled), trained_baseline / "model"))
     for column in ("digits", "digit_x", "count_probabilities"):
         assert all(row[column] is None for row in rows)
 

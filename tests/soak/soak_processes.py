@@ -85,9 +85,7 @@ class ActorKiller:
         self.num_killed = 0
 
     def __call__(self) -> None:
-        if self.num_killed:
-            return
-        actors = below(self._driver, ACTOR)
+        actors = [] if self.num_killed else below(self._driver, ACTOR)
         if not actors:
             return
         self._seen_at = self._seen_at or time.monotonic()

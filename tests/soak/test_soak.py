@@ -35,11 +35,10 @@ SOAK_S = float(os.environ.get("DIGITSUM_SOAK_S", "0"))
 IS_SHORT = SOAK_S == 0
 SHORT_ROUNDS = 8
 SEED = int(os.environ.get("DIGITSUM_SOAK_SEED", "7"))
-LIVING_RAY, LIVING_THREADS = Way.LIVING_RAY.value, Way.LIVING_THREADS.value
 
 # By process, then by figure: how much a round may add.
 PER_ROUND = {
-    LIVING_THREADS: {
+    Way.LIVING_THREADS.value: {
         # 180 MB in a process that scores every night of a year; what is kept by mistake, a batch
         # of images, a figure or a compiled network, is more.
         "driver MB": 0.5,
@@ -47,7 +46,7 @@ PER_ROUND = {
         "files": 0.2,
         "threads": 0.2,
     },
-    LIVING_RAY: {
+    Way.LIVING_RAY.value: {
         "driver MB": 0.5,
         # Twice what Ray Data alone takes a run: Ray's stats actor, agent and GCS remember each data
         # set, and grew by 2 to 3 MB a run without anything of digitsum's. An actor has 100 MB.
