@@ -27,13 +27,17 @@ SLOW_FILES = {  # of the unit tests: more than nine CPU seconds each, 210 of 310
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests by their files; put the slow ones first, so that two processes end together."""
+    """Mark tests by their files; put the slow ones first, so that two processes end together.
+
+    Tests of the shared Ray come last, because it runs on beside the Rays of later tests.
+    """
     for item in items:
         directory, file = item.path.parent.name, item.path.stem
         if directory == "integration" or file in ALONE_FILES:
             item.add_marker(pytest.mark.alone)
         if directory == "faults" or file in SLOW_FILES or item.get_closest_marker("alone"):
             item.add_marker(pytest.mark.slow)
+    items.sort(key=lambda item: "one_ray" in getattr(item, "fixturenames", ()))
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 

@@ -47,7 +47,6 @@ class Target:
         return found
 
     def inputs(self) -> Iterator[bytes]:
-        """Yield the small valid inputs."""
         module, _, function = self.seeds.partition(".")
         yield from getattr(import_module(module), function)()
 

@@ -68,13 +68,16 @@ def user_environment(home: Path, **more: str) -> dict[str, str]:
 
 
 def listeners_of(process: psutil.Process) -> set[Listener]:
+    """Return the addresses that a process and those below it listen on."""
+    # Before the names: a worker gets its title when it gets its work, and listens only then.
+    connections = psutil.net_connections(kind="inet")
     names = {}
     for member in [process, *process.children(recursive=True)]:
         with suppress(psutil.Error):  # it has ended meanwhile
             names[member.pid] = " ".join(member.cmdline())
     return {
         Listener(names[connection.pid], connection.laddr.ip, connection.laddr.port)
-        for connection in psutil.net_connections(kind="inet")
+        for connection in connections
         if connection.pid in names and connection.status == psutil.CONN_LISTEN
     }
 

@@ -33,8 +33,7 @@ from digitsum.scoring.executors import ray_data
 from digitsum.scoring.executors.executor import MakeWorker
 from digitsum.scoring.executors.ray_data import RayDataExecutor
 
-METRICS_WAIT_S = 120
-MEETING_S = 120
+WAIT_S = 120
 THREADS = ("--executor", "threads", "--backend", "torch")
 pytestmark = pytest.mark.usefixtures("one_ray")
 
@@ -283,7 +282,7 @@ def wait_for_another(tmp_path) -> MakeWorker[bool]:
     def make_worker(compute: ComputeOptions):  # local, so that Ray pickles it whole
         def wait(chunk: Chunk) -> bool:
             (tmp_path / f"{os.getpid()}.worker").touch()
-            deadline = time.monotonic() + MEETING_S
+            deadline = time.monotonic() + WAIT_S
             while time.monotonic() < deadline:
                 if len(list(tmp_path.glob("*.worker"))) > 1:
                     return True
@@ -317,7 +316,7 @@ def test_score_exports_metrics(model, unlabelled, tmp_path):
     pattern = re.compile(
         rf"^ray_digitsum_(\w+){{.*run=\"{re.escape(run.name)}\".*}} ([\d.e+]+)$", re.M
     )
-    deadline = time.monotonic() + METRICS_WAIT_S
+    deadline = time.monotonic() + WAIT_S
     exported: dict[str, float] = {}
     while exported.get("images_scored_total") != 500 and time.monotonic() < deadline:
         time.sleep(1)

@@ -4,9 +4,9 @@
 one block of rounds is run, in which everything happens once. Without it, as in `make test`, a few
 rounds are run by threads alone: nothing may be lost or left over, but too few to judge a slope.
 
-Two processes live as long as the soak, one on Ray and one by threads, and score again and again;
-commands that start and end take turns with them on the same scores. After each round every row of
-the archive must be scored once: `digitsum verify` checks it, and so does a count of its own.
+Two processes live as long as the soak, one on Ray and one by threads, and score again and again, in
+turns with commands that start and end. After each round `digitsum verify`, and a count of its own,
+check that every row of the archive is scored once.
 """
 
 import os
