@@ -2,9 +2,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 FUZZ_SECONDS ?= 600
-# pytest's processes: those that run tests, beside the processes that the tests start.
+# Tests beside each other, in as many processes as this; each file is run by one of them.
 WORKERS ?= 2
-PYTEST := $(BIN)/pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
+PARALLEL := $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: install demo test test-fast faults soak lint browser architecture results package-model bench \
 	fuzz sbom licences audit lock clean
@@ -19,13 +19,14 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: $(INSTALLED)
 	$(BIN)/python jobs/demo.py
 
-# All tests, the fault tests and the soak in their short form.
+# All tests, the fault tests and the soak in their short form; what fails soonest comes first.
 test: lint browser
-	$(PYTEST) -m "not bench" --durations=20
+	$(PARALLEL) -m "not alone" --durations=20
+	$(BIN)/pytest -m alone --durations=20
 
 # What takes no more than a second or two, without Ray, servers and browsers.
 test-fast: lint
-	$(PYTEST) -q -m "not slow and not gpu and not bench" tests/unit tests/fuzz tests/soak
+	$(PARALLEL) -q -m "not slow" tests/unit tests/fuzz tests/soak
 
 # The reports are tested in a real browser, Debian's.
 browser:
@@ -89,7 +90,7 @@ audit: $(SUPPLY)/.installed
 
 # Bytes from elsewhere, guided by coverage, through each seam that reads them; 10 minutes in all.
 fuzz: $(INSTALLED) build/fuzz/.installed
-	PYTHONPATH=build/fuzz/atheris $(BIN)/python tests/fuzz/fuzz.py --seconds $(FUZZ_SECONDS)
+	PYTHONPATH=build/fuzz/atheris:tests $(BIN)/python tests/fuzz/fuzz.py --seconds $(FUZZ_SECONDS)
 
 # Beside the project's environment, and not in it: atheris is of no use to anything else.
 build/fuzz/.installed: tests/fuzz/requirements.txt $(INSTALLED)

@@ -1,24 +1,19 @@
-"""Fixtures of all tests: the environment that Ray starts in, a real S3 server, and how tests are
-spread over processes.
-"""
+"""Fixtures of all tests: Ray's environment, a real S3 server, and marks by file and directory."""
 
 import os
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 
 import pytest
-from commands import free_port
+from commands import free_port, wait_until_up
 from pyarrow import fs as pafs
 
 # Before anything imports Ray: never join a cluster that happens to run, never phone home.
 os.environ.setdefault("RAY_ADDRESS", "local")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
-SERVER_START_S = 120
-SLOW_DIRECTORIES = {"integration", "faults"}
+ALONE_FILES = {"test_killed", "test_kills_on_a_cluster", "test_soak", "test_cuda"}
 SLOW_FILES = {  # of the unit tests: more than nine CPU seconds each, 210 of 310 in all
     "test_cascade",
     "test_drift_of_images",
@@ -32,45 +27,31 @@ SLOW_FILES = {  # of the unit tests: more than nine CPU seconds each, 210 of 310
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests by their directory; keep in one process those that share something slow.
+    """Mark tests by their files; put the slow ones first, so that two processes end together.
 
-    `make test` runs two processes: the tests on the shared Ray in one of them, every other file as
-    a whole in either, the slowest first, so that both end at about the same time.
+    Tests of the shared Ray come last, because it runs on beside the Rays of later tests.
     """
     for item in items:
-        directory = item.path.parent.name
-        if directory in SLOW_DIRECTORIES or item.path.stem in SLOW_FILES:
+        directory, file = item.path.parent.name, item.path.stem
+        if directory == "integration" or file in ALONE_FILES:
+            item.add_marker(pytest.mark.alone)
+        if directory == "faults" or file in SLOW_FILES or item.get_closest_marker("alone"):
             item.add_marker(pytest.mark.slow)
-        if directory == "faults":
-            item.add_marker(pytest.mark.faults)
-        on_ray = "one_ray" in getattr(item, "fixturenames", ())
-        item.add_marker(
-            pytest.mark.xdist_group("ray" if on_ray else f"{directory}/{item.path.stem}")
-        )
-    items.sort(key=_order)
-
-
-def _order(item: pytest.Item) -> int:
-    groups = [mark.args[0] for mark in item.iter_markers("xdist_group")]
-    return 0 if "ray" in groups else 1 if item.get_closest_marker("slow") else 2
+    items.sort(key=lambda item: "one_ray" in getattr(item, "fixturenames", ()))
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 @pytest.fixture(scope="session")
 def s3(tmp_path_factory) -> Iterator[dict[str, str]]:
     """Start the server with a bucket `images`; give the environment that reaches it."""
     port = free_port()
-    log = (tmp_path_factory.mktemp("s3") / "log").open("w")
+    log = tmp_path_factory.mktemp("s3") / "log"
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    server = subprocess.Popen(command, stdout=log, stderr=log)
+    with log.open("w") as output:
+        server = subprocess.Popen(command, stdout=output, stderr=output)
     address = f"http://127.0.0.1:{port}"
     try:
-        deadline = time.monotonic() + SERVER_START_S
-        while time.monotonic() < deadline:
-            try:
-                urllib.request.urlopen(address, timeout=5)
-                break
-            except OSError:
-                time.sleep(0.2)
+        wait_until_up(address, server, log)
         file_system(address).create_dir("images")
         yield os.environ | {
             "AWS_ENDPOINT_URL": address,
@@ -82,7 +63,6 @@ def s3(tmp_path_factory) -> Iterator[dict[str, str]]:
     finally:
         server.terminate()
         server.wait(30)
-        log.close()
 
 
 @pytest.fixture(scope="session")

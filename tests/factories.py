@@ -67,7 +67,7 @@ def make_model(
     digest: str = "a" * 64,
     **options: Any,
 ) -> SavedModel:
-    """Return a model that lies on no disk; of a small counter by default."""
+    """Return a model in memory only, of a small counter by default."""
     network = network or make_counter()
     name = network_name(network)
     return SavedModel(name, network.eval(), pixel_scale, temperature, uri, digest, **options)
@@ -98,7 +98,7 @@ def make_shard(
 def make_fingerprint(
     num_rows: int = 9, *, shape: ImageShape = TINY, id_column: str | None = None
 ) -> Fingerprint:
-    """Return the fingerprint of a shard of so many images."""
+    """Return the fingerprint of a shard of `num_rows` images."""
     return Fingerprint(100, 1, num_rows, "image", id_column, shape.height, shape.width)
 
 
@@ -236,14 +236,11 @@ def read_files(directory: Path) -> dict[str, bytes]:
 
 def read_parts(scores: Path) -> dict[str, bytes]:
     """Read the parts below a scores directory, by path."""
-    return {path: part for path, part in read_files(scores).items() if _is_part(path)}
+    parts = scores.glob("model=*/**/*.parquet")
+    return {path.relative_to(scores).as_posix(): path.read_bytes() for path in sorted(parts)}
 
 
 def read_scores(scores: Path) -> pa.Table:
     """Read all scores below a directory, in the order of their parts' paths."""
     parts = sorted(scores.glob("model=*/**/*.parquet"))
     return pa.concat_tables([pq.read_table(part, partitioning=None) for part in parts])
-
-
-def _is_part(path: str) -> bool:
-    return path.startswith("model=") and path.endswith(".parquet")

@@ -44,18 +44,11 @@ def model(tmp_path_factory) -> str:
 
 @pytest.fixture(scope="session")
 def make_archive(tmp_path_factory) -> Callable[..., Path]:
-    """Give a function that writes a small unlabelled archive and returns where."""
+    """Give a function that writes a small unlabelled archive and returns its directory."""
 
     def make(directory: Path, num_images: int, num_shards: int, group_rows: int | None = None):
-        config = SynthConfig(
-            out=str(directory),
-            images=num_images,
-            shards=num_shards,
-            digits=DIGITS,
-            width=WIDTH,
-            unlabelled=True,
-        )
-        synth(config)
+        kind = {"digits": DIGITS, "width": WIDTH, "unlabelled": True}
+        synth(SynthConfig(out=str(directory), images=num_images, shards=num_shards, **kind))
         for shard in sorted(directory.glob("*.parquet")) if group_rows else ():
             pq.write_table(pq.read_table(shard), shard, row_group_size=group_rows)
         return directory

@@ -35,11 +35,6 @@ def wait_for(condition: Callable[[], bool], process: psutil.Popen, log: Path) ->
         time.sleep(0.01)
 
 
-def workers_below(process: psutil.Process, title: str) -> list[psutil.Process]:
-    """Return the Ray workers below a process whose title begins with this one."""
-    return [p for p in process.children(recursive=True) if _title(p).startswith(title)]
-
-
 def kill_everything(process: psutil.Popen) -> None:
     """Kill a driver and every process below it at once, as a loss of power would."""
     family = [process, *process.children(recursive=True)]
@@ -48,10 +43,3 @@ def kill_everything(process: psutil.Popen) -> None:
             with contextlib.suppress(psutil.NoSuchProcess):
                 act(member)
     psutil.wait_procs(family, timeout=WAIT_S)
-
-
-def _title(process: psutil.Process) -> str:
-    try:
-        return (process.cmdline() or [""])[0]
-    except psutil.Error:
-        return ""

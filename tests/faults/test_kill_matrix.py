@@ -1,14 +1,13 @@
 """Runs are killed, seeded, at every step that commits and in random moments; then run again.
 
-It is done without Ray, where a kill costs a second; `test_kills_on_a_cluster.py` kills actors,
-drivers and nodes. DIGITSUM_KILLS is the number of kills in all.
+They run without Ray, because there a kill costs a second; `test_kills_on_a_cluster.py` kills
+actors, drivers and nodes. DIGITSUM_KILLS is the total number of kills.
 """
 
 import os
 import random
 import time
-from collections import defaultdict
-from dataclasses import astuple, dataclass, fields
+from collections import Counter, defaultdict
 
 import pytest
 from factories import read_scores
@@ -28,32 +27,20 @@ POINTS = {
 }
 
 
-@dataclass(frozen=True)
-class Harm:
-    """What kills did, after the run that followed them."""
-
-    kills: int = 0
-    lost: int = 0
-    """Files that an undisturbed run leaves, and that are absent or different."""
-    twice: int = 0
-    """Images that were scored more than once."""
-    stray: int = 0
-    """Files that an undisturbed run does not leave."""
-
-    def __add__(self, other):
-        return Harm(*(sum(pair) for pair in zip(astuple(self), astuple(other), strict=True)))
+HARM = ("lost", "twice", "stray")
+"""Files absent or different; images scored twice; files that an undisturbed run does not leave."""
 
 
 class Nights:
-    """Nights one after the other, each laid out anew, and the harm that kills did to them."""
+    """Nights one after the other, each laid out again, and the harm that kills did to them."""
 
     def __init__(self, lay_out, undisturbed, tmp_path):
         self._lay_out, self._undisturbed, self._tmp_path = lay_out, undisturbed, tmp_path
         self._number = 0
         self.begin()
         self._before = left_behind(self.scores)
-        self.harm = defaultdict(Harm)
-        """By kind of kill."""
+        self.by_kind = defaultdict(Counter)
+        """Kills and the harm that they did, by kind of kill."""
 
     def begin(self):
         directory = self._tmp_path / str(self._number)
@@ -74,23 +61,20 @@ class Nights:
         check_completes(self.command, self.log)
         present = left_behind(self.scores)
         ids = read_scores(self.scores)["image_id"].to_pylist()
-        self.harm[kind] += Harm(
-            num_kills,
-            sum(present.get(path) != content for path, content in self._undisturbed.items()),
-            len(ids) - len(set(ids)),
-            len(present.keys() - self._undisturbed.keys()),
+        self.by_kind[kind].update(
+            kills=num_kills,
+            lost=sum(present.get(path) != old for path, old in self._undisturbed.items()),
+            twice=len(ids) - len(set(ids)),
+            stray=len(present.keys() - self._undisturbed.keys()),
         )
-
-    def num_kills(self):
-        return sum(harm.kills for harm in self.harm.values())
 
     def check_no_harm(self, capsys):
         with capsys.disabled():
-            print(f"\n{'killed':40}" + "".join(f"{field.name:>8}" for field in fields(Harm)))
-            for kind, harm in self.harm.items():
-                print(f"  {kind:38}" + "".join(f"{number:8}" for number in astuple(harm)))
-        for kind, harm in self.harm.items():
-            assert harm == Harm(kills=harm.kills), kind
+            print(f"\n{'killed':40}" + "".join(f"{name:>8}" for name in ("kills", *HARM)))
+            for kind, counts in self.by_kind.items():
+                print(f"  {kind:38}" + "".join(f"{counts[name]:8}" for name in ("kills", *HARM)))
+        for kind, counts in self.by_kind.items():
+            assert not any(counts[name] for name in HARM), kind
 
 
 @pytest.fixture
@@ -115,7 +99,7 @@ def test_killed_in_random_moments(killed_nights, capsys):
     began = time.monotonic()
     check_completes(killed_nights.command, killed_nights.log)
     whole_s = time.monotonic() - began
-    while killed_nights.num_kills() < KILLS - KILLS // 2:
+    while sum(n["kills"] for n in killed_nights.by_kind.values()) < KILLS - KILLS // 2:
         killed_nights.begin()
         num_tries, num_kills = rng.randint(1, 3), 0
         for _ in range(num_tries):

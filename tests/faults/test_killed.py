@@ -6,7 +6,8 @@ DIGITSUM_CHUNK_RETRIES is how often a chunk that kills its actor is tried again.
 import os
 
 import pyarrow.parquet as pq
-from on_ray import check_ends, kill_everything, start, wait_for, workers_below
+from commands import below
+from on_ray import check_ends, kill_everything, start, wait_for
 from without_ray import left_behind
 
 from digitsum.archive.synth import SynthConfig, synth
@@ -61,16 +62,19 @@ def test_scores_held_by_another_run(nights, undisturbed, tmp_path):
     assert left_behind(scores) == undisturbed
 
 
+def prepare_training(tmp_path, num_images, options):
+    """Write an archive; return the command that trains on it in `_runs/hurt`."""
+    archive = f"{tmp_path}/archive"
+    synth(SynthConfig(out=archive, images=num_images, shards=2, digits=2, width=96))
+    return f"train --archive {archive} --digits 2 --out {tmp_path}/model --name hurt {options}"
+
+
 def test_training_worker_killed(tmp_path):
     log, run = tmp_path / "log", tmp_path / "_runs/hurt"
-    synth(SynthConfig(out=f"{tmp_path}/archive", images=8000, shards=2, digits=2, width=96))
-    command = (
-        f"train --archive {tmp_path}/archive --digits 2 --out {tmp_path}/model --name hurt "
-        "--epochs 3 --workers 2"
-    )
+    command = prepare_training(tmp_path, 8000, "--epochs 3 --workers 2")
     process = start(command, log)
     wait_for(lambda: any(run.glob("checkpoint_*/history.json")), process, log)
-    workers_below(process, "ray::RayTrainWorker")[0].kill()
+    below(process, "ray::RayTrainWorker")[0].kill()
     assert len(list(run.glob("checkpoint_*"))) == 1, "the second epoch had ended already"
     check_ends(process, log)
 
@@ -84,11 +88,8 @@ def test_training_all_killed(tmp_path):
     log, run = tmp_path / "log", tmp_path / "_runs/hurt"
     # Ray Train resumes from the checkpoints that are listed here, whatever else is there.
     listed = run / "checkpoint_manager_snapshot.json"
-    synth(SynthConfig(out=f"{tmp_path}/archive", images=2000, shards=2, digits=2, width=96))
-    command = (
-        f"train --archive {tmp_path}/archive --digits 2 --out {tmp_path}/model --name hurt "
-        "--epochs 4 --network counter --teachers packaged"
-    )
+    options = "--epochs 4 --network counter --teachers packaged"
+    command = prepare_training(tmp_path, 2000, options)
     process = start(command, log)
     wait_for(lambda: listed.exists() and "checkpoint_2" in listed.read_text(), process, log)
     kill_everything(process)

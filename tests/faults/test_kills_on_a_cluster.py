@@ -10,12 +10,13 @@ import time
 
 import psutil
 import pytest
-from on_ray import WAIT_S, check_ends, start, wait_for, workers_below
+from commands import below
+from on_ray import WAIT_S, check_ends, start, wait_for
 from ray.cluster_utils import Cluster
 from without_ray import left_behind
 
 KILLS = int(os.environ.get("DIGITSUM_CLUSTER_KILLS", "1"))
-ACTOR_AT_WORK = "ray::MapWorker(Map(_Actor)).submit"
+BUSY_ACTOR = "ray::MapWorker(Map(_Actor)).submit"
 
 
 @pytest.fixture(scope="module")
@@ -32,11 +33,11 @@ def cluster():
 
 
 def busy_actors(cluster):
-    """Return the actors at work, with their nodes: Ray writes an actor's method into its title."""
+    """Return the busy actors with their nodes: Ray writes an actor's method into its title."""
     busy = []
     for node in cluster.worker_nodes:
         [raylet] = [info.process for info in node.all_processes["raylet"]]
-        actors = workers_below(psutil.Process(raylet.pid), ACTOR_AT_WORK)
+        actors = below(psutil.Process(raylet.pid), BUSY_ACTOR)
         busy += [(node, actor) for actor in actors]
     return busy
 

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from pyarrow import fs as pafs
-from without_ray import SIGKILLED, check_completes, exit_code, start_forked
+from without_ray import SIGKILLED, check_completes, exit_code, left_behind, start_forked
 
 POINTS = ("written:4", "renamed:5", "rejects_written:3", "committed:2", "scored:1", "removed:2")
 
@@ -34,19 +34,14 @@ def lay_out(nights, s3_files, tmp_path):
     return lay_out
 
 
-def check_same_rows(files, scores, undisturbed):
+def check_same_rows(files, scores, undisturbed, copy):
     """Compare parts by their names and rows; fingerprints differ by each store's own times."""
 
     def rows(content):
         return pq.read_table(pa.BufferReader(content)).replace_schema_metadata(None)
 
-    infos = files.get_file_info(pafs.FileSelector(scores, recursive=True))
-    paths = [info.path for info in infos if info.type == pafs.FileType.File]
-    present = {
-        path.removeprefix(f"{scores}/"): files.open_input_file(path).read()
-        for path in paths
-        if "/_runs/" not in path
-    }
+    pafs.copy_files(scores, str(copy), source_filesystem=files, use_threads=False)
+    present = left_behind(copy)
     assert present.keys() == undisturbed.keys()
     for path, content in undisturbed.items():
         if path.endswith(".parquet"):
@@ -65,7 +60,7 @@ def test_killed_run_on_s3(lay_out, s3, s3_files, undisturbed, tmp_path, point):
     process.kill()
     process.join()
     check_completes(command, log, s3)
-    check_same_rows(s3_files, scores, undisturbed)
+    check_same_rows(s3_files, scores, undisturbed, tmp_path / "copy")
 
 
 def test_two_runs_at_once_on_s3(lay_out, s3, s3_files, undisturbed, tmp_path):
@@ -75,4 +70,4 @@ def test_two_runs_at_once_on_s3(lay_out, s3, s3_files, undisturbed, tmp_path):
     for process in processes:
         process.join()
     assert [process.exitcode for process in processes] == [0, 0], [log.read_text() for log in logs]
-    check_same_rows(s3_files, scores, undisturbed)
+    check_same_rows(s3_files, scores, undisturbed, tmp_path / "copy")

@@ -1,4 +1,4 @@
-"""What a run must not remove: parts of shards that it does not know of, and what is not its own."""
+"""Files that a run must keep: parts of shards that it does not know, and files of others."""
 
 import contextlib
 import shutil
@@ -25,7 +25,7 @@ def read_shard_parts(tmp_path):
 
 
 def test_parts_of_another_run_stay(archive, command, tmp_path, monkeypatch):
-    """As on an object store, where no lock separates runs."""
+    """As on an object store, on which no lock separates runs."""
     monkeypatch.setattr(score, "lock_scores", lambda scores, run: contextlib.nullcontext())
     score_chunks, late = score._score_chunks, tmp_path / "late.parquet"
     (archive / "shard-00002.parquet").rename(late)

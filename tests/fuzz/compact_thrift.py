@@ -7,6 +7,8 @@ of Field, a list a Sequence, an integer an int, text bytes. Malformed bytes rais
 from dataclasses import dataclass, field
 from typing import Any
 
+from digitsum.archive.parquet.thrift import CompactReader
+
 TRUE, FALSE, BYTE, I16, I32, I64, DOUBLE, BINARY, LIST, SET, MAP, STRUCT = range(1, 13)
 INTEGERS = (I16, I32, I64)
 _MAX_DEPTH = 32
@@ -14,8 +16,6 @@ _MAX_DEPTH = 32
 
 @dataclass
 class Field:
-    """A field of a struct."""
-
     number: int
     kind: int
     value: Any
@@ -33,24 +33,21 @@ def read_struct(data: bytes) -> tuple[list[Field], int]:
     """Return a struct and its size in bytes."""
     reader = _Reader(data)
     try:
-        return reader.struct(0), reader.at
+        return reader.fields(), reader.position
     except IndexError as error:
         raise ValueError("the bytes end within the struct") from error
 
 
 def write_struct(fields: list[Field]) -> bytes:
-    """Return the bytes of a struct."""
     out = bytearray()
     _write(out, STRUCT, fields)
     return bytes(out)
 
 
-class _Reader:
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self.at = 0
+class _Reader(CompactReader):
+    """Reader of all fields, with their kinds."""
 
-    def struct(self, depth: int) -> list[Field]:
+    def fields(self, depth: int = 0) -> list[Field]:
         if depth > _MAX_DEPTH:
             raise ValueError("nested too deeply")
         fields: list[Field] = []
@@ -58,11 +55,11 @@ class _Reader:
         while head := self._byte():
             number = number + (head >> 4) if head >> 4 else self._integer()
             kind = head & 15
-            value = kind == TRUE if kind in (TRUE, FALSE) else self._value(kind, depth)
+            value = kind == TRUE if kind in (TRUE, FALSE) else self._any(kind, depth)
             fields.append(Field(number, kind, value))
         return fields
 
-    def _value(self, kind: int, depth: int) -> Any:
+    def _any(self, kind: int, depth: int) -> Any:
         if kind in INTEGERS:
             return self._integer()
         if kind in (TRUE, FALSE, BYTE):
@@ -74,35 +71,10 @@ class _Reader:
         if kind in (LIST, SET):
             head = self._byte()
             size = self._varint() if head >> 4 == 15 else head >> 4
-            if size > len(self._data):
-                raise ValueError("a list is longer than all bytes")
-            return Sequence(head & 15, [self._value(head & 15, depth + 1) for _ in range(size)])
+            return Sequence(head & 15, [self._any(head & 15, depth + 1) for _ in range(size)])
         if kind == STRUCT:
-            return self.struct(depth + 1)
+            return self.fields(depth + 1)
         raise ValueError(f"a value of kind {kind}")  # a Parquet footer has no map
-
-    def _byte(self) -> int:
-        self.at += 1
-        return self._data[self.at - 1]
-
-    def _bytes(self, size: int) -> bytes:
-        self.at += size
-        if self.at > len(self._data):
-            raise IndexError
-        return self._data[self.at - size : self.at]
-
-    def _varint(self) -> int:
-        value = shift = 0
-        while (byte := self._byte()) & 0x80:
-            value |= (byte & 0x7F) << shift
-            shift += 7
-            if shift > 63:
-                raise ValueError("an integer of more than 64 bits")
-        return value | byte << shift
-
-    def _integer(self) -> int:
-        zigzag = self._varint()
-        return zigzag >> 1 ^ -(zigzag & 1)
 
 
 def _write(out: bytearray, kind: int, value: Any) -> None:

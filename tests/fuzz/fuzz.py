@@ -1,6 +1,6 @@
 """Fuzzing of the seams that read bytes from elsewhere, each for its share of a time: `make fuzz`.
 
-  export PYTHONPATH=build/fuzz/atheris
+  export PYTHONPATH=build/fuzz/atheris:tests
   .venv/bin/python tests/fuzz/fuzz.py --seconds 600                all of them
   .venv/bin/python tests/fuzz/fuzz.py shard --seconds 60           one of them
   .venv/bin/python tests/fuzz/fuzz.py shard FILE                   one input again
@@ -80,7 +80,6 @@ def command(name: str, *arguments: str) -> list[str]:
 
 
 def log_of(name: str) -> Path:
-    """Return the log of a seam."""
     return BUILD / f"{name}.log"
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from rejection import refused_in_a_line
-from seeds import idx, png
+from seeds import idx, npy, png
+from targets import refused_in_a_line
 
 from digitsum.archive.chunks import plan_chunks
 from digitsum.archive.glyphs import Glyphs, load_glyphs
@@ -111,15 +111,11 @@ def load_npz(data: bytes, place: Path) -> None:
     if data[:1] == b"\0":
         file.write_bytes(data[1:])
     else:
+        arrays = {"images": np.zeros((20, 28, 28), np.uint8), "labels": np.arange(20) // 2}
         with zipfile.ZipFile(file, "w") as archive:
-            names = ("images.npy", "labels.npy")
-            arrays = (np.zeros((20, 28, 28), np.uint8), np.arange(20) // 2)
-            for number, (name, array) in enumerate(zip(names, arrays, strict=True), start=1):
-                with archive.open(name, "w") as member:
-                    if data[:1] == bytes([number]):
-                        member.write(data[1:])
-                    else:
-                        np.save(member, array)
+            for number, (name, array) in enumerate(arrays.items(), start=1):
+                is_forged = data[:1] == bytes([number])
+                archive.writestr(f"{name}.npy", data[1:] if is_forged else npy(array))
     with refused_in_a_line():
         _check_glyphs(load_glyphs(str(file), "train"))
 

@@ -27,25 +27,20 @@ class Choices:
 
     def __init__(self, data: bytes) -> None:
         self._data = data
-        self._at = 0
+        self.at = 0
 
     def below(self, limit: int) -> int:
         """Return the next number, from 0 to below a limit of at most 256."""
-        self._at += 1
-        return (self._data[self._at - 1] if self._at <= len(self._data) else 0) % limit
+        self.at += 1
+        return (self._data[self.at - 1] if self.at <= len(self._data) else 0) % limit
 
     def one(self, of: Any) -> Any:
-        """Return one of several."""
         return of[self.below(len(of))]
 
     def bytes(self, size: int) -> bytes:
         """Return the next bytes, filled up with zeros."""
-        self._at += size
-        return self._data[self._at - size : self._at].ljust(size, b"\0")
-
-    def is_empty(self) -> bool:
-        """True if all bytes are taken."""
-        return self._at >= len(self._data)
+        self.at += size
+        return self._data[self.at - size : self.at].ljust(size, b"\0")
 
 
 def _image(choices: Choices) -> bytes:
@@ -147,7 +142,7 @@ def read_layout(data: bytes, place: Path) -> None:
     except (pa.ArrowException, OSError, ValueError):
         return  # pyarrow does not write it
     content = bytearray(out.getvalue())
-    whole = choices.is_empty()
+    whole = choices.at >= len(data)
     for _ in range(0 if whole else 1 + choices.below(3)):
         content[int.from_bytes(choices.bytes(2), "little") % len(content)] ^= choices.below(256)
     read = score_shard(bytes(content), place, options)

@@ -10,16 +10,7 @@ import zlib
 from collections.abc import Callable
 from typing import Any
 
-from compact_thrift import (
-    BINARY,
-    BYTE,
-    INTEGERS,
-    STRUCT,
-    Field,
-    Sequence,
-    read_struct,
-    write_struct,
-)
+import compact_thrift as thrift
 
 Mutate = Callable[[bytes, int], bytes]
 Mutator = Callable[[bytes, int, random.Random, Mutate], bytes]
@@ -45,13 +36,13 @@ def mutate_parquet(data: bytes, max_size: int, rng: random.Random, mutate: Mutat
         body = _overwritten(body, rng, mutate)
     else:
         try:
-            fields, _ = read_struct(footer)
+            fields, _ = thrift.read_struct(footer)
         except ValueError:
             footer = mutate(footer, len(footer) + 64)
         else:
             for _ in range(rng.choice((1, 1, 1, 2, 3))):
                 _change_struct(fields, rng, mutate)
-            footer = write_struct(fields)
+            footer = thrift.write_struct(fields)
     return (body + footer + len(footer).to_bytes(4, "little") + MAGIC)[:max_size]
 
 
@@ -63,7 +54,7 @@ def _overwritten(body: bytes, rng: random.Random, mutate: Mutate) -> bytes:
     return body[:first] + new + body[first + len(new) :]
 
 
-def _change_struct(fields: list[Field], rng: random.Random, mutate: Mutate) -> None:
+def _change_struct(fields: list[thrift.Field], rng: random.Random, mutate: Mutate) -> None:
     places: list[tuple[Any, int]] = []
     _collect(fields, places)
     if not places:
@@ -76,18 +67,18 @@ def _change_struct(fields: list[Field], rng: random.Random, mutate: Mutate) -> N
             holder.insert(at, holder[at])
         return
     kind, value = _kind_and_value(holder, at)
-    if kind in INTEGERS:
+    if kind in thrift.INTEGERS:
         new: Any = rng.choice((rng.choice(_EDGE_CASES), value + rng.choice((-1, 1)), value * 2))
         new = max(-(2**63), min(new, 2**63 - 1))
-    elif kind == BINARY:
+    elif kind == thrift.BINARY:
         new = mutate(value, len(value) + 32)
-    elif kind == BYTE:
+    elif kind == thrift.BYTE:
         new = rng.randrange(256)
     elif isinstance(value, bool):
         new = not value
     else:
         return
-    if isinstance(holder[at], Field):
+    if isinstance(holder[at], thrift.Field):
         holder[at].value = new
     else:
         holder[at] = new
@@ -95,18 +86,18 @@ def _change_struct(fields: list[Field], rng: random.Random, mutate: Mutate) -> N
 
 def _kind_and_value(holder: Any, at: int) -> tuple[int, Any]:
     item = holder[at]
-    if isinstance(item, Field):
+    if isinstance(item, thrift.Field):
         return item.kind, item.value
     if isinstance(item, bytes):
-        return BINARY, item
-    return (INTEGERS[0] if isinstance(item, int) else STRUCT), item
+        return thrift.BINARY, item
+    return (thrift.INTEGERS[0] if isinstance(item, int) else thrift.STRUCT), item
 
 
 def _collect(items: list[Any], places: list[tuple[Any, int]]) -> None:
     for at, item in enumerate(items):
         places.append((items, at))
-        value = item.value if isinstance(item, Field) else item
-        if isinstance(value, Sequence):
+        value = item.value if isinstance(item, thrift.Field) else item
+        if isinstance(value, thrift.Sequence):
             _collect(value.values, places)
         elif isinstance(value, list):
             _collect(value, places)

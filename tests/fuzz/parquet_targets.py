@@ -1,34 +1,36 @@
-"""Targets that read Parquet from elsewhere: shards, parts, the footer cache, the rejects."""
+"""Targets that read shards, parts, the footer cache and rejects from elsewhere, and their seeds."""
 
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from rejection import refused_in_a_line
-from run_seeds import CHUNK, part
-from seeds import SHARD
+from seeds import SHAPE, SHARD, parquet_of
+from targets import refused_in_a_line
 
-from digitsum.archive.chunks import Chunk, plan_chunks
+from digitsum.archive.chunks import Chunk, ChunkId, plan_chunks
 from digitsum.archive.reader import Rows, check_labels, read_chunk
-from digitsum.archive.score_parts import SCORES_SCHEMA, part_path, read_part
-from digitsum.archive.shards import Archive, read_shard
+from digitsum.archive.score_parts import _PART_KEY, SCORES_SCHEMA, Part, part_path, read_part
+from digitsum.archive.shards import Archive, Fingerprint, read_shard
 from digitsum.evaluation.compare import compare
+from digitsum.manifest import to_json
 from digitsum.model.outputs import Predictions
-from digitsum.options import ImageShape, ReadOptions
+from digitsum.options import ReadOptions
 from digitsum.report.inspect import inspect
 from digitsum.scoring.commit import commit_part, list_parts
 from digitsum.scoring.config import CompareConfig
-from digitsum.scoring.footer_cache import FooterCacheFiles, read_footer_cache
+from digitsum.scoring.footer_cache import _PARTS, _SHARDS, FooterCacheFiles, read_footer_cache
 from digitsum.scoring.plan import plan_scores
-from digitsum.scoring.rejects import read_rejects
+from digitsum.scoring.rejects import REJECTS_SCHEMA, read_rejects
 from digitsum.scoring.survey import Survey
 from digitsum.scoring.worker import score_table
 from digitsum.storage.listing import ListedFile
 from digitsum.storage.location import Location, locate
 
-SHAPE = ImageShape(2, 3)
+FINGERPRINT = Fingerprint(1, 1, 4, "image", "image_id", SHAPE.height, SHAPE.width)
+CHUNK = ChunkId(SHARD, FINGERPRINT, 0, 4)
 OPTIONS = ReadOptions()
 CHUNK_IMAGES = 5
 DIGITS = 4
@@ -135,3 +137,31 @@ def _write(place: Path, name: str, data: bytes) -> Location:
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(data)
     return locate(str(file))
+
+
+def part(model: str = "a" * 64) -> bytes:
+    """Return a part of four rows, one of them rejected."""
+    rows = [("a", 3, 0.5, [1, 2], [1, 2], [0.5, 0.5], None)] * 3
+    rows += [("d", None, None, None, None, None, "no image")]
+    names = SCORES_SCHEMA.names
+    table = pa.Table.from_pylist([dict(zip(names, r, strict=True)) for r in rows], SCORES_SCHEMA)
+    return parquet_of(table.replace_schema_metadata({_PART_KEY: to_json(Part(model, CHUNK, 1))}))
+
+
+def parts() -> Iterator[bytes]:
+    yield part()
+    yield part("b" * 64)
+
+
+def footer_caches() -> Iterator[bytes]:
+    """Yield the two tables of a footer cache."""
+    for schema in (_SHARDS, _PARTS):
+        row: dict[str, Any] = {field.name: 1 for field in schema if pa.types.is_integer(field.type)}
+        row |= {field.name: "a" for field in schema if pa.types.is_string(field.type)}
+        row |= {field.name: [4] for field in schema if pa.types.is_list(field.type)}
+        yield parquet_of(pa.Table.from_pylist([row], schema))
+
+
+def rejects() -> Iterator[bytes]:
+    row = {"shard": SHARD, "row": 3, "image_id": "d", "stage": "decode", "reason": "no image"}
+    yield parquet_of(pa.Table.from_pylist([row] * 5, REJECTS_SCHEMA))

@@ -24,7 +24,6 @@ PLAIN: dict[str, Any] = {"compression": "none", "use_dictionary": False}
 
 
 def png() -> bytes:
-    """Return a PNG of 2x3 pixels."""
     return encoded("PNG")
 
 
@@ -55,13 +54,7 @@ def images() -> Iterator[bytes]:
     yield b"BM no image"
 
 
-def parquet(columns: dict[str, Any], metadata: Any = None, **options: Any) -> bytes:
-    """Return a Parquet file."""
-    return parquet_of(pa.table(columns).replace_schema_metadata(metadata), **options)
-
-
 def parquet_of(table: pa.Table, **options: Any) -> bytes:
-    """Return the Parquet file of a table."""
     out = io.BytesIO()
     pq.write_table(table, out, **{**PLAIN, "row_group_size": 4, **options})
     return out.getvalue()
@@ -93,13 +86,14 @@ def shards() -> Iterator[bytes]:
         "struct": pa.array([None if b is None else {"bytes": b, "path": "a.png"} for b in bad]),
     }
     for column in others.values():
-        yield parquet({"image_id": ids, "image": column, "digit_sum": sums})
-    yield parquet({"image": arrays[1], "image_id": pa.array(range(rows))}, store_schema=False)
-    yield parquet({"image": arrays[1].dictionary_encode(), "digit_sum": sums}, use_dictionary=True)
+        yield parquet_of(pa.table({"image_id": ids, "image": column, "digit_sum": sums}))
+    numbered = pa.table({"image": arrays[1], "image_id": range(rows)})
+    yield parquet_of(numbered, store_schema=False)
+    encoded_images = pa.table({"image": arrays[1].dictionary_encode(), "digit_sum": sums})
+    yield parquet_of(encoded_images, use_dictionary=True)
 
 
 def tar(files: dict[str, bytes], mode: str = "w", kind: int = tarfile.GNU_FORMAT) -> bytes:
-    """Return a tar of files."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode=mode, format=kind) as made:
         for name, content in files.items():
@@ -128,7 +122,6 @@ def labels() -> Iterator[bytes]:
 
 
 def npy(array: np.ndarray, version: tuple[int, int] | None = None) -> bytes:
-    """Return an .npy file."""
     out = io.BytesIO()
     np.lib.format.write_array(out, array, version)
     return out.getvalue()
@@ -144,7 +137,6 @@ def arrays() -> Iterator[bytes]:
 
 
 def idx(array: np.ndarray) -> bytes:
-    """Return an IDX file of uint8."""
     head = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
     return head + array.tobytes()
 
@@ -157,7 +149,6 @@ def idxs() -> Iterator[bytes]:
 
 
 def npz(**arrays: np.ndarray) -> bytes:
-    """Return an .npz, compressed."""
     out = io.BytesIO()
     np.savez_compressed(out, **arrays)
     return out.getvalue()

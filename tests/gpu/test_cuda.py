@@ -39,7 +39,6 @@ def test_predictions_equal_those_of_cpu(tmp_path, name, least_equal, cascade_bel
         np.testing.assert_allclose(*counted, atol=0.01)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "options", ["--network baseline --epochs 3", "--epochs 10 --batch-size 32 --distortion 0.3"]
 )

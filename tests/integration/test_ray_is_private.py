@@ -1,4 +1,4 @@
-"""What others can reach, and learn, of the Ray that a command starts on its own machine."""
+"""Privacy of the Ray that a command starts: what others can reach of it, and learn from it."""
 
 import http.client
 import os
@@ -68,13 +68,16 @@ def user_environment(home: Path, **more: str) -> dict[str, str]:
 
 
 def listeners_of(process: psutil.Process) -> set[Listener]:
+    """Return the addresses that a process and those below it listen on."""
+    # Before the names: a worker gets its title when it gets its work, and listens only then.
+    connections = psutil.net_connections(kind="inet")
     names = {}
     for member in [process, *process.children(recursive=True)]:
         with suppress(psutil.Error):  # it has ended meanwhile
             names[member.pid] = " ".join(member.cmdline())
     return {
         Listener(names[connection.pid], connection.laddr.ip, connection.laddr.port)
-        for connection in psutil.net_connections(kind="inet")
+        for connection in connections
         if connection.pid in names and connection.status == psutil.CONN_LISTEN
     }
 
@@ -89,11 +92,10 @@ def run_and_watch(command: str, home: Path) -> set[Listener]:
     line = [sys.executable, "-m", "digitsum", *command.split()]
     log = home / "log"
     with log.open("w") as output:
-        environment = user_environment(home)
-        process = subprocess.Popen(line, env=environment, stdout=output, stderr=output)
+        process = subprocess.Popen(line, env=user_environment(home), stdout=output, stderr=output)
+    tree = psutil.Process(process.pid)
     seen: set[Listener] = set()
     try:
-        tree = psutil.Process(process.pid)
         deadline = time.monotonic() + COMMAND_S
         while process.poll() is None and time.monotonic() < deadline:
             seen |= listeners_of(tree)
@@ -115,7 +117,7 @@ def test_score_listens_on_loopback(tmp_path):
 
 
 def test_train_opens_rendezvous_only(labelled, tmp_path):
-    """torch's store, where workers find each other, takes no address to listen on."""
+    """Workers find each other by torch's store, which takes no address to listen on."""
     command = f"train --archive {labelled} --digits 1 --out {tmp_path}/model --epochs 1"
     seen = run_and_watch(f"{command} --workers 2 --batch-size 32", tmp_path)
     open_to_others = [listener for listener in seen if not is_loopback(listener)]
@@ -139,7 +141,7 @@ def private_ray(request, tmp_path_factory) -> Iterator[PrivateRay]:
     """Keep the Ray that a command starts for a user who never used Ray before."""
     home = tmp_path_factory.mktemp("home")
     with (home / "log").open("w") as log:
-        process = subprocess.Popen(
+        process = psutil.Popen(
             [sys.executable, "-c", HOLD, str(free_port()), str(request.param)],
             env=user_environment(home),
             stdin=subprocess.PIPE,
@@ -147,13 +149,10 @@ def private_ray(request, tmp_path_factory) -> Iterator[PrivateRay]:
             stderr=log,
             text=True,
         )
-    assert process.stdin is not None
-    assert process.stdout is not None
     try:
         worker, session, gcs = (process.stdout.readline().strip() for _ in range(3))
         assert gcs, (home / "log").read_text()
-        driver = psutil.Process(process.pid)
-        yield PrivateRay(home, worker.split(), Path(session), gcs, driver, request.param)
+        yield PrivateRay(home, worker.split(), Path(session), gcs, process, request.param)
     finally:
         process.stdin.close()
         process.wait(120)

@@ -4,21 +4,17 @@ import json
 import os
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
-from commands import COMMAND_S, ROOT, free_port, short_directory
+from commands import COMMAND_S, ROOT, free_port, printed_json, short_directory, wait_until_up
 from factories import read_scores
 
 from digitsum.ray_runtime import LOCK_FILE, SESSIONS_KEPT, remove_ended_sessions
 
 BIN = Path(sys.executable).parent
-START_TIMEOUT_S = 240
 
 
 @pytest.fixture(scope="module")
@@ -54,20 +50,6 @@ def head() -> Iterator[dict[str, str]]:
             process.wait(60)
 
 
-def wait_until_up(url: str, process: subprocess.Popen, log: Path) -> None:
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            urllib.request.urlopen(url, timeout=5)
-        except urllib.error.HTTPError:
-            return  # it answers, if only to ask for the token
-        except OSError:
-            time.sleep(0.5)
-        else:
-            return
-    pytest.fail(f"the head did not come up:\n{log.read_text()}")
-
-
 def submit(head: dict[str, str], job: str, *options: str) -> subprocess.CompletedProcess:
     line = ["ray", "job", "submit", "--working-dir", ".", "--", "python", f"jobs/{job}.py"]
     return subprocess.run(
@@ -91,8 +73,7 @@ def test_jobs_train_score_evaluate(head, labelled, unlabelled, tmp_path, read_ar
     report = f"{tmp_path}/report"
     printed = run("evaluate", f"--archive {labelled} --model {model} --report {report}")
     evaluation = json.loads((tmp_path / "report/evaluation.json").read_text())
-    [line] = [line for line in printed.splitlines() if line.startswith("{")]
-    assert evaluation.items() >= json.loads(line).items()
+    assert evaluation.items() >= printed_json(printed).items()
 
 
 def test_job_with_bad_input_fails(head, tmp_path):

@@ -1,7 +1,6 @@
 """A whole night on S3: it is complete, and none of its credentials is in a file or an output."""
 
 import base64
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import NamedTuple
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
-from commands import ROOT, run_digitsum, short_directory
+from commands import ROOT, printed_json, run_digitsum, short_directory
 from pyarrow import fs as pafs
 
 from digitsum.cli import main
@@ -89,7 +88,7 @@ class Night(NamedTuple):
     """All that the commands wrote to S3, copied to disk."""
     session: Path
     output: str
-    """What the commands printed."""
+    """All that the commands printed."""
     summaries: list[dict]
     """The JSON of two runs of scoring, one after the other."""
 
@@ -119,13 +118,8 @@ def night(environment, s3_files, tmp_path_factory) -> Night:
         source_filesystem=s3_files,
         destination_filesystem=pafs.LocalFileSystem(),
     )
-    summaries = [json.loads(_json_line(output)) for output in outputs[2:4]]
+    summaries = [printed_json(output) for output in outputs[2:4]]
     return Night(copy, Path(environment["RAY_TMPDIR"]), "".join(outputs), summaries)
-
-
-def _json_line(output: str) -> str:
-    [line] = [line for line in output.splitlines() if line.startswith("{")]
-    return line
 
 
 def test_night_leaves_no_secret(night):

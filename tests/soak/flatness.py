@@ -1,7 +1,7 @@
 """The verdict whether a figure that is taken round after round is flat or grows.
 
 The slope is that of Theil and Sen, the median of the slopes between all pairs of rounds: a round
-in which something else was at work, or in which a process was killed, does not move it. The lower
+in which something else was running, or in which a process was killed, does not move it. The lower
 end of its 99% interval is judged, so that noise is not taken for a leak; the upper end is the
 largest leak that may have been overlooked. The first rounds do not count: caches fill, modules are
 imported, the allocator takes its arenas.
@@ -23,18 +23,6 @@ class Verdict(Enum):
     FLAT = "flat"
     GROWS = "GROWS"
     UNKNOWN = "too few rounds"
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A figure that is watched, and how much of it a round may add."""
-
-    name: str
-    unit: str
-    tolerance: float
-    """Units a round."""
-    why: str
-    """Why this much is not a leak, and more is."""
 
 
 @dataclass(frozen=True)

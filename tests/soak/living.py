@@ -31,7 +31,7 @@ def live(on_ray: bool) -> None:
 
 
 def ray_usage() -> dict[str, float]:
-    """Return what the node has given away although nothing runs: bytes of objects, and CPUs."""
+    """Return bytes of objects and CPUs that the node has given away although nothing runs."""
     import ray
 
     total, free = ray.cluster_resources(), ray.available_resources()

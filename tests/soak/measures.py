@@ -70,34 +70,24 @@ def measure_scores(scores: Path) -> dict[str, float]:
     }
 
 
-class SharedMemory:
-    """Files in /dev/shm that are new since the start, and that no process maps any more."""
+def shared_memory() -> set[str]:
+    """Return the names of the files in /dev/shm."""
+    return {path.name for path in SHARED_MEMORY.glob("*")}
 
-    def __init__(self) -> None:
-        self._before = self._names()
 
-    def left_mb(self) -> float:
-        new = self._names() - self._before
-        if not new:
-            return 0.0
-        left = new - self._mapped()
-        total = 0
-        for name in left:
-            with contextlib.suppress(FileNotFoundError):
-                total += (SHARED_MEMORY / name).lstat().st_size
-        return total / MEGABYTE
+def left_in_shared_memory_mb(before: set[str]) -> float:
+    """Return the size of the files that are new since `before` and that no process maps."""
+    total = 0
+    for name in (shared_memory() - before) - _mapped():
+        with contextlib.suppress(FileNotFoundError):
+            total += (SHARED_MEMORY / name).lstat().st_size
+    return total / MEGABYTE
 
-    @staticmethod
-    def _names() -> set[str]:
-        if not SHARED_MEMORY.is_dir():
-            return set()
-        return {path.name for path in SHARED_MEMORY.iterdir()}
 
-    @staticmethod
-    def _mapped() -> set[str]:
-        found = set()
-        for process in psutil.process_iter():
-            with contextlib.suppress(psutil.Error):
-                maps = process.memory_maps()
-                found |= {Path(m.path).name for m in maps if m.path.startswith(str(SHARED_MEMORY))}
-        return found
+def _mapped() -> set[str]:
+    names = set()
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            maps = process.memory_maps()
+            names |= {Path(m.path).name for m in maps if m.path.startswith(str(SHARED_MEMORY))}
+    return names

@@ -4,6 +4,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
+from itertools import count
 
 SHARDS_AT_FIRST = 4
 MOST_DAMAGED = 2
@@ -47,7 +48,7 @@ class Round:
     way: Way
     kill: Kill | None
     delay: float
-    """When to kill, as a fraction of the time there is for it."""
+    """Moment of the kill, as a fraction of the time there is for it."""
     changes: tuple[Change, ...]
 
 
@@ -70,11 +71,9 @@ def rounds(seed: int) -> Iterator[Round]:
     whole: set[int] = set()
     damaged: set[int] = set()
     next_shard = number = 0
-    block = 0
-    while True:
+    for block in count():
         ways = [*_BLOCK, _ON_RAY[block % len(_ON_RAY)]]
         rng.shuffle(ways)
-        block += 1
         for way, kill in ways:
             num_added = rng.randint(1, 2) if number else SHARDS_AT_FIRST
             num_added += 4 if kill else 0  # so that there is time to kill

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from commands import below
 from rounds import Kill
 
 WAIT_S = 900  # on a machine that has other work to do, too
@@ -36,22 +37,6 @@ def end(process: psutil.Popen) -> list[psutil.Process]:
         with contextlib.suppress(psutil.NoSuchProcess):
             member.kill()
     return psutil.wait_procs(family, timeout=WAIT_S)[1]
-
-
-def below(process: psutil.Process) -> list[psutil.Process]:
-    try:
-        return process.children(recursive=True)
-    except psutil.NoSuchProcess:
-        return []
-
-
-def actors_of(process: psutil.Process) -> list[psutil.Process]:
-    found = []
-    for child in below(process):
-        with contextlib.suppress(psutil.Error):
-            if (child.cmdline() or [""])[0].startswith(ACTOR):
-                found.append(child)
-    return found
 
 
 class Living:
@@ -79,7 +64,7 @@ class Living:
     def at_rest(self) -> None:
         """Wait until its actors have ended, which Ray does after the driver goes on."""
         deadline = time.monotonic() + WAIT_S
-        while actors_of(self.process):
+        while below(self.process, ACTOR):
             assert time.monotonic() < deadline, "its actors do not end"
             time.sleep(POLL_S)
 
@@ -92,7 +77,7 @@ class Living:
 
 
 class ActorKiller:
-    """Kills one actor of a driver, so many seconds after the first was seen."""
+    """A killer of one actor of a driver, `delay_s` after the first actor was seen."""
 
     def __init__(self, driver: psutil.Process, delay_s: float) -> None:
         self._driver, self._delay_s = driver, delay_s
@@ -100,9 +85,7 @@ class ActorKiller:
         self.num_killed = 0
 
     def __call__(self) -> None:
-        if self.num_killed:
-            return
-        actors = actors_of(self._driver)
+        actors = [] if self.num_killed else below(self._driver, ACTOR)
         if not actors:
             return
         self._seen_at = self._seen_at or time.monotonic()

@@ -4,12 +4,11 @@
 one block of rounds is run, in which everything happens once. Without it, as in `make test`, a few
 rounds are run by threads alone: nothing may be lost or left over, but too few to judge a slope.
 
-Two processes live as long as the soak, one on Ray and one by threads, and score again and again;
-commands that start and end take turns with them on the same scores. After each round every row of
-the archive must be scored once: `digitsum verify` checks it, and so does a count of its own.
+Two processes live as long as the soak, one on Ray and one by threads, and score again and again, in
+turns with commands that start and end. After each round `digitsum verify`, and a count of its own,
+check that every row of the archive is scored once.
 """
 
-import json
 import os
 import time
 from collections import defaultdict
@@ -17,10 +16,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from commands import short_directory
-from flatness import Figure, Verdict, judge
+from commands import printed_json, short_directory
+from flatness import Verdict, judge
 from growing_archive import GrowingArchive
-from measures import SharedMemory, disk_mb, measure_process, measure_scores
+from measures import (
+    disk_mb,
+    left_in_shared_memory_mb,
+    measure_process,
+    measure_scores,
+    shared_memory,
+)
 from rounds import BLOCK_ROUNDS, Kill, Round, Way, rounds
 from soak_processes import ActorKiller, Living, run_command, tail
 
@@ -30,35 +35,33 @@ SOAK_S = float(os.environ.get("DIGITSUM_SOAK_S", "0"))
 IS_SHORT = SOAK_S == 0
 SHORT_ROUNDS = 8
 SEED = int(os.environ.get("DIGITSUM_SOAK_SEED", "7"))
-LIVING_RAY, LIVING_THREADS = Way.LIVING_RAY.value, Way.LIVING_THREADS.value
 
-_MEMORY = "in a process that scores every night of a year, 180 MB; what is kept by mistake, a \
-batch of images, a figure or a compiled network, is more"
-_HANDLES = "in a year 73 of the 1,024 that a process may have; one that is not closed is 1 a round"
-FIGURES = {
-    LIVING_RAY: [
-        Figure("driver MB", "MB", 0.5, _MEMORY),
-        # The rest of the tree is Ray's: its stats actor, agent and GCS remember each data set, and
-        # grew by 2 to 3 MB a run of Ray Data without anything of digitsum's. An actor has 100 MB.
-        Figure("tree MB", "MB", 5.0, "twice what Ray Data alone takes a run"),
-        Figure("files", "files", 0.2, _HANDLES),
-        Figure("threads", "threads", 0.2, _HANDLES),
-        Figure("processes", "processes", 0.2, "an actor that is not ended is 1 a round"),
-        Figure("Ray's files MB", "MB", 0.2, "Ray logs each run and each worker while it lives"),
-        Figure("objects MB", "MB", 0.1, "no image passes through it; plans are kilobytes"),
-        Figure("CPUs held", "CPUs", 0.05, "an actor that was lost must not keep its CPU"),
-    ],
-    LIVING_THREADS: [
-        Figure("driver MB", "MB", 0.5, _MEMORY),
-        Figure("files", "files", 0.2, _HANDLES),
-        Figure("threads", "threads", 0.2, _HANDLES),
-    ],
-    "all": [
-        Figure("left in /dev/shm MB", "MB", 0.1, "other programs of the machine may leave some"),
-    ],
+# By process, then by figure: how much a round may add.
+PER_ROUND = {
+    Way.LIVING_THREADS.value: {
+        # 180 MB in a process that scores every night of a year; what is kept by mistake, a batch
+        # of images, a figure or a compiled network, is more.
+        "driver MB": 0.5,
+        # In a year 73 of the 1,024 that a process may have; one that is not closed is 1 a round.
+        "files": 0.2,
+        "threads": 0.2,
+    },
+    Way.LIVING_RAY.value: {
+        "driver MB": 0.5,
+        # Twice what Ray Data alone takes a run: Ray's stats actor, agent and GCS remember each data
+        # set, and grew by 2 to 3 MB a run without anything of digitsum's. An actor has 100 MB.
+        "tree MB": 5.0,
+        "files": 0.2,
+        "threads": 0.2,
+        "processes": 0.2,
+        "Ray's files MB": 0.2,  # Ray logs each run and each worker while it lives
+        "objects MB": 0.1,  # no image passes through it; plans are kilobytes
+        "CPUs held": 0.05,  # an actor that was lost must not keep its CPU
+    },
+    "all": {"left in /dev/shm MB": 0.1},  # other programs of the machine may leave some
 }
 MOST = {"strays": 0, "sessions": SESSIONS_KEPT}
-"""What may never be more, after any round."""
+"""Limits that hold after any round."""
 
 
 @pytest.fixture
@@ -77,7 +80,6 @@ def living(out):
         process.end()
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(SOAK_S + 1800)
 def test_soak(out, living, capsys):
     soak = Soak(out, living)
@@ -118,7 +120,7 @@ class Soak:
         self._out, self._living = out, living
         self._archive = GrowingArchive(out)
         self._scores = out / "scores"
-        self._shared_memory = SharedMemory()
+        self._shared_memory = shared_memory()
         self._commands_tmp = out / "c"
         self._commands_tmp.mkdir()
         self._series: dict[tuple[str, str], list[float]] = defaultdict(list)
@@ -170,8 +172,7 @@ class Soak:
         command = f"verify --archive {self._archive.path} --scores {self._scores}"
         command += " --sample 200 --json"
         answer = self._living[Way.LIVING_THREADS].ask(command.split())
-        [line] = [line for line in answer["output"].splitlines() if line.startswith("{")]
-        verified = json.loads(line)
+        verified = printed_json(answer["output"])
         damaged = self._archive.damaged
         faults = [f for f in verified["faults"] if not any(stem in f for stem in damaged)]
         faults += self._archive.faults_of(self._scores)
@@ -182,7 +183,7 @@ class Soak:
 
     def _measure(self, this: Round) -> dict[str, float]:
         measured = measure_scores(self._scores)
-        measured["left in /dev/shm MB"] = self._shared_memory.left_mb()
+        measured["left in /dev/shm MB"] = left_in_shared_memory_mb(self._shared_memory)
         measured["sessions"] = len(list(self._commands_tmp.glob("ray/session_2*")))
         if this.way in self._living:
             living = self._living[this.way]
@@ -202,14 +203,13 @@ class Soak:
     def verdicts(self) -> list[str]:
         """Return a line for each figure that is judged."""
         lines = []
-        for whose, figures in FIGURES.items():
-            for figure in figures:
-                judged = judge(self._series[whose, figure.name], figure.tolerance)
+        for whose, figures in PER_ROUND.items():
+            for name, tolerance in figures.items():
+                judged = judge(self._series[whose, name], tolerance)
                 lines.append(
-                    f"{whose:18}{figure.name:20} may add {figure.tolerance:g} {figure.unit} a round"
-                    f", adds {judged.slope:.3f} ({judged.low:.3f} to {judged.high:.3f}), from "
-                    f"{judged.first:.2f} to {judged.last:.2f} in {judged.num_rounds} rounds: "
-                    f"{judged.verdict.value}"
+                    f"{whose:18}{name:20} may add {tolerance:g} a round, adds {judged.slope:.3f} "
+                    f"({judged.low:.3f} to {judged.high:.3f}), from {judged.first:.2f} to "
+                    f"{judged.last:.2f} in {judged.num_rounds} rounds: {judged.verdict.value}"
                 )
         return lines
 

@@ -60,25 +60,17 @@ def test_ray_accepts_file():
         ({"setup_commands": ["true", 1]}, "1 is not of type 'string'"),
         ({"auth": {"user": "ubuntu"}}, "'user' was unexpected"),
         ({"available_node_types": NODE_TYPES | {"bare": {}}}, "is a required property"),
+        ({"head_node_type": "nobody"}, "head_node_type"),
     ],
 )
 def test_ray_refuses_mistake(change, complaint):
-    with pytest.raises(jsonschema.ValidationError, match=complaint):
+    with pytest.raises((jsonschema.ValidationError, ValueError), match=complaint):
         check_as_ray_up(CONFIG | change)
 
 
-def test_ray_refuses_unknown_head():
-    with pytest.raises(ValueError, match="head_node_type"):
-        check_as_ray_up(CONFIG | {"head_node_type": "nobody"})
-
-
-def test_worker_types_can_grow():
+def test_cluster_grows_and_shrinks():
     limits = [NODE_TYPES[name]["max_workers"] for name in WORKERS]
-    assert min(limits) > 0
-    assert sum(limits) <= CONFIG["max_workers"]
-
-
-def test_idle_cluster_shrinks_to_head():
+    assert 0 < min(limits) < sum(limits) <= CONFIG["max_workers"]
     filled = check_as_ray_up(CONFIG)["available_node_types"]
     assert {node["min_workers"] for node in filled.values()} == {0}
     assert CONFIG["idle_timeout_minutes"] > 0
@@ -87,10 +79,8 @@ def test_idle_cluster_shrinks_to_head():
 def test_worker_types(resources):
     kinds = {("GPU" in resources[name], is_spot(name)) for name in WORKERS}
     assert kinds == {(True, False), (True, True), (False, True)}
-
-
-def test_workers_have_spare_cpus(resources):
-    for name in WORKERS:
+    assert NODE_TYPES["gpu_spot"]["priority"] > NODE_TYPES["gpu"].get("priority", 0)
+    for name in WORKERS:  # more CPUs than GPUs, to load images
         assert resources[name]["CPU"] > resources[name].get("GPU", 0)
 
 
@@ -99,10 +89,6 @@ def test_head_takes_no_work(resources):
     assert resources[head] == {"CPU": 0}
     assert NODE_TYPES[head]["max_workers"] == 0
     assert not is_spot(head)
-
-
-def test_spot_gpus_come_first():
-    assert NODE_TYPES["gpu_spot"]["priority"] > NODE_TYPES["gpu"].get("priority", 0)
 
 
 def test_driver_image_on_gpus_only(resources):

@@ -1,22 +1,17 @@
 """Pins of all that digitsum needs, and the audit's verdict."""
 
-import importlib.util
 import json
+import runpy
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
-PINS = {
-    canonicalize_name(name): pinned
-    for name, pinned in (
-        line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines()
-    )
-}
+PINNED = [line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines()]
+PINS = {canonicalize_name(name): pinned for name, pinned in PINNED}
 # Packages of torch's CUDA build alone, which torch pins exactly.
 OF_CUDA = ("nvidia-", "cuda-", "triton")
 OF_VENV = {"setuptools"}  # comes with a new environment, and `pip freeze` leaves it out
@@ -44,12 +39,8 @@ def everything_needed() -> set[str]:
     return {name for name, _ in seen} - {"digitsum"} - OF_VENV
 
 
-def is_of_cuda(name: str) -> bool:
-    return name.startswith(OF_CUDA)
-
-
 def test_pins_of_all_that_is_needed():
-    names = {name for name in everything_needed() if not is_of_cuda(name)}
+    names = {name for name in everything_needed() if not name.startswith(OF_CUDA)}
     assert len(names) > 100
     assert names - PINS.keys() == set()
     installed = {name: version(name).partition("+")[0] for name in names}
@@ -76,15 +67,6 @@ def test_pins_of_other_environments(file):
         assert [specifier.operator for specifier in specifiers] == ["=="], line
 
 
-def module(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, ROOT / ".ci" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    loaded = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(loaded)
-    return loaded
-
-
 def answer(*packages: dict) -> str:
     return json.dumps({"dependencies": list(packages), "fixes": []})
 
@@ -95,7 +77,7 @@ UNKNOWN = {"name": "c", "skip_reason": "Dependency not found on PyPI and could n
 
 
 @pytest.mark.parametrize(
-    ("said", "pinned", "code", "words"),
+    ("printed", "pinned", "code", "words"),
     [
         (answer(GOOD), 1, 0, "1 of 1"),
         (answer(GOOD, BAD), 2, 1, "b 1: CVE-1, fixed in 2"),
@@ -110,7 +92,7 @@ UNKNOWN = {"name": "c", "skip_reason": "Dependency not found on PyPI and could n
         ("no JSON", 1, 2, "cannot be reached"),
     ],
 )
-def test_audit_verdict(said, pinned, code, words):
-    ended, sentence = module("audit").verdict(said, pinned)
+def test_audit_verdict(printed, pinned, code, words):
+    ended, sentence = runpy.run_path(f"{ROOT}/.ci/audit.py")["verdict"](printed, pinned)
     assert ended == code
     assert words in sentence
