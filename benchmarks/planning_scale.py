@@ -15,8 +15,7 @@ from digitsum.archive.chunks import plan_chunks
 from digitsum.archive.score_parts import Part, part_path
 from digitsum.archive.shards import Archive, Shard
 from digitsum.model.saved_model import load_model, packaged_model
-from digitsum.scoring.plan import plan_scores
-from digitsum.scoring.survey import Survey
+from digitsum.scoring.plan import Survey, plan_scores
 from digitsum.storage.listing import ListedFile
 from digitsum.storage.location import locate
 

@@ -17,6 +17,7 @@ from importlib.metadata import version as version_of
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
+from pydantic_core import from_json
 
 from digitsum.errors import InputError
 from digitsum.storage.atomic_write import publish_bytes
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 RUNS_DIRECTORY = "_runs"
 MANIFEST_FILE = "manifest.json"
 _PACKAGES = ("digitsum", "ray", "torch", "openvino", "pyarrow", "numpy")
+
+_REMEDY = "use the digitsum that wrote it, or run again."
 
 T = TypeVar("T")
 
@@ -101,7 +104,7 @@ def read_manifest(run: Location) -> Manifest:
 
 
 def find_origin() -> Origin:
-    """Return what computes here."""
+    """Return this process's command and the versions of its packages."""
     versions = {"python": platform.python_version()}
     for package in _PACKAGES:
         with suppress(PackageNotFoundError):  # OpenVINO exists for x86 only
@@ -117,12 +120,13 @@ def to_json(record: DataclassInstance, indent: int | None = None) -> bytes:
 def parse_json(kind: type[T], content: bytes | str, where: str) -> T:
     """Return the record of a type that JSON holds.
 
-    Raises InputError, naming `where`, if it holds none, or one of another version.
+    Raises InputError, naming `where`, if it holds none, or one of another version or of none.
     """
     try:
         record: T = _adapter(kind).validate_json(content, strict=True)
     except ValidationError as error:
         raise _invalid(kind, error, where) from error
+    _check_has_version(kind, from_json(content), where)
     return record
 
 
@@ -132,6 +136,7 @@ def from_python(kind: type[T], values: Mapping[str, Any], where: str) -> T:
         record: T = _adapter(kind).validate_python(values)
     except ValidationError as error:
         raise _invalid(kind, error, where) from error
+    _check_has_version(kind, values, where)
     return record
 
 
@@ -141,22 +146,30 @@ def to_python(record: DataclassInstance) -> dict[str, Any]:
     return values
 
 
+def _check_has_version(kind: type, values: Mapping[str, Any], where: str) -> None:
+    """Raise InputError if a record's version was filled in by its default."""
+    version = getattr(kind, "__dataclass_fields__", {}).get("version")
+    if version and "version" not in values:
+        raise _other_version(where, "no version", version.default)
+
+
 def _invalid(kind: type, error: ValidationError, where: str) -> InputError:
     errors = error.errors(include_url=False)
-    remedy = "use the digitsum that wrote it, or run again."
     for of_field in errors:
         if of_field["loc"][-1:] == ("version",) and of_field["type"] == "literal_error":
-            found, known = of_field["input"], of_field["ctx"]["expected"]
-            return InputError(
-                f"{where}: is of version {found!r}, but this digitsum reads version {known}; "
-                f"{remedy}"
-            )
+            found = f"version {of_field['input']!r}"
+            return _other_version(where, found, of_field["ctx"]["expected"])
     field = ".".join(map(str, errors[0]["loc"]))
     problem = " ".join(errors[0]["msg"].split())
     return InputError(
         f"{where}: not a {kind.__name__.lower()} that this digitsum reads "
-        f"({f'{field}: {problem}' if field else problem}); {remedy}"
+        f"({f'{field}: {problem}' if field else problem}); {_REMEDY}"
     )
+
+
+def _other_version(where: str, found: str, known: object) -> InputError:
+    message = f"is of {found}, but this digitsum reads version {known}"
+    return InputError(f"{where}: {message}; {_REMEDY}")
 
 
 def _adapter(kind: Any) -> TypeAdapter[Any]:

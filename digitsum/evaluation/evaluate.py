@@ -23,7 +23,7 @@ from digitsum.options import ReadOptions
 from digitsum.scoring.config import ComputeOptions, EvaluateConfig
 from digitsum.scoring.executors import open_executor
 from digitsum.scoring.executors.executor import LostChunk
-from digitsum.scoring.survey import survey_archive
+from digitsum.scoring.score_run import survey_archive
 from digitsum.storage.location import Location, locate
 from digitsum.storage.prefetch import prefetched
 from digitsum.storage.retries import retried

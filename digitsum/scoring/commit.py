@@ -27,9 +27,9 @@ from where the driver stands (`check_committed`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path, PurePosixPath
 
@@ -91,12 +91,9 @@ def list_parts_of_others(scores: Location, model_digest: str) -> set[str]:
 
 def remove_leftovers(scores: Location, model_digest: str) -> None:
     """Remove what killed runs left half written; no other run may be writing (`lock_scores`)."""
-    if scores.is_local:
-        for directory in (model_directory(model_digest), RUNS_DIRECTORY):
-            for path in Path(scores.join(directory).path).rglob(f"{TEMPORARY_PREFIX}*"):
-                _unlink(path)
-        for path in Path(scores.path).glob(f"{TEMPORARY_PREFIX}*"):
-            _unlink(path)
+    _remove_temporary(scores)
+    for directory in (model_directory(model_digest), RUNS_DIRECTORY):
+        _remove_temporary(scores.join(directory), "**/")
 
 
 def remove_leftovers_beside(scores: Location, parts: Iterable[str], run: Location) -> None:
@@ -104,12 +101,16 @@ def remove_leftovers_beside(scores: Location, parts: Iterable[str], run: Locatio
 
     A worker that only the driver has lost, and that still writes, fails when it renames.
     """
-    if scores.is_local:
-        for directory in {part.rpartition("/")[0] for part in parts}:
-            for path in Path(scores.join(directory).path).glob(f"{TEMPORARY_PREFIX}*"):
-                _unlink(path)
-        for path in Path(run.path).rglob(f"{TEMPORARY_PREFIX}*"):
-            _unlink(path)
+    for directory in {part.rpartition("/")[0] for part in parts}:
+        _remove_temporary(scores.join(directory))
+    _remove_temporary(run, "**/")
+
+
+def _remove_temporary(directory: Location, below: str = "") -> None:
+    if directory.is_local:
+        for path in Path(directory.path).glob(f"{below}{TEMPORARY_PREFIX}*"):
+            with _removing(str(path)):
+                path.unlink()
 
 
 def commit_part(scores: Location, table: pa.Table, model_digest: str, chunk: ChunkId) -> Part:
@@ -130,22 +131,21 @@ def check_committed(scores: Location, parts: Sequence[Part]) -> dict[ListedFile,
     each node, or another run interfered.
     """
 
-    def read_back(part: Part) -> tuple[ListedFile, Part] | None:
+    def find(part: Part) -> ListedFile | None:
         path = part_path(part.model_digest, part.chunk)
         file = retried(lambda: list_file(scores, path))
-        found = file and retried(lambda: read_part(scores.join(path)))
-        return (file, part) if file and found == part else None
+        return file if file and retried(lambda: read_part(scores.join(path))) == part else None
 
     with ThreadPoolExecutor(FOOTER_THREADS) as threads:
-        found = list(threads.map(read_back, parts))
-    missing = [part for part, read in zip(parts, found, strict=True) if read is None]
+        files = list(threads.map(find, parts))
+    missing = [part for part, file in zip(parts, files, strict=True) if file is None]
     if missing:
         raise InputError(
             f"{scores.uri}: {len(missing)} of {len(parts)} parts are not there, or not of the "
             f"shards as planned, the first of {missing[0].chunk.shard}; give --scores a place that "
             "all nodes share, and run again."
         )
-    return dict(read for read in found if read)
+    return {file: part for file, part in zip(files, parts, strict=True) if file}
 
 
 def remove_parts(scores: Location, paths: Iterable[str]) -> None:
@@ -156,9 +156,7 @@ def remove_parts(scores: Location, paths: Iterable[str]) -> None:
     """
     fault_point("scored")
     for path in paths:
-        # Without a lock, another run may have removed it.
-        with suppress(FileNotFoundError):
-            retried(partial(_delete, scores.join(path)))
+        retried(partial(_remove_part, scores.join(path)))
         fault_point("removed")
         if scores.is_local:
             _remove_empty(Path(scores.join(path).path).parent, Path(scores.path))
@@ -171,13 +169,23 @@ def point_current(scores: Location, model_digest: str) -> None:
     fault_point("pointed")
 
 
-def _delete(place: Location) -> None:
+def _remove_part(part: Location) -> None:
+    with _removing(part.uri):
+        part.filesystem.delete_file(part.path)
+
+
+@contextmanager
+def _removing(place: str) -> Iterator[None]:
+    """Raise errors of removing a file as errors of storage, except that it is not there.
+
+    Without a lock, another run may have removed it.
+    """
     try:
-        place.filesystem.delete_file(place.path)
+        yield
     except FileNotFoundError:
-        raise
+        pass
     except OSError as error:
-        raise storage_error(f"{place.uri}: cannot be removed", error) from error
+        raise storage_error(f"{place}: cannot be removed", error) from error
 
 
 def _remove_empty(directory: Path, scores: Path) -> None:
@@ -186,10 +194,3 @@ def _remove_empty(directory: Path, scores: Path) -> None:
         while len(directory.relative_to(scores).parts) > 1:
             directory.rmdir()
             directory = directory.parent
-
-
-def _unlink(path: Path) -> None:
-    try:
-        path.unlink(missing_ok=True)
-    except OSError as error:
-        raise storage_error(f"{path}: cannot be removed", error) from error

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, get_args
 
 from digitsum.archive.chunks import Chunk, plan_chunks
 from digitsum.archive.score_parts import Part, part_directory, part_path
-from digitsum.scoring.survey import RejectedShard, Survey
+from digitsum.archive.shards import Archive
 
 Decided = Literal["new", "changed", "done"]
 
@@ -21,6 +21,27 @@ REJECTED_BEFORE = "rows were rejected"
 UNCHANGED = "unchanged"
 OTHER_ROWS = "the shard has other rows now, or is cut into other chunks"
 SHARD_GONE = "the shard is gone"
+
+
+@dataclass(frozen=True)
+class RejectedShard:
+    """A shard of which no image can be scored."""
+
+    path: str
+    """Relative to the archive."""
+    reason: str
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What of an archive can be scored."""
+
+    archive: Archive
+    """The shards that can be read."""
+    rejected: tuple[RejectedShard, ...] = ()
+    """The others, by path."""
+    is_whole: bool = True
+    """True if all of the archive was listed, and not one shard of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,24 +97,21 @@ class ScorePlan:
 
     def summary(self) -> PlanSummary:
         """Return how many chunks and images there are by decision and by reason."""
-        planned: dict[Decided, PlannedChunks] = {
-            name: PlannedChunks() for name in get_args(Decided)
-        }
+        planned = {decided: PlannedChunks() for decided in get_args(Decided)}
         for decision in self.decisions:
             total = planned[decision.decided]
             of_reason = total.reasons.setdefault(decision.reason, ChunkCount())
             for count in (total, of_reason):
                 count.chunks += 1
                 count.images += decision.chunk.num_rows
+        reasons = Counter(shard.reason for shard in self.rejected)
         return PlanSummary(
             model_digest=self.model_digest,
             new=planned["new"],
             changed=planned["changed"],
             done=planned["done"],
             gone=PlannedParts(len(self.gone), dict(Counter(self.gone.values()))),
-            rejected=PlannedShards(
-                len(self.rejected), dict(Counter(shard.reason for shard in self.rejected))
-            ),
+            rejected=PlannedShards(len(self.rejected), dict(reasons)),
         )
 
 
@@ -209,8 +227,8 @@ def _decide(chunk: Chunk, model_digest: str, part: Part | None, retry_rejected: 
 
 def _find_gone(survey: Survey, model_digest: str, paths: Sequence[str]) -> dict[str, str]:
     """Return those parts without a chunk whose rows are certainly gone, and why."""
-    present = _directories(model_digest, (shard.file.path for shard in survey.archive.shards))
-    unknown = _directories(model_digest, (shard.path for shard in survey.rejected))
+    present = {part_directory(model_digest, shard.file.path) for shard in survey.archive.shards}
+    unknown = {part_directory(model_digest, shard.path) for shard in survey.rejected}
     gone = {}
     for path in paths:
         directory = path.rpartition("/")[0]
@@ -219,7 +237,3 @@ def _find_gone(survey: Survey, model_digest: str, paths: Sequence[str]) -> dict[
         elif survey.is_whole and directory not in unknown:
             gone[path] = SHARD_GONE
     return gone
-
-
-def _directories(model_digest: str, shards: Iterable[str]) -> set[str]:
-    return {part_directory(model_digest, shard) for shard in shards}

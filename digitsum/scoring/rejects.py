@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from digitsum.archive.chunks import ChunkId
 from digitsum.archive.parquet.files import DAMAGED, read_table
 from digitsum.errors import InputError, one_line
-from digitsum.scoring.survey import RejectedShard
+from digitsum.scoring.plan import RejectedShard
 from digitsum.storage.atomic_write import publish_bytes
 from digitsum.storage.location import Location
 from digitsum.storage.retries import retried

@@ -22,8 +22,8 @@ from digitsum.model.torch_backend import TorchPredictor
 from digitsum.scoring.commit import list_parts
 from digitsum.scoring.config import VerifyConfig
 from digitsum.scoring.plan import plan_scores
+from digitsum.scoring.score_run import survey_archive
 from digitsum.scoring.status import failed_chunks
-from digitsum.scoring.survey import survey_archive
 from digitsum.storage.location import Location, locate
 
 REMEDY = "remove the parts (model=*/rows-*.parquet) that are named, and run `digitsum score` again"

@@ -21,9 +21,8 @@ from digitsum.report.inspect import inspect
 from digitsum.scoring.commit import commit_part, list_parts
 from digitsum.scoring.config import CompareConfig
 from digitsum.scoring.footer_cache import FooterCacheFiles, read_footer_cache
-from digitsum.scoring.plan import plan_scores
+from digitsum.scoring.plan import Survey, plan_scores
 from digitsum.scoring.rejects import read_rejects
-from digitsum.scoring.survey import Survey
 from digitsum.scoring.worker import score_table
 from digitsum.storage.listing import ListedFile
 from digitsum.storage.location import Location, locate

@@ -11,9 +11,8 @@ from digitsum.archive.chunks import Chunk
 from digitsum.archive.score_parts import SCORES_SCHEMA, Part, part_path
 from digitsum.archive.shards import Archive, Shard
 from digitsum.model.prediction_stats import PredictionStats
-from digitsum.scoring.plan import ScorePlan, plan_scores
+from digitsum.scoring.plan import RejectedShard, ScorePlan, Survey, plan_scores
 from digitsum.scoring.results import ChunkResult
-from digitsum.scoring.survey import RejectedShard, Survey
 from digitsum.storage.location import Location, locate
 
 MODEL = "a" * 64

@@ -28,7 +28,7 @@ from digitsum.scoring.footer_cache import (
     write_footer_cache,
 )
 from digitsum.scoring.plan import ScorePlan, plan_scores
-from digitsum.scoring.survey import survey_archive
+from digitsum.scoring.score_run import survey_archive
 from digitsum.storage.listing import ListedFile
 from digitsum.storage.location import locate
 

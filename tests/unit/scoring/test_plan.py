@@ -20,10 +20,11 @@ from digitsum.scoring.plan import (
     UNCHANGED,
     Decision,
     PlanSummary,
+    RejectedShard,
     ScorePlan,
+    Survey,
     plan_scores,
 )
-from digitsum.scoring.survey import RejectedShard, Survey
 from digitsum.storage.listing import ListedFile
 from digitsum.storage.location import locate
 

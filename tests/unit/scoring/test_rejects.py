@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from digitsum.archive.chunks import plan_chunks
+from digitsum.scoring.plan import RejectedShard
 from digitsum.scoring.rejects import (
     REJECTS_DIRECTORY,
     REJECTS_SCHEMA,
@@ -17,7 +18,6 @@ from digitsum.scoring.rejects import (
     rejected_shards,
     write_rejects,
 )
-from digitsum.scoring.survey import RejectedShard
 from digitsum.storage.location import Location, locate
 
 errors_of_rows = st.lists(st.none() | st.text(max_size=5), max_size=20)

@@ -6,7 +6,8 @@ from digitsum.errors import InputError, StorageError
 from digitsum.model.baseline import PIXEL_SCALE, BaselineConfig, BaselineNetwork
 from digitsum.model.saved_model import SavedModel, load_model
 from digitsum.options import ImageShape, ReadOptions
-from digitsum.scoring.survey import Survey, survey_archive
+from digitsum.scoring.plan import Survey
+from digitsum.scoring.score_run import survey_archive
 from digitsum.storage.listing import ListedFile
 from digitsum.storage.location import locate
 from digitsum.storage.retries import STORAGE_ATTEMPTS
