@@ -77,8 +77,9 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
             assert not isinstance(result, LostChunk), "an executor that does not keep going raises"
             total += result
     num_shards = len(archive.shards) + len(survey.rejected)
-    unread = {shard.path: shard.reason for shard in survey.rejected}
-    return _evaluation(config.archive, model, config.known_count, total, num_shards, unread)
+    return _evaluation(
+        config.archive, model, config.known_count, total, num_shards, survey.rejected
+    )
 
 
 def record_validation(validated: ValidatedModel, run: Location) -> None:

@@ -24,22 +24,13 @@ SHARD_GONE = "the shard is gone"
 
 
 @dataclass(frozen=True)
-class RejectedShard:
-    """A shard of which no image can be scored."""
-
-    path: str
-    """Relative to the archive."""
-    reason: str
-
-
-@dataclass(frozen=True)
 class Survey:
     """What of an archive can be scored."""
 
     archive: Archive
     """The shards that can be read."""
-    rejected: tuple[RejectedShard, ...] = ()
-    """The others, by path."""
+    rejected: Mapping[str, str]
+    """The others, by path below the archive, and why no image of them can be scored."""
     is_whole: bool = True
     """True if all of the archive was listed, and not one shard of it."""
 
@@ -73,8 +64,8 @@ class ScorePlan:
     run removes them at its end."""
     num_shards: int
     """Shards of the archive, those without images and the rejected ones included."""
-    rejected: tuple[RejectedShard, ...] = ()
-    """Shards that cannot be scored. Their earlier parts are left where they are."""
+    rejected: Mapping[str, str]
+    """Shards that cannot be scored, and why. Their earlier parts are left where they are."""
 
     def chunks(self, *decided: Decided) -> tuple[Chunk, ...]:
         """Return the chunks with one of these decisions."""
@@ -104,14 +95,13 @@ class ScorePlan:
             for count in (total, of_reason):
                 count.chunks += 1
                 count.images += decision.chunk.num_rows
-        reasons = Counter(shard.reason for shard in self.rejected)
         return PlanSummary(
             model_digest=self.model_digest,
             new=planned["new"],
             changed=planned["changed"],
             done=planned["done"],
             gone=PlannedParts(len(self.gone), dict(Counter(self.gone.values()))),
-            rejected=PlannedShards(len(self.rejected), dict(reasons)),
+            rejected=PlannedShards(len(self.rejected), dict(Counter(self.rejected.values()))),
         )
 
 
@@ -228,7 +218,7 @@ def _decide(chunk: Chunk, model_digest: str, part: Part | None, retry_rejected: 
 def _find_gone(survey: Survey, model_digest: str, paths: Sequence[str]) -> dict[str, str]:
     """Return those parts without a chunk whose rows are certainly gone, and why."""
     present = {part_directory(model_digest, shard.file.path) for shard in survey.archive.shards}
-    unknown = {part_directory(model_digest, shard.path) for shard in survey.rejected}
+    unknown = {part_directory(model_digest, path) for path in survey.rejected}
     gone = {}
     for path in paths:
         directory = path.rpartition("/")[0]

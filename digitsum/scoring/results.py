@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from digitsum.archive.chunks import ChunkId
-from digitsum.errors import TooManyRejectedError
 from digitsum.model.prediction_stats import PredictionStats
 from digitsum.scoring.drift import Shift
 from digitsum.scoring.plan import PlanSummary, ScorePlan
@@ -16,11 +15,9 @@ from digitsum.scoring.plan import PlanSummary, ScorePlan
 # 29% of 100 images is a little less than 29 in binary fractions.
 _ROUNDING = 1e-6
 _REMEDIES = {
-    "the network": "more cores or GPUs would make it faster",
-    "waiting for images": (
-        "a nearer or faster store of the archive, or plain bytes for images, would make it faster"
-    ),
-    "writing scores": "a nearer or faster store of the scores would make it faster",
+    "the network": "more cores or GPUs",
+    "writing scores": "a nearer or faster store of the scores",
+    "waiting for images": "a nearer or faster store of the archive, or plain bytes for images,",
 }
 
 
@@ -63,6 +60,10 @@ class ChunkResult:
     def rejected(chunk: ChunkId, reason: str, **known: Any) -> ChunkResult:
         """Return the result of a chunk that was rejected as a whole."""
         return ChunkResult(chunk, chunk.num_rows, reason, **known)
+
+
+def _place(result: ChunkResult) -> tuple[str, int]:
+    return result.chunk.shard, result.chunk.first_row
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,8 @@ class ScoreCounts:
             return "nothing was scored, and took no time"
         shares = sorted(((time / total_s, what) for what, time in spent_s.items()), reverse=True)
         listed = ", ".join(f"{share:.0%} {what}" for share, what in shares)
-        return f"{_REMEDIES[shares[0][1]]}: of the workers' {total_s:,.1f} s, {listed}"
+        remedy = f"{_REMEDIES[shares[0][1]]} would make it faster"
+        return f"{remedy}: of the workers' {total_s:,.1f} s, {listed}"
 
     def check_conserved(self) -> None:
         """Raise ValueError unless every planned chunk has one result, and every row is counted."""
@@ -161,25 +163,23 @@ class ScoreCounts:
                 f"and {self.num_rejected} rejected"
             )
 
-    def check_rejected(self, allowed: float) -> None:
-        """Raise TooManyRejectedError if more than a fraction of images or shards was rejected."""
+    def why_incomplete(self, allowed: float) -> str | None:
+        """Return a sentence if more than a fraction of images or shards was rejected, else None."""
         totals = self.totals
         for what, num_rejected, number in (
             ("images", totals.rejected, totals.images),
             ("shards", totals.rejected_shards, totals.shards),
         ):
             if num_rejected > allowed * number + _ROUNDING:
-                raise TooManyRejectedError(
+                reasons = [*self.plan.rejected.values(), *(r.reason for r in self.results)]
+                reason = next((f" ({reason})" for reason in reasons if reason), "")
+                return (
                     f"{num_rejected:,} of {number:,} {what} were rejected, more than the "
-                    f"{100 * allowed:.4g}% that --max-rejected allows{self._first_reason()}; see "
-                    "report.html below _runs/ for all, and fix or remove them. All else is "
-                    "scored, but CURRENT was not changed."
+                    f"{100 * allowed:.4g}% that --max-rejected allows{reason}; see report.html "
+                    "below _runs/ for all, and fix or remove them. All else is scored, but CURRENT "
+                    "was not changed."
                 )
-
-    def _first_reason(self) -> str:
-        reasons = [shard.reason for shard in self.plan.rejected]
-        reasons += [result.reason for result in self.results if result.reason]
-        return f" ({reasons[0]})" if reasons else ""
+        return None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,14 +236,10 @@ class ScoreOutcome:
             predicted=counts.predicted,
             reference=reference,
             shifts=tuple(shifts),
-            rejected_shards={shard.path: shard.reason for shard in counts.plan.rejected},
-            chunks=_in_order(counts.results),
+            rejected_shards=counts.plan.rejected,
+            chunks=tuple(sorted(counts.results, key=_place)),
         )
 
     def to_json(self) -> dict[str, Any]:
         """Return the figures, without the chunks, as one JSON object."""
         return {name: value for name, value in asdict(self).items() if name != "chunks"}
-
-
-def _in_order(results: Iterable[ChunkResult]) -> tuple[ChunkResult, ...]:
-    return tuple(sorted(results, key=lambda result: (result.chunk.shard, result.chunk.first_row)))

@@ -32,8 +32,7 @@ from digitsum.scoring.progress import Progress
 from digitsum.scoring.rejects import (
     SHARDS_NAME,
     chunk_name,
-    rejected_chunk,
-    rejected_shards,
+    rejected_whole,
     write_rejects,
 )
 from digitsum.scoring.results import ChunkResult, ScoreCounts, ScoreOutcome
@@ -95,7 +94,7 @@ def score(config: ScoreConfig, announce: Callable[[ScorePlan], None] | None = No
         counts.check_conserved()
         removed = set(_find_removable(run, planned, counts))
         remove_parts(run.scores, sorted(removed))
-        why_incomplete = _too_many(counts, config.max_rejected_fraction)
+        why_incomplete = counts.why_incomplete(config.max_rejected_fraction)
         if why_incomplete is None:
             point_current(run.scores, run.model_digest)
         fault_point("completed")
@@ -141,7 +140,7 @@ def expected_time(config: ScoreConfig, plan: ScorePlan) -> str:
 def _record_plan(run: ScoreRun, plan: ScorePlan) -> None:
     content = to_json(plan.summary(), indent=2) + b"\n"
     retried(lambda: publish_bytes(content, run.directory.join(PLAN_FILE)))
-    write_rejects(run.directory, SHARDS_NAME, rejected_shards(plan.rejected))
+    write_rejects(run.directory, SHARDS_NAME, rejected_whole("plan", plan.rejected))
 
 
 def _score_chunks(run: ScoreRun, planned: PlannedRun, after_death: bool) -> ScoreCounts:
@@ -160,13 +159,9 @@ def _score_chunks(run: ScoreRun, planned: PlannedRun, after_death: bool) -> Scor
         known_count=run.config.known_count,
         sample=choose_sample(to_score, seed=run.directory.name),
     )
-    num_images = plan.num_to_score
+    num_images, make_worker = plan.num_to_score, partial(ChunkScorer, task)
     opened = open_executor(
-        partial(ChunkScorer, task),
-        compute,
-        num_images,
-        keep_going=True,
-        after_death=after_death,
+        make_worker, compute, num_images, keep_going=True, after_death=after_death
     )
     with opened as executor, Progress(num_images, len(to_score)) as progress:
         started = time.perf_counter()
@@ -194,7 +189,7 @@ def _score_chunks(run: ScoreRun, planned: PlannedRun, after_death: bool) -> Scor
 
 
 def _reject_lost(directory: Location, chunk: ChunkId) -> ChunkResult:
-    write_rejects(directory, chunk_name(chunk), rejected_chunk(chunk, "worker", LOST))
+    write_rejects(directory, chunk_name(chunk), rejected_whole("worker", {chunk.shard: LOST}))
     return ChunkResult.rejected(chunk, LOST)
 
 
@@ -244,11 +239,3 @@ def _find_shifts(run: ScoreRun, counts: ScoreCounts) -> tuple[Shift, ...]:
         # A known count changes how sure the model is, and is how many digits it counts.
         predicted = replace(predicted, confidences=(), digit_counts=())
     return find_shifts(predicted, reference)
-
-
-def _too_many(counts: ScoreCounts, allowed: float) -> str | None:
-    try:
-        counts.check_rejected(allowed)
-    except TooManyRejectedError as error:
-        return str(error)
-    return None

@@ -21,7 +21,7 @@ from digitsum.scoring.footer_cache import (
     footer_cache_files,
     read_footer_cache,
 )
-from digitsum.scoring.plan import RejectedShard, ScorePlan, Survey, plan_scores
+from digitsum.scoring.plan import ScorePlan, Survey, plan_scores
 from digitsum.storage.listing import ListedFile, is_hidden
 from digitsum.storage.location import Location, locate
 from digitsum.storage.retries import retried
@@ -133,7 +133,7 @@ def survey_archive(
         errors[file.path] = shard
     if not shards:
         raise next(iter(errors.values()))
-    rejected = tuple(RejectedShard(path, str(error)) for path, error in errors.items())
+    rejected = {path: str(error) for path, error in errors.items()}
     return Survey(Archive(root, tuple(shards)), rejected, is_whole=not locate(uri).is_file())
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -51,13 +51,7 @@ class Verification:
 
     def to_json(self) -> dict[str, Any]:
         """Return the counts and the faults."""
-        return {
-            "chunks": self.num_chunks,
-            "images": self.num_images,
-            "rejected": self.num_rejected,
-            "recomputed": self.num_recomputed,
-            "faults": list(self.faults),
-        }
+        return {name.removeprefix("num_"): value for name, value in asdict(self).items()}
 
 
 def verify(config: VerifyConfig) -> Verification:
@@ -72,7 +66,7 @@ def verify(config: VerifyConfig) -> Verification:
     survey = survey_archive(config.archive, config.read, model, config.known_count, {})
     committed = {file.path: part for file, part in list_parts(scores, digest, {}).items()}
     plan = plan_scores(survey, digest, config.chunk_images, committed)
-    faults = [f"{shard.path}: {shard.reason}" for shard in survey.rejected]
+    faults = [f"{path}: {reason}" for path, reason in survey.rejected.items()]
     faults += [f"{path}: is a part, but {why}" for path, why in plan.gone.items()]
     failed = failed_chunks(scores, digest)
     for decision in plan.decisions:

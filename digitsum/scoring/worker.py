@@ -27,7 +27,7 @@ from digitsum.model.saved_model import SavedModel
 from digitsum.options import ReadOptions
 from digitsum.scoring.commit import commit_part
 from digitsum.scoring.config import ComputeOptions
-from digitsum.scoring.rejects import chunk_name, rejected_chunk, rejected_rows, write_rejects
+from digitsum.scoring.rejects import chunk_name, rejected_rows, rejected_whole, write_rejects
 from digitsum.scoring.results import ChunkResult
 from digitsum.scoring.sample import sample_rows, write_sample
 from digitsum.storage.location import locate
@@ -84,7 +84,7 @@ class ChunkScorer:
         try:
             table = retried(lambda: self._score(chunk, attempts))
         except InputError as error:
-            rejects = rejected_chunk(chunk.id, "read", str(error))
+            rejects = rejected_whole("read", {chunk.shard: str(error)})
             write_rejects(self._run, chunk_name(chunk.id), rejects)
             return ChunkResult.rejected(chunk.id, str(error), **self._spent(attempts))
         started = time.perf_counter()
