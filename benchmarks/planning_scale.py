@@ -42,7 +42,7 @@ def planning_scale(num_shards: int) -> None:
         if number % _NEW_EVERY:
             for chunk in plan_chunks(shard, CHUNK_IMAGES):
                 committed[part_path(model.digest, chunk.id)] = Part(model.digest, chunk.id, 0)
-    survey = Survey(Archive(locate("/archive"), shards), ())
+    survey = Survey(Archive(locate("/archive"), shards), {})
     listed_mb = _peak_mb()
     started = time.perf_counter()
     plan = plan_scores(survey, model.digest, CHUNK_IMAGES, committed)

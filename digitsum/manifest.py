@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import platform
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as version_of
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -33,9 +34,6 @@ _PACKAGES = ("digitsum", "ray", "torch", "openvino", "pyarrow", "numpy")
 _REMEDY = "use the digitsum that wrote it, or run again."
 
 T = TypeVar("T")
-
-# Making one takes milliseconds, and a plan reads a part a millisecond.
-_ADAPTERS: dict[Any, TypeAdapter[Any]] = {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,15 +89,11 @@ def write_manifest(
 
 
 def read_manifest(run: Location) -> Manifest:
-    """Return a run's manifest.
-
-    Raises InputError if the run has none, or if it is not one that this digitsum reads.
-    """
+    """Return a run's manifest; raises InputError if it has none that this digitsum reads."""
     file = run.join(MANIFEST_FILE)
     if not file.is_file():
-        raise InputError(
-            f"{run.uri}: holds no {MANIFEST_FILE}; give the directory of a run that has ended."
-        )
+        remedy = "give the directory of a run that has ended."
+        raise InputError(f"{run.uri}: holds no {MANIFEST_FILE}; {remedy}")
     return parse_json(Manifest, file.read_bytes(), file.uri)
 
 
@@ -118,10 +112,7 @@ def to_json(record: DataclassInstance, indent: int | None = None) -> bytes:
 
 
 def parse_json(kind: type[T], content: bytes | str, where: str) -> T:
-    """Return the record of a type that JSON holds.
-
-    Raises InputError, naming `where`, if it holds none, or one of another version or of none.
-    """
+    """Return the record that JSON holds; raises InputError, naming `where`, if it is not one."""
     try:
         record: T = _adapter(kind).validate_json(content, strict=True)
     except ValidationError as error:
@@ -160,11 +151,9 @@ def _invalid(kind: type, error: ValidationError, where: str) -> InputError:
             found = f"version {of_field['input']!r}"
             return _other_version(where, found, of_field["ctx"]["expected"])
     field = ".".join(map(str, errors[0]["loc"]))
-    problem = " ".join(errors[0]["msg"].split())
-    return InputError(
-        f"{where}: not a {kind.__name__.lower()} that this digitsum reads "
-        f"({f'{field}: {problem}' if field else problem}); {_REMEDY}"
-    )
+    problem = (f"{field}: " if field else "") + " ".join(errors[0]["msg"].split())
+    name = kind.__name__.lower()
+    return InputError(f"{where}: not a {name} that this digitsum reads ({problem}); {_REMEDY}")
 
 
 def _other_version(where: str, found: str, known: object) -> InputError:
@@ -172,7 +161,5 @@ def _other_version(where: str, found: str, known: object) -> InputError:
     return InputError(f"{where}: {message}; {_REMEDY}")
 
 
-def _adapter(kind: Any) -> TypeAdapter[Any]:
-    if kind not in _ADAPTERS:
-        _ADAPTERS[kind] = TypeAdapter(kind)
-    return _ADAPTERS[kind]
+# Making one takes milliseconds, and a plan reads a part a millisecond.
+_adapter: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)

@@ -6,23 +6,20 @@ twice (a worker that was lost after it committed, a run that was killed, two run
 the same one file, of the same content. If a run dies
 
 1. before a part is renamed (on object stores: put), a reader sees nothing of the chunk, or its
-   earlier part. The chunk is not done, and is scored again. On a local file system a hidden file
-   stays beside it, which no reader looks at and the next run removes (`remove_leftovers`); if only
-   a worker died, the run itself does (`remove_leftovers_beside`).
+   earlier part, and the chunk is scored again. On a local file system a hidden file stays beside
+   it, which the next run removes, or the run itself if only a worker died.
 2. after a part is renamed, a reader sees the whole part. The chunk is done; its rows were counted
    before. If the machine loses power before the directory is synced, it is as in 1.
-3. when all parts are there, before or during the removal of parts of rows that the archive no
-   longer has, a reader sees the new parts beside some of the old. The next run finds the rest and
-   removes it. They are removed last, so that no reader misses rows that are still in the archive,
-   and only if the shard is still as it was when the run was planned, so that a run never removes
-   what a later one has scored. Parts of replaced bytes go too if the new bytes cannot be read: a
-   reader must not find them among the new parts of their shard.
+3. when all parts are there, a reader may see parts of rows that the archive no longer has. They
+   are removed last, so that no reader misses rows that are still there, and only if the shard is
+   still as it was planned, so that no run removes what a later one has scored. Parts of replaced
+   bytes go too if the new bytes cannot be read. The next run removes the rest.
 4. before `CURRENT` is replaced, which is one step, readers that follow it see the last complete
    run's model. The next run has nothing to score and replaces it.
 5. after that, the run is complete and has no manifest. The next run has nothing to score.
 
-A run is not complete because it remembers so: the parts that its workers committed are read back
-from where the driver stands (`check_committed`).
+A run is complete only after the parts that its workers committed were read back from where the
+driver stands (`check_committed`).
 """
 
 from __future__ import annotations
@@ -62,10 +59,7 @@ ListedParts = Mapping[ListedFile, Part | None]
 def list_parts(
     scores: Location, model_digest: str, known: Mapping[ListedFile, Part]
 ) -> ListedParts:
-    """Return every part of a model below the scores.
-
-    `known` holds parts that were read before; those that are listed unchanged are not read again.
-    """
+    """Return every part of a model; those that are listed as in `known` are not read again."""
     listed = retried(lambda: list_parquet(scores, model_directory(model_digest)))
     # Other files that somebody keeps there are not digitsum's to judge, or to remove.
     files = [file for file in listed if PurePosixPath(file.path).name.startswith(PART_PREFIX)]
@@ -99,7 +93,7 @@ def remove_leftovers(scores: Location, model_digest: str) -> None:
 def remove_leftovers_beside(scores: Location, parts: Iterable[str], run: Location) -> None:
     """Remove what workers that were lost in this run left half written, beside its parts.
 
-    A worker that only the driver has lost, and that still writes, fails when it renames.
+    A worker that still writes, and only the driver has lost, fails when it renames.
     """
     for directory in {part.rpartition("/")[0] for part in parts}:
         _remove_temporary(scores.join(directory))
@@ -149,11 +143,7 @@ def check_committed(scores: Location, parts: Sequence[Part]) -> dict[ListedFile,
 
 
 def remove_parts(scores: Location, paths: Iterable[str]) -> None:
-    """Remove parts of rows that the archive no longer has.
-
-    A shard's directory goes with its last part, or an archive that keeps a month of shards would
-    leave one more of them every night.
-    """
+    """Remove parts of rows that the archive no longer has; a directory goes with its last part."""
     fault_point("scored")
     for path in paths:
         retried(partial(_remove_part, scores.join(path)))
@@ -176,10 +166,7 @@ def _remove_part(part: Location) -> None:
 
 @contextmanager
 def _removing(place: str) -> Iterator[None]:
-    """Raise errors of removing a file as errors of storage, except that it is not there.
-
-    Without a lock, another run may have removed it.
-    """
+    """Raise what removing a file raises as a storage error, unless another run has removed it."""
     try:
         yield
     except FileNotFoundError:

@@ -1,9 +1,9 @@
 """The footer cache: what was read of footers, so that a night without changes reads none.
 
-An entry is used only if the file is listed with the same path, size and modification time; without
-the cache the plan is the same and takes longer. A file that was written within two seconds of being
-listed is not entered: it could be replaced within the resolution of its modification time. Each of
-the cache's files is a Parquet table behind its SHA-256, and is ignored if that does not match.
+An entry is used only if the file is listed with the same path, size and modification time. A file
+that was written within two seconds of being listed is not entered: it could be replaced within the
+resolution of its modification time. Each of the cache's files is a Parquet table behind its
+SHA-256, and is ignored if that does not match.
 """
 
 from __future__ import annotations
@@ -119,11 +119,7 @@ def write_footer_cache(
     listed_ns: int,
     written_ns: int,
 ) -> None:
-    """Replace the cache by these shards and parts.
-
-    `listed_ns` is when `shards` and `parts` were listed, `written_ns` when `written` was, in ns
-    since 1970.
-    """
+    """Replace the cache by `shards` and `parts`, listed at `listed_ns`, and by `written`."""
     _write(
         files.shards,
         _SHARDS,

@@ -176,11 +176,11 @@ def plan_scores(
 ) -> ScorePlan:
     """Compare an archive's chunks with what is committed for a model.
 
-    `committed` maps the path of every part of this model, below the scores, to what it says of
-    itself, or to None if it cannot be read. A chunk is done only if its part names this very chunk
-    and model, and with `retry_rejected` only if none of its rows was rejected. `list_others`
-    returns the paths, below a model's directory, of other models' parts; it is called once, if a
-    chunk is new, and affects reasons only.
+    `committed` maps the path of every part of this model to what it says of itself, or to None if
+    it cannot be read. A chunk is done only if its part names this very chunk and model, and with
+    `retry_rejected` only if none of its rows was rejected. `list_others` returns the paths, below a
+    model's directory, of other models' parts; it is called once, if a chunk is new, and affects
+    reasons only.
     """
     decisions = []
     num_known = 0

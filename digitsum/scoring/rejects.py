@@ -1,8 +1,7 @@
 """Rejects: the rows, chunks and shards that a run could not score, and why, as Parquet.
 
-There is one file for each chunk that had something rejected, written by the worker that rejected
-it, so that no process holds the rejects of a whole archive. A chunk that is tried again replaces
-its file.
+Each worker writes a file for each of its chunks, so that no process holds the rejects of a whole
+archive.
 """
 
 from __future__ import annotations
@@ -73,10 +72,7 @@ def rejected_whole(stage: str, reasons: Mapping[str, str]) -> pa.Table:
 
 
 def write_rejects(run: Location, name: str, rejects: pa.Table) -> None:
-    """Write the rejects of one chunk, or of all shards, below a run.
-
-    If there are none, the file of an earlier attempt is removed.
-    """
+    """Write the rejects of one chunk, or of all shards, in place of those of an earlier attempt."""
     file = run.join(f"{REJECTS_DIRECTORY}/{name}.parquet")
     if rejects.num_rows:
         retried(lambda: publish_table(rejects, file))
@@ -87,8 +83,7 @@ def write_rejects(run: Location, name: str, rejects: pa.Table) -> None:
 def read_rejects(run: Location) -> tuple[list[dict[str, Any]], Counter[tuple[str, str]]]:
     """Return the first MAX_REJECTS_READ rejects of a run, and how many by stage and reason.
 
-    Whole shards come first, then some of each chunk. Raises InputError, naming the file, if one
-    cannot be read.
+    Whole shards come first. Raises InputError, naming the file, if one cannot be read.
     """
     rows: list[dict[str, Any]] = []
     counts: Counter[tuple[str, str]] = Counter()

@@ -62,10 +62,6 @@ class ChunkResult:
         return ChunkResult(chunk, chunk.num_rows, reason, **known)
 
 
-def _place(result: ChunkResult) -> tuple[str, int]:
-    return result.chunk.shard, result.chunk.first_row
-
-
 @dataclass(frozen=True)
 class Totals:
     """Numbers of a whole archive, by what became of it in this run or before."""
@@ -108,11 +104,6 @@ class ScoreCounts:
         return sum((result.predicted for result in self.results), PredictionStats())
 
     @property
-    def failed(self) -> set[ChunkId]:
-        """The chunks that were rejected as a whole."""
-        return {result.chunk for result in self.results if result.reason}
-
-    @property
     def totals(self) -> Totals:
         """Numbers of the whole archive after this run."""
         results = {result.chunk: result for result in self.results}
@@ -124,14 +115,8 @@ class ScoreCounts:
                 num_rejected += decision.num_rejected
             else:
                 num_rejected += result.num_rejected
-        num_images = self.plan.num_images
-        return Totals(
-            images=num_images,
-            scored=num_images - num_rejected,
-            rejected=num_rejected,
-            shards=self.plan.num_shards,
-            rejected_shards=len(self.plan.rejected),
-        )
+        images, shards = self.plan.num_images, self.plan.num_shards
+        return Totals(images, images - num_rejected, num_rejected, shards, len(self.plan.rejected))
 
     @property
     def bottleneck(self) -> str:
@@ -237,7 +222,7 @@ class ScoreOutcome:
             reference=reference,
             shifts=tuple(shifts),
             rejected_shards=counts.plan.rejected,
-            chunks=tuple(sorted(counts.results, key=_place)),
+            chunks=tuple(sorted(counts.results, key=lambda r: (r.chunk.shard, r.chunk.first_row))),
         )
 
     def to_json(self) -> dict[str, Any]:

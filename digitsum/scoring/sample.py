@@ -88,10 +88,7 @@ def write_sample(run: Location, chunk: ChunkId, sample: pa.Table) -> None:
 
 
 def read_sample(run: Location) -> tuple[SampledImage, ...]:
-    """Return the images that a run recorded, () if it recorded none.
-
-    Raises InputError, naming the file, if one is damaged.
-    """
+    """Return the images that a run recorded; raises InputError if a file of them is damaged."""
     found: list[SampledImage] = []
     for name in sorted(run.join(SAMPLE_DIRECTORY).files()):
         file = run.join(f"{SAMPLE_DIRECTORY}/{name}")

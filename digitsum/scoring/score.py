@@ -74,10 +74,9 @@ class ScoreResult:
 def score(config: ScoreConfig, announce: Callable[[ScorePlan], None] | None = None) -> ScoreResult:
     """Score every chunk of an archive that is not done, and commit each when it is finished.
 
-    `announce` is given the plan before anything is started. A run may be killed at any moment and
-    run again. What cannot be read is rejected; if that is too much, the result is incomplete, and
-    CURRENT is not changed. Raises InputError, before anything is scored, if the model or the
-    archive cannot be used, and ScoresHeldError if another run is at work.
+    `announce` is given the plan before anything is started. What cannot be read is rejected; if
+    that is too much, CURRENT is not changed. Raises InputError, before anything is scored, if the
+    model or the archive cannot be used, and ScoresHeldError if another run is at work.
     """
     run = open_score_run(config)
     with lock_scores(run.scores, run.directory.name):
@@ -87,7 +86,9 @@ def score(config: ScoreConfig, announce: Callable[[ScorePlan], None] | None = No
         if announce:
             announce(planned.plan)
         after_death = last_run_died(run.scores)
-        _record_plan(run, planned.plan)
+        summary = to_json(planned.plan.summary(), indent=2) + b"\n"
+        retried(lambda: publish_bytes(summary, run.directory.join(PLAN_FILE)))
+        write_rejects(run.directory, SHARDS_NAME, rejected_whole("plan", planned.plan.rejected))
         counts = _score_chunks(run, planned, after_death)
         written_ns = time.time_ns()
         written = _check_written(run, counts)
@@ -128,19 +129,12 @@ def expected_time(config: ScoreConfig, plan: ScorePlan) -> str:
     num_images = plan.num_to_score
     if not num_images:
         return "nothing to score"
+    to_score = f"{num_images:,} images to score"
     measured = measured_rate(locate(config.scores), plan.model_digest)
     if measured is None:
-        return f"{num_images:,} images to score; no earlier run shows how long that takes"
+        return f"{to_score}; no earlier run shows how long that takes"
     rate, run = measured
-    return (
-        f"{num_images:,} images to score, in about {num_images / rate:,.0f} s at the rate of {run}"
-    )
-
-
-def _record_plan(run: ScoreRun, plan: ScorePlan) -> None:
-    content = to_json(plan.summary(), indent=2) + b"\n"
-    retried(lambda: publish_bytes(content, run.directory.join(PLAN_FILE)))
-    write_rejects(run.directory, SHARDS_NAME, rejected_whole("plan", plan.rejected))
+    return f"{to_score}, in about {num_images / rate:,.0f} s at the rate of {run}"
 
 
 def _score_chunks(run: ScoreRun, planned: PlannedRun, after_death: bool) -> ScoreCounts:
@@ -172,7 +166,10 @@ def _score_chunks(run: ScoreRun, planned: PlannedRun, after_death: bool) -> Scor
             for result in executor.map(to_score):
                 if isinstance(result, LostChunk):
                     has_lost = True
-                    result = _reject_lost(run.directory, result.chunk.id)
+                    chunk_id, rejects = result.chunk.id, {result.chunk.shard: LOST}
+                    name = chunk_name(chunk_id)
+                    write_rejects(run.directory, name, rejected_whole("worker", rejects))
+                    result = ChunkResult.rejected(chunk_id, LOST)
                 elif number == 0:
                     progress.advance(result)
                 results[result.chunk] = result
@@ -186,11 +183,6 @@ def _score_chunks(run: ScoreRun, planned: PlannedRun, after_death: bool) -> Scor
         for chunk in to_score:
             record(results[chunk.id])
         return ScoreCounts(plan, tuple(results.values()), time.perf_counter() - started)
-
-
-def _reject_lost(directory: Location, chunk: ChunkId) -> ChunkResult:
-    write_rejects(directory, chunk_name(chunk), rejected_whole("worker", {chunk.shard: LOST}))
-    return ChunkResult.rejected(chunk, LOST)
 
 
 def _check_written(run: ScoreRun, counts: ScoreCounts) -> dict[ListedFile, Part]:
@@ -215,7 +207,7 @@ def _find_removable(run: ScoreRun, planned: PlannedRun, counts: ScoreCounts) -> 
         shard = file.path if file else directory.partition("/")[2] + PARQUET_SUFFIX
         if list_file(archive.root, shard) == file:
             yield path
-    failed = counts.failed
+    failed = {result.chunk for result in counts.results if result.reason}
     for decision in planned.plan.decisions:
         # The part is of bytes that the shard no longer has.
         is_outdated = decision.decided == "changed" and not decision.has_scores

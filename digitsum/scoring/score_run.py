@@ -54,10 +54,7 @@ class PlannedRun:
 
 
 def open_score_run(config: ScoreConfig) -> ScoreRun:
-    """Resolve a configuration; writes nothing.
-
-    Raises InputError if the model, or a place to write to, cannot be used.
-    """
+    """Resolve a configuration, writing nothing; raises InputError if a place cannot be used."""
     started = datetime.now(UTC)
     scores = locate(config.scores)
     scores.check_directory()
@@ -109,9 +106,8 @@ def survey_archive(
 ) -> Survey:
     """List an archive and return which of its shards a model can score, footers read in parallel.
 
-    `known` holds shards whose footers were read before; those that are listed unchanged are not
-    read again. A shard that cannot be read costs that shard, not the run. Raises InputError if the
-    archive cannot be listed, or if all its shards are rejected, with the first one's reason.
+    Shards that are listed as in `known` are not read again. Raises InputError if the archive cannot
+    be listed, or if all its shards are rejected, with the first one's reason.
     """
     root, files = retried(lambda: list_shards(locate(uri), follow_links=options.follow_links))
     unknown = [file for file in files if file not in known]

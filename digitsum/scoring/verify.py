@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -96,13 +97,9 @@ class _PartChecker:
         self._archive, self._scores, self._read = archive, scores, config.read
         self._cascade_below = model.cascade_below
         # One that never takes the slower pass, and one that always does.
+        make = partial(TorchPredictor, batch_size=_BATCH_SIZE, known_count=config.known_count)
         self._fast, self._slow = (
-            TorchPredictor(
-                replace(model, cascade_below=below),
-                batch_size=_BATCH_SIZE,
-                known_count=config.known_count,
-            )
-            for below in (0.0, math.inf)
+            make(replace(model, cascade_below=below)) for below in (0.0, math.inf)
         )
         self.num_recomputed = 0
 
@@ -153,10 +150,7 @@ class _PartChecker:
                 )
 
     def _sum_probs(self, pixels: Uint8Array) -> list[list[FloatArray]]:
-        """Return the probabilities of each image's sums, float32 (sums,).
-
-        By both passes if rounding may have decided whether the run took the slower one.
-        """
+        """Return the probabilities of each image's sums, float32 (sums,), by each possible pass."""
         fast = self._fast.sum_probs(pixels)
         results = [[probs] for probs in fast]
         if self._cascade_below:
@@ -169,10 +163,7 @@ class _PartChecker:
 
 
 def _is_close(probs: FloatArray, recorded: int | None, confidence: float | None) -> bool:
-    """Return whether a recorded sum and confidence may come from these probabilities.
-
-    Rounding chooses among sums that are equally probable.
-    """
+    """Return whether a recorded sum and confidence may come from these probabilities, rounded."""
     if recorded is None or confidence is None or not 0 <= recorded < len(probs):
         return False
     prob = float(probs[recorded])

@@ -21,7 +21,7 @@ from digitsum.archive.score_parts import SCORES_SCHEMA
 from digitsum.errors import InputError
 from digitsum.fault_injection import fault_point
 from digitsum.model.decoding import NO_DIGIT
-from digitsum.model.outputs import DigitReadings, Predictions
+from digitsum.model.outputs import Predictions
 from digitsum.model.prediction_stats import PredictionStats
 from digitsum.model.saved_model import SavedModel
 from digitsum.options import ReadOptions
@@ -135,8 +135,7 @@ class ChunkScorer:
             num_bytes += scores.nbytes
             if num_bytes > read.max_read_bytes:
                 raise InputError(
-                    f"{chunk.shard}: the scores of the {chunk.num_rows:,} rows from row "
-                    f"{chunk.first_row} on take more than the {read.max_read_mb:,} MB of "
+                    f"{chunk.id}: the scores take more than the {read.max_read_mb:,} MB of "
                     "--max-read-mb; write smaller row groups, or raise the option."
                 )
             attempt.predicted += PredictionStats.of(predictions.without(rows.errors))
@@ -158,34 +157,21 @@ def score_table(rows: Rows, predictions: Predictions) -> pa.Table:
     """Return the scores of consecutive rows; a rejected row has its reason and no sum."""
     is_rejected = np.zeros(len(rows.image_ids), bool)
     is_rejected[list(rows.errors)] = True
-    errors = [rows.errors.get(row) for row in range(len(is_rejected))] if rows.errors else None
-    return pa.table(
-        {
-            "image_id": rows.image_ids,
-            "predicted_sum": pa.array(predictions.sums, pa.int16(), mask=is_rejected),
-            "confidence": pa.array(predictions.confidences, pa.float32(), mask=is_rejected),
-            **_digit_columns(predictions.readings, is_rejected),
-            "error": pa.array(errors, pa.string())
-            if errors
-            else pa.nulls(len(is_rejected), pa.string()),
-        },
-        schema=SCORES_SCHEMA,
-    )
-
-
-def _digit_columns(
-    readings: DigitReadings | None, is_rejected: npt.NDArray[np.bool_]
-) -> dict[str, pa.Array]:
-    if readings is None:
-        names = ("digits", "digit_x", "count_probabilities")
-        return {name: pa.nulls(len(is_rejected), SCORES_SCHEMA.field(name).type) for name in names}
-    is_read = (readings.digits != NO_DIGIT) & ~is_rejected[:, None]
-    is_counted = np.broadcast_to(~is_rejected[:, None], readings.count_probs.shape)
-    return {
-        "digits": _lists(readings.digits, is_read, is_rejected),
-        "digit_x": _lists(readings.digit_x, is_read, is_rejected),
-        "count_probabilities": _lists(readings.count_probs, is_counted, is_rejected),
-    }
+    columns = {field.name: pa.nulls(len(is_rejected), field.type) for field in SCORES_SCHEMA}
+    columns["image_id"] = rows.image_ids
+    columns["predicted_sum"] = pa.array(predictions.sums, pa.int16(), mask=is_rejected)
+    columns["confidence"] = pa.array(predictions.confidences, pa.float32(), mask=is_rejected)
+    if rows.errors:
+        errors = [rows.errors.get(row) for row in range(len(is_rejected))]
+        columns["error"] = pa.array(errors, pa.string())
+    readings = predictions.readings
+    if readings is not None:
+        is_read = (readings.digits != NO_DIGIT) & ~is_rejected[:, None]
+        is_counted = np.broadcast_to(~is_rejected[:, None], readings.count_probs.shape)
+        columns["digits"] = _lists(readings.digits, is_read, is_rejected)
+        columns["digit_x"] = _lists(readings.digit_x, is_read, is_rejected)
+        columns["count_probabilities"] = _lists(readings.count_probs, is_counted, is_rejected)
+    return pa.table(columns, schema=SCORES_SCHEMA)
 
 
 def _lists(

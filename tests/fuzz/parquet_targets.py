@@ -60,7 +60,7 @@ def score_shard(data: bytes, place: Path, options: ReadOptions = OPTIONS) -> lis
             with refused_in_a_line():
                 list(_read(root, chunk, options, labels=True))
         committed = {file.path: part for file, part in list_parts(scores, MODEL, {}).items()}
-        plan = plan_scores(Survey(archive), MODEL, CHUNK_IMAGES, committed)
+        plan = plan_scores(Survey(archive, {}), MODEL, CHUNK_IMAGES, committed)
         assert not plan.gone
         assert {d.decided for d in plan.decisions} <= {"new", "done"}
     with refused_in_a_line():

@@ -3,7 +3,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from factories import write_run
+from factories import make_chunk, make_result, write_run
 
 from digitsum.archive.score_parts import CURRENT_FILE
 from digitsum.errors import InputError
@@ -117,7 +117,7 @@ def test_status_runs_is_a_file(scores):
         status_of(scores)
 
 
-def test_status_in_json(scores, end, kill, make_chunk, make_result):
+def test_status_in_json(scores, end, kill):
     killed, ended = kill(1), end(0, chunks=(make_result(make_chunk()),))
     found = json.loads(json.dumps(status_of(scores).to_json()))
     assert (found["scores"], found["current"]) == (scores.uri, None)
@@ -165,7 +165,7 @@ def test_last_scored_before_run(scores, end):
     assert last_scored(scores, "c" * 64, before=last) is None
 
 
-def test_failed_chunks_of_last_run(scores, end, make_chunk, make_result):
+def test_failed_chunks_of_last_run(scores, end):
     chunk = make_chunk()
     end(0, chunks=(make_result(chunk, reason="damaged"),))
     name = end(1, chunks=(make_result(chunk, reason="gone"),))

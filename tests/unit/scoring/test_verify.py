@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from factories import make_counter
+from factories import commit_scores, make_counter, read_files, write_parquet
 
 from digitsum.archive.score_parts import known_count_digest, model_directory, read_part
 from digitsum.archive.synth import SynthConfig, synth
@@ -18,7 +18,8 @@ from digitsum.model.saved_model import load_model, save_model
 from digitsum.options import ImageShape
 from digitsum.scoring import verify as verify_module
 from digitsum.scoring.config import VerifyConfig
-from digitsum.scoring.plan import OTHER_ROWS, SHARD_GONE
+from digitsum.scoring.plan import BROKEN, NOT_SCORED, OTHER_ROWS, SHARD_GONE
+from digitsum.scoring.plan import BYTES_CHANGED as CHANGED
 from digitsum.scoring.verify import REMEDY, Verification, verify
 from digitsum.storage.location import locate
 
@@ -28,20 +29,11 @@ NUM_IMAGES = 29
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory, glyph_file, write_parquet, commit_scores) -> Path:
+def made(tmp_path_factory, glyph_file) -> Path:
     """Make an archive of 2 shards, one of them with an image that is null, a model, and scores."""
     made = tmp_path_factory.mktemp("made")
-    synth(
-        SynthConfig(
-            out=str(made / "archive"),
-            images=NUM_IMAGES,
-            shards=2,
-            digits=2,
-            height=SHAPE.height,
-            width=SHAPE.width,
-            glyphs=glyph_file,
-        )
-    )
+    size = {"height": SHAPE.height, "width": SHAPE.width, "images": NUM_IMAGES}
+    synth(SynthConfig(out=str(made / "archive"), shards=2, digits=2, glyphs=glyph_file, **size))
     for path in (made / "archive").glob("*.parquet"):  # cut into several chunks each
         table = pq.read_table(path)
         images = table["image"].to_pylist()
@@ -130,12 +122,12 @@ def replace_images(place: Path, write_parquet) -> Path:
     return path
 
 
-def test_verify_scores_as_committed(place, content):
-    before = content(place)
+def test_verify_scores_as_committed(place):
+    before = read_files(place)
     for options in ({}, {"known_count": 2}):
         expected = Verification(4, NUM_IMAGES, 1, NUM_IMAGES - 1, ())
         assert verified(place, **options) == expected
-    assert content(place) == before
+    assert read_files(place) == before
     sums = pq.read_table(part_of(place, 1, 0))["predicted_sum"].to_pylist()
     assert len(set(sums)) > 2  # else the tests below test nothing
 
@@ -147,37 +139,81 @@ def test_verify_sample_spread_over_chunks(place, sample, least, most):
     assert (found.num_images, found.faults) == (NUM_IMAGES, ())
 
 
-def test_verify_part_missing(place):
-    part_of(place, 0, 8).unlink()
-    found = verified(place)
-    fault = "shard-00000.parquet, rows from 8 on: no current scores: not scored yet"
-    assert found.faults == (fault,)
-    assert found.to_json() == {
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda part: part.unlink(), NOT_SCORED),
+        (lambda part: part.write_bytes(part.read_bytes()[:-9]), BROKEN),
+        (lambda part: shutil.copy2(next(part.parent.glob("rows-000000000000-*")), part), CHANGED),
+    ],
+)
+def test_verify_no_current_scores(place, change, reason):
+    change(part_of(place, 0, 8))
+    fault = f"shard-00000.parquet, rows from 8 on: no current scores: {reason}"
+    assert verified(place).to_json() == {
         "chunks": 3,
         "images": NUM_IMAGES - 7,
         "rejected": 1,
         "recomputed": NUM_IMAGES - 8,
-        "faults": [fault],
+        "faults": (fault,),
     }
 
 
-def test_verify_no_scores(place):
-    shutil.rmtree(place / "scores")
-    found = verified(place)
-    assert (found.num_chunks, found.num_images, found.num_recomputed) == (0, 0, 0)
-    assert len(found.faults) == 4
+def overwrite(part: Path) -> None:
+    data = part.read_bytes()
+    part.write_bytes(data[:4] + b"\xff" * 196 + data[200:])
 
 
-def test_verify_part_damaged(place):
-    cut_short, damaged = part_of(place, 0, 0), part_of(place, 1, 0)
-    cut_short.write_bytes(cut_short.read_bytes()[:-9])
-    data = bytearray(damaged.read_bytes())
-    data[4:200] = b"\xff" * 196
-    damaged.write_bytes(data)
-    broken = "no current scores: the part is broken, or of another format"
-    first, second = verified(place).faults
-    assert first == f"shard-00000.parquet, rows from 0 on: {broken}"
-    assert second.startswith(f"{name_of(damaged)}: cannot be checked: ")
+def take_rows(part: Path, num_rows: int) -> None:
+    table = pq.read_table(part, partitioning=None)
+    pq.write_table(table.take(np.arange(num_rows) % table.num_rows), part)
+
+
+def describe_otherwise(part: Path) -> None:
+    table = pq.read_table(part, partitioning=None)
+    described = json.loads(table.schema.metadata[b"digitsum.part"]) | {"num_rejected": 5}
+    pq.write_table(table.replace_schema_metadata({"digitsum.part": json.dumps(described)}), part)
+
+
+def drop_column(part: Path) -> None:
+    pq.write_table(pq.read_table(part, partitioning=None).drop_columns(["digits"]), part)
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        *[
+            (lambda part, value=value: edit(part, 2, confidence=value), "row 10 has the sum ")
+            for value in (0.0, 1.0, None, float("nan"))
+        ],
+        (lambda part: edit(part, 2, predicted_sum=None), "row 10 has the sum None"),
+        (lambda part: edit(part, 0, error="no"), "from row 8 on, other rows are rejected"),
+        *[
+            (
+                lambda part, number=number: take_rows(part, number),
+                f"it has {number} rows, and the chunk 6",
+            )
+            for number in (5, 7, 12)
+        ],
+        (describe_otherwise, "it says 5 rows are rejected, and 0 are"),
+        (drop_column, "its columns are not those of scores"),
+        (overwrite, "cannot be checked: "),
+    ],
+)
+def test_verify_part_changed(place, change, fault):
+    part = part_of(place, 1, 8)
+    assert 0.002 < pq.read_table(part)["confidence"][2].as_py() < 0.998
+    change(part)
+    faults = verified(place).faults
+    assert all(found.startswith(f"{name_of(part)}: ") for found in faults)
+    assert any(fault in found for found in faults)
+
+
+def test_verify_rejected_row_scored(place):
+    part = part_of(place, 0, 0)
+    edit(part, 3, error=None)
+    fault = f"{name_of(part)}: from row 0 on, other rows are rejected"
+    assert fault in verified(place, sample=0).faults
 
 
 def test_verify_rows_swapped(place):
@@ -216,7 +252,7 @@ def test_verify_equally_probable_sums(place, monkeypatch):
 @pytest.mark.parametrize(
     ("above", "num_faults"), [(0.0005, 0), (0.05, 1)], ids=["rounding decides", "certain"]
 )
-def test_verify_fast_pass_of_cascade(place, commit_scores, above, num_faults):
+def test_verify_fast_pass_of_cascade(place, above, num_faults):
     fast = pq.read_table(part_of(place, 1, 8), partitioning=None)
     old = load_model(str(place / "model"))
     save_model(
@@ -237,66 +273,14 @@ def test_verify_fast_pass_of_cascade(place, commit_scores, above, num_faults):
     assert len(verified(place).faults) == num_faults
 
 
-@pytest.mark.parametrize(
-    "values",
-    [*({"confidence": value} for value in (0.0, 1.0, None, float("nan"))), {"predicted_sum": None}],
-    ids=str,
-)
-def test_verify_row_changed(place, values):
-    part = part_of(place, 1, 8)
-    assert 0.002 < pq.read_table(part)["confidence"][2].as_py() < 0.998
-    edit(part, 2, **values)
-    (fault,) = verified(place).faults
-    assert fault.startswith(f"{name_of(part)}: row 10 has the sum ")
-
-
-@pytest.mark.parametrize(("row", "error"), [(0, "no"), (3, None)])
-def test_verify_other_rows_rejected(place, row, error):
-    part = part_of(place, 0, 0)
-    edit(part, row, error=error)
-    fault = f"{name_of(part)}: from row 0 on, other rows are rejected"
-    assert fault in verified(place, sample=0).faults
-
-
-@pytest.mark.parametrize("num_rows", [6, 9, 16])
-def test_verify_other_number_of_rows(place, num_rows):
-    part = part_of(place, 1, 0)
-    table = pq.read_table(part, partitioning=None)
-    assert table.num_rows == 8
-    pq.write_table(table.take(np.arange(num_rows) % 8), part)
-    faults = verified(place).faults
-    assert faults
-    assert all(fault.startswith(f"{name_of(part)}: ") for fault in faults)
-
-
-def test_verify_other_number_of_rejects(place):
-    part = part_of(place, 1, 0)
-    table = pq.read_table(part, partitioning=None)
-    described = json.loads(table.schema.metadata[b"digitsum.part"]) | {"num_rejected": 5}
-    metadata = {b"digitsum.part": json.dumps(described)}
-    pq.write_table(table.replace_schema_metadata(metadata), part)
-    fault = f"{name_of(part)}: it says 5 rows are rejected, and 0 are"
-    assert verified(place).faults == (fault,)
-
-
-def test_verify_part_of_other_kind(place):
-    part = part_of(place, 1, 8)
-    pq.write_table(pq.read_table(part, partitioning=None).drop_columns(["digits"]), part)
-    shutil.copy2(part_of(place, 0, 0), part_of(place, 1, 0))
-    other_chunk, other_columns = verified(place).faults
-    assert other_chunk.startswith("shard-00001.parquet, rows from 0 on: no current scores: ")
-    assert other_columns == f"{name_of(part)}: its columns are not those of scores"
-
-
-def test_verify_part_of_older_bytes(place, commit_scores, tmp_path):
+def test_verify_part_of_older_bytes(place, tmp_path):
     older = shutil.copytree(place / "archive", tmp_path / "older", copy_function=shutil.copy2)
     path = older / "shard-00001.parquet"
     os.utime(path, ns=(path.stat().st_mtime_ns - 1, path.stat().st_mtime_ns - 1))
     model = load_model(str(place / "model"))
     commit_scores(older, place / "scores", model, chunk_images=CHUNK_IMAGES)
-    changed = "no current scores: the shard's bytes changed, or how they are read"
     assert verified(place).faults == tuple(
-        f"shard-00001.parquet, rows from {row} on: {changed}" for row in (0, 8)
+        f"shard-00001.parquet, rows from {row} on: no current scores: {CHANGED}" for row in (0, 8)
     )
 
 
@@ -313,7 +297,7 @@ def test_verify_parts_too_many(place):
     )
 
 
-def test_verify_shard_changed(place, write_parquet):
+def test_verify_shard_changed(place):
     replace_images(place, write_parquet)
     assert [fault.partition(": ")[0] for fault in verified(place).faults] == [
         "shard-00001.parquet, rows from 0 on",
@@ -321,7 +305,7 @@ def test_verify_shard_changed(place, write_parquet):
     ]
 
 
-def test_verify_shard_changed_same_time_and_size(place, write_parquet):
+def test_verify_shard_changed_same_time_and_size(place):
     before = (place / "archive/shard-00001.parquet").stat()
     path = replace_images(place, write_parquet)
     assert path.stat().st_size == before.st_size
