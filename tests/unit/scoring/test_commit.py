@@ -3,7 +3,14 @@ from pathlib import Path
 
 import pyarrow.dataset as ds
 import pytest
-from factories import make_chunk, make_part, make_scores, read_files, write_parquet
+from factories import (
+    make_chunk,
+    make_fingerprint,
+    make_part,
+    make_scores,
+    read_files,
+    write_parquet,
+)
 
 from digitsum.archive.parquet.files import read_table
 from digitsum.archive.score_parts import SCORES_SCHEMA, Part, part_path, read_part
@@ -87,20 +94,6 @@ def test_commit_part_twice_keeps_last(scores, files, parts, commit_all):
     assert written["error"].to_pylist() == ["bad"] + [None] * 4
 
 
-def test_list_parts_none(scores, files):
-    assert by_path(scores) == {}
-    assert list_parts_of_others(scores, MODEL) == set()
-    remove_leftovers(scores, MODEL)
-    assert files() == []
-
-
-def test_list_parts_of_each_model(scores, parts, commit_all):
-    other = replace(parts[2], model_digest=OTHER_MODEL)
-    commit_all(*parts, other)
-    assert by_path(scores) == {path_of(part): part for part in parts}
-    assert by_path(scores, OTHER_MODEL) == {path_of(other): other}
-
-
 @pytest.mark.parametrize(
     "damage",
     [
@@ -160,7 +153,11 @@ def test_list_parts_of_others(scores, parts, commit_all):
 
 
 def test_check_committed_as_listed(scores, parts, commit_all):
-    commit_all(*parts)
+    assert (by_path(scores), list_parts_of_others(scores, MODEL)) == ({}, set())
+    other = replace(parts[2], model_digest=OTHER_MODEL)
+    commit_all(*parts, other)
+    assert by_path(scores, OTHER_MODEL) == {path_of(other): other}
+    assert by_path(scores) == {path_of(part): part for part in parts}
     assert check_committed(scores, parts) == list_parts(scores, MODEL, {})
     assert check_committed(scores, []) == {}
 
@@ -168,17 +165,16 @@ def test_check_committed_as_listed(scores, parts, commit_all):
 @pytest.mark.parametrize("there", ["nothing", "other bytes", "other rejects", "damaged"])
 def test_check_committed_missing(scores, parts, commit_all, there):
     commit_all(parts[0], parts[2])
-    path = scores.join(path_of(parts[2])).path
-    expected = parts[2]
+    path, expected = Path(scores.join(path_of(parts[2])).path), parts[2]
     if there == "nothing":
-        Path(path).unlink()
+        path.unlink()
     elif there == "damaged":
-        Path(path).write_bytes(b"")
+        path.write_bytes(b"")
     elif there == "other rejects":
         expected = replace(expected, num_rejected=1)
     else:
-        fingerprint = replace(expected.chunk.fingerprint, mtime_ns=7)
-        expected = replace(expected, chunk=replace(expected.chunk, fingerprint=fingerprint))
+        chunk = make_chunk(2, 0, "b.parquet", fingerprint=make_fingerprint(3))
+        expected = make_part(chunk)
     with pytest.raises(InputError, match=r"1 of 2 parts are not there.* first of b\.parquet;"):
         check_committed(scores, [parts[0], expected])
 
@@ -192,18 +188,11 @@ def test_remove_parts_and_directories(scores, tmp_path, parts, commit_all):
 
     remove_parts(scores, [path_of(parts[0])])
     assert directories() == {"day=1", "day=1/a", "b"}
+    (model / "day=1" / "notes").write_text("kept")
     remove_parts(scores, [path_of(parts[1]), path_of(parts[0])])  # the first is gone already
-    assert directories() == {"b"}
+    assert directories() == {"day=1", "b"}
     remove_parts(scores, [path_of(parts[2])])
-    assert not list(model.iterdir())
-
-
-def test_remove_parts_keeps_other_files(scores, tmp_path, parts, commit_all):
-    commit_all(parts[0])
-    notes = (tmp_path / "scores" / path_of(parts[0])).parent.parent / "notes"
-    notes.write_text("kept")
-    remove_parts(scores, [path_of(parts[0])])
-    assert [path.name for path in notes.parent.iterdir()] == ["notes"]
+    assert list(model.rglob("*")) == [model / "day=1", model / "day=1" / "notes"]
 
 
 def test_point_current_at_another_model(scores, files, parts, commit_all):

@@ -72,15 +72,6 @@ def test_lock_names_its_holder(scores):
     lock(scores)
 
 
-def test_lock_twice_in_one_process(scores):
-    with (
-        lock_scores(scores, "score-1"),
-        pytest.raises(ScoresHeldError, match="run score-1, process"),
-    ):
-        lock(scores)
-    lock(scores)
-
-
 def test_lock_after_holder_was_killed(scores):
     with another_process(scores) as process:
         process.send_signal(signal.SIGKILL)
@@ -108,19 +99,18 @@ def test_lock_is_released_by_exceptions(scores, kind):
         pass
 
 
-def test_lock_keeps_what_was_there(scores):
-    Path(scores.path).mkdir()
-    lock(scores)
-    assert list(read_files(Path(scores.path))) in ([], [f"{RUNS_DIRECTORY}/{LOCK_FILE}"])
-    assert Path(scores.path).is_dir()
-
-
 def test_lock_keeps_what_was_written(tmp_path):
     for name in ("part", f"{RUNS_DIRECTORY}/plan.json"):
         scores = locate(str(tmp_path / Path(name).name))
         with lock_scores(scores, "score-1"):
             (Path(scores.path) / name).write_text("written")
+            with pytest.raises(ScoresHeldError, match="run score-1, process"):
+                lock(scores)
+        lock(scores)
         assert read_files(Path(scores.path))[name] == b"written"
+    (tmp_path / "empty").mkdir()
+    lock(locate(str(tmp_path / "empty")))
+    assert set(read_files(tmp_path / "empty")) <= {f"{RUNS_DIRECTORY}/{LOCK_FILE}"}
 
 
 def test_lock_place_not_a_directory(tmp_path):

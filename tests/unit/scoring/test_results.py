@@ -1,7 +1,7 @@
 from dataclasses import replace
 
 import pytest
-from factories import make_chunk, make_part, make_plan, make_result, make_shard
+from factories import make_part, make_plan, make_result, make_shard
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -10,7 +10,7 @@ from digitsum.manifest import from_python, parse_json, to_json, to_python
 from digitsum.model.prediction_stats import PredictionStats
 from digitsum.scoring.drift import Shift
 from digitsum.scoring.plan import ScorePlan
-from digitsum.scoring.results import ChunkResult, ScoreCounts, ScoreOutcome
+from digitsum.scoring.results import ScoreCounts, ScoreOutcome
 
 row_groups = st.lists(st.integers(0, 5), min_size=1, max_size=5)
 archives = st.lists(row_groups, max_size=4)
@@ -51,6 +51,9 @@ def runs(draw) -> tuple[ScoreCounts, ScorePlan]:
 def test_totals_equal_a_fresh_plan(run):
     counts, after = run
     counts.check_conserved()
+    assert counts.num_images == counts.plan.num_to_score
+    assert counts.predicted.num_images == counts.num_images - counts.num_rejected
+    assert counts.images_per_s == counts.num_images / 2
     done = [decision for decision in after.decisions if decision.decided == "done"]
     num_scored = sum(d.chunk.num_rows - d.num_rejected for d in done)
     totals = counts.totals
@@ -59,14 +62,6 @@ def test_totals_equal_a_fresh_plan(run):
     assert totals.rejected == after.num_to_score + sum(d.num_rejected for d in done)
     assert totals.scored + totals.rejected == totals.images
     assert (totals.shards, totals.rejected_shards) == (after.num_shards, len(after.rejected))
-
-
-@given(runs())
-def test_counts_of_a_run(run):
-    counts = run[0]
-    assert counts.num_images == counts.plan.num_to_score
-    assert counts.predicted.num_images == counts.num_images - counts.num_rejected
-    assert counts.images_per_s == counts.num_images / 2
 
 
 @given(runs(), st.data(), st.sampled_from([-1, 1]))
@@ -213,10 +208,3 @@ def test_outcome_read_back(run, why_incomplete):
     outcome = make_outcome(run[0], why_incomplete)
     assert parse_json(ScoreOutcome, to_json(outcome), "outcome") == outcome
     assert from_python(ScoreOutcome, to_python(outcome), "outcome") == outcome
-
-
-def test_chunk_result_rejected():
-    chunk = make_chunk(5).id
-    result = ChunkResult.rejected(chunk, "cannot be read", node="n")
-    assert (result.num_rejected, result.num_scored, result.node) == (5, 0, "n")
-    assert result.predicted.num_images == 0

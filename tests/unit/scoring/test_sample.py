@@ -62,6 +62,15 @@ def test_sample_round_trip(run, num_rows, num_images):
         assert image.shard == "a.parquet"
 
 
+@pytest.mark.parametrize(("num_rows", "width"), [(0, 3), (2, 2**19 + 1)])
+def test_sample_big_or_no_images(run, tmp_path, num_rows, width):
+    chunk = make_chunk(4).id
+    rows = rows_of(num_rows, width=width)
+    write_sample(run, chunk, sample_rows(chunk, rows, make_scores(*[None] * num_rows), 4))
+    assert read_sample(run) == ()
+    assert read_files(tmp_path) == {}
+
+
 def test_sample_of_several_chunks(run):
     assert read_sample(run) == ()
     for first_row in range(0, 60, 10):
@@ -70,15 +79,6 @@ def test_sample_of_several_chunks(run):
         write_sample(run, chunk, sample_rows(chunk, rows_of(10, first_row), scores, 5))
     sample = read_sample(run)
     assert len({(image.shard, image.row) for image in sample}) == len(sample) == SAMPLE_IMAGES
-
-
-@pytest.mark.parametrize(("num_rows", "width"), [(0, 3), (2, 2**19 + 1)])
-def test_sample_big_or_no_images(run, tmp_path, num_rows, width):
-    chunk = make_chunk(4).id
-    rows = rows_of(num_rows, width=width)
-    write_sample(run, chunk, sample_rows(chunk, rows, make_scores(*[None] * num_rows), 4))
-    assert read_sample(run) == ()
-    assert read_files(tmp_path) == {}
 
 
 def rewrite(path, **columns):
