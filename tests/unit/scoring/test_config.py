@@ -81,13 +81,24 @@ def test_verify_sample_below_0():
         CONFIGS[2](sample=-1)
 
 
-@pytest.mark.parametrize(("given", "fraction"), [({}, 0.01), ({"max_rejected": "0.1%"}, 0.001)])
+@pytest.mark.parametrize(
+    ("given", "fraction"),
+    [
+        *[("0.1%", 0.001), ("0.001", 0.001), ("0", 0), ("0%", 0), ("100%", 1), ("1", 1)],
+        *[("1e-3", 0.001), (" 2.5 % ", 0.025)],
+    ],
+)
 def test_max_rejected_fraction(given, fraction):
-    assert CONFIGS[0](**given).max_rejected_fraction == fraction
+    assert CONFIGS[0]().max_rejected_fraction == 0.01
+    config = CONFIGS[0](max_rejected=given)
+    assert config.max_rejected_fraction == pytest.approx(fraction, rel=1e-12)
 
 
-@pytest.mark.parametrize("make", CONFIGS[:2])
-@pytest.mark.parametrize("given", ["few", "101%"])
-def test_max_rejected_invalid(make, given):
-    with pytest.raises(InputError, match=f"^--max-rejected {given}: give "):
-        make(max_rejected=given)
+@pytest.mark.parametrize(
+    "given",
+    ["", "%", "few", "1%%", "%1", "1 percent", "1,5%", "-1%", "-0.1", "101%", "1.5", "nan", "inf%"],
+)
+def test_max_rejected_invalid(given):
+    for make in CONFIGS[:2]:
+        with pytest.raises(InputError, match=f"^--max-rejected {given}: give "):
+            make(max_rejected=given)
