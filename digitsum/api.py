@@ -41,7 +41,7 @@ def score(config: ScoreConfig, announce: Callable[[ScorePlan], None] | None = No
     """Score an archive and write the run's report; `announce` is given the plan at the start.
 
     Raises InputError, before anything is scored, if the model or the archive cannot be used, and
-    ScoresHeldError if another run is at work.
+    ScoresHeldError if another run holds the scores.
     """
     from digitsum.report.build import report_of
     from digitsum.scoring.score import score

@@ -134,7 +134,7 @@ def _train(config: TrainConfig) -> None:
     from digitsum.evaluation.evaluate import record_validation
     from digitsum.report.build import report_of
     from digitsum.training.metrics import CURVES_FILE
-    from digitsum.training.train import train  # Ray takes a second to import: only where needed
+    from digitsum.training.train import train  # importing Ray takes a second
 
     trained = train(config)
     record_validation(trained.validated, trained.run)

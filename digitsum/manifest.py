@@ -38,7 +38,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """What computed something: the command and the versions of its packages."""
+    """Origin of a record: the command and the versions of its packages."""
 
     command: list[str]
     versions: dict[str, str]
@@ -46,7 +46,7 @@ class Origin:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What a run that ended was asked to do, by what, and what came of it."""
+    """Record of a run that ended: its options, its origin and its outcome."""
 
     run: str
     """The run's id, which is its directory's name."""
@@ -141,14 +141,14 @@ def _check_has_version(kind: type, values: Mapping[str, Any], where: str) -> Non
     """Raise InputError if a record's version was filled in by its default."""
     version = getattr(kind, "__dataclass_fields__", {}).get("version")
     if version and "version" not in values:
-        raise _other_version(where, "no version", version.default)
+        raise _other_version(where, "has no version", version.default)
 
 
 def _invalid(kind: type, error: ValidationError, where: str) -> InputError:
     errors = error.errors(include_url=False)
     for of_field in errors:
         if of_field["loc"][-1:] == ("version",) and of_field["type"] == "literal_error":
-            found = f"version {of_field['input']!r}"
+            found = f"is of version {of_field['input']!r}"
             return _other_version(where, found, of_field["ctx"]["expected"])
     field = ".".join(map(str, errors[0]["loc"]))
     problem = (f"{field}: " if field else "") + " ".join(errors[0]["msg"].split())
@@ -157,7 +157,7 @@ def _invalid(kind: type, error: ValidationError, where: str) -> InputError:
 
 
 def _other_version(where: str, found: str, known: object) -> InputError:
-    message = f"is of {found}, but this digitsum reads version {known}"
+    message = f"{found}, but this digitsum reads version {known}"
     return InputError(f"{where}: {message}; {_REMEDY}")
 
 

@@ -69,7 +69,7 @@ def make_model(
     digest: str = "a" * 64,
     **options: Any,
 ) -> SavedModel:
-    """Return a model that lies on no disk; of a small counter by default."""
+    """Return a model that is on no disk; of a small counter by default."""
     network = network or make_counter()
     name = network_name(network)
     return SavedModel(name, network.eval(), pixel_scale, temperature, uri, digest, **options)
@@ -100,7 +100,7 @@ def make_shard(
 def make_fingerprint(
     num_rows: int = 9, *, shape: ImageShape = TINY, id_column: str | None = None
 ) -> Fingerprint:
-    """Return the fingerprint of a shard of so many images."""
+    """Return the fingerprint of a shard of `num_rows` images."""
     return Fingerprint(100, 1, num_rows, "image", id_column, shape.height, shape.width)
 
 
@@ -118,7 +118,7 @@ def make_chunk(
 
 
 def make_part(chunk: Chunk, num_rejected: int = 0, model_digest: str = MODEL) -> Part:
-    """Return what a chunk's part says of itself."""
+    """Return the description of a chunk's part."""
     return Part(model_digest, chunk.id, num_rejected)
 
 
@@ -146,7 +146,7 @@ def make_result(chunk: Chunk, num_rejected: int = 0, reason: str = "", **known) 
 
 
 def make_scores(*errors: str | None, first: int = 0) -> pa.Table:
-    """Return the scores of one row for each error, which is None if the row is scored."""
+    """Return the scores of one row for each error; None stands for a row that is scored."""
     rows = [
         {"image_id": f"image-{row}", "predicted_sum": None if error else row % 37, "error": error}
         for row, error in enumerate(errors, start=first)

@@ -1,6 +1,6 @@
 """Committing scores: when a chunk is done, and what a reader sees meanwhile.
 
-A chunk is done when its part lies under its final name with metadata that name the model and the
+A chunk is done when its part has its final name, and its metadata name the model and the
 chunk: shard, fingerprint, row range. The name follows from the chunk, so a chunk that is scored
 twice (a worker that was lost after it committed, a run that was killed, two runs at once) ends in
 the same one file, of the same content. If a run dies
@@ -53,7 +53,7 @@ from digitsum.storage.location import Location, storage_error
 from digitsum.storage.retries import retried
 
 ListedParts = Mapping[ListedFile, Part | None]
-"""A model's parts as they were listed, to what each says of itself; None if it cannot be read."""
+"""A model's parts as they were listed, to their descriptions; None if one cannot be read."""
 
 
 def list_parts(
@@ -108,7 +108,7 @@ def _remove_temporary(directory: Location, below: str = "") -> None:
 
 
 def commit_part(scores: Location, table: pa.Table, model_digest: str, chunk: ChunkId) -> Part:
-    """Make the part of a chunk appear from its scores; return what it says of itself.
+    """Make the part of a chunk appear from its scores; return its description.
 
     Raises InputError, and commits nothing, if the table has not as many rows as the chunk, or if a
     link leads out of the scores.

@@ -97,7 +97,7 @@ class ArchiveConfig:
     chunk_images: int = CHUNK_IMAGES
     """Images in a chunk, rounded up to whole row groups; as when the archive was scored."""
     read: ReadOptions = field(default_factory=ReadOptions)
-    """How to read the archive."""
+    """Reading of the archive."""
 
     def __post_init__(self) -> None:
         check_at_least(self, 1, "chunk_images")

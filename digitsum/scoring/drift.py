@@ -22,7 +22,7 @@ from digitsum.model.prediction_stats import Counts, PredictionStats
 MAX_INDEX = 0.2
 MAX_P_VALUE = 0.001
 MIN_IMAGES = 100
-# Classes are joined until each may expect so many images: fewer make chi-square unreliable.
+# Classes are joined until each may expect this many images: fewer make chi-square unreliable.
 _MIN_EXPECTED = 5.0
 # Images added to each class, so that an empty one does not make the index infinite.
 _SMOOTHING = 0.5
@@ -37,7 +37,7 @@ _NAMES: dict[Quantity, str] = {
 
 @dataclass(frozen=True)
 class Shift:
-    """How far a distribution is from the reference."""
+    """Distance of a distribution from the reference."""
 
     quantity: Quantity
     index: float

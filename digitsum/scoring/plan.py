@@ -25,7 +25,7 @@ SHARD_GONE = "the shard is gone"
 
 @dataclass(frozen=True)
 class Survey:
-    """What of an archive can be scored."""
+    """The shards of an archive, by whether a model can score them."""
 
     archive: Archive
     """The shards that can be read."""
@@ -37,7 +37,7 @@ class Survey:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What is to be done with a chunk, and why."""
+    """Decision on a chunk, with its reason."""
 
     chunk: Chunk
     decided: Decided
@@ -54,7 +54,7 @@ class Decision:
 
 @dataclass(frozen=True)
 class ScorePlan:
-    """What a run will do: a pure function of archive, model and committed parts."""
+    """Plan of a run: a pure function of archive, model and committed parts."""
 
     model_digest: str
     decisions: tuple[Decision, ...]
@@ -65,7 +65,7 @@ class ScorePlan:
     num_shards: int
     """Shards of the archive, those without images and the rejected ones included."""
     rejected: Mapping[str, str]
-    """Shards that cannot be scored, and why. Their earlier parts are left where they are."""
+    """Shards that cannot be scored, and why. Their earlier parts stay."""
 
     def chunks(self, *decided: Decided) -> tuple[Chunk, ...]:
         """Return the chunks with one of these decisions."""
@@ -176,8 +176,8 @@ def plan_scores(
 ) -> ScorePlan:
     """Compare an archive's chunks with what is committed for a model.
 
-    `committed` maps the path of every part of this model to what it says of itself, or to None if
-    it cannot be read. A chunk is done only if its part names this very chunk and model, and with
+    `committed` maps the path of every part of this model to its description, or to None if it
+    cannot be read. A chunk is done only if its part names this very chunk and model, and with
     `retry_rejected` only if none of its rows was rejected. `list_others` returns the paths, below a
     model's directory, of other models' parts; it is called once, if a chunk is new, and affects
     reasons only.

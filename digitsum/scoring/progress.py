@@ -71,7 +71,7 @@ class Progress:
             sys.stderr.write(f"{self._line(now, is_short=False)}\n")
 
     def _actors(self, now: float) -> str:
-        """Return about how many actors are at work, or nothing while it is too early to say.
+        """Return about how many actors are busy, or nothing while it is too early to say.
 
         Each has one chunk at a time, so a busy one returns a chunk within the time of the longest;
         twice that is allowed, because chunks vary.

@@ -23,13 +23,13 @@ _REMEDIES = {
 
 @dataclass(frozen=True)
 class ChunkResult:
-    """What became of a chunk."""
+    """Result of a chunk: scored, or rejected."""
 
     chunk: ChunkId
     num_rejected: int
     """Rows without a sum; all rows if the chunk was rejected."""
     reason: str = ""
-    """Why the whole chunk was rejected and got no part; empty if it has one."""
+    """Reason that the whole chunk was rejected; empty if it has a part."""
     read_s: float = 0.0
     """Seconds that the network waited for images: they are read ahead."""
     forward_s: float = 0.0
@@ -44,7 +44,7 @@ class ChunkResult:
     ended: float = 0.0
     """Unix time, in seconds, by its node's clock; 0 if it was lost."""
     worker: str = ""
-    """Which worker finished it; empty if it was lost."""
+    """Worker that finished it; empty if it was lost."""
 
     @property
     def num_scored(self) -> int:
@@ -100,7 +100,7 @@ class ScoreCounts:
 
     @property
     def predicted(self) -> PredictionStats:
-        """How this run's predictions are distributed."""
+        """Counts of this run's predictions."""
         return sum((result.predicted for result in self.results), PredictionStats())
 
     @property
@@ -169,7 +169,7 @@ class ScoreCounts:
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreOutcome:
-    """What came of a scoring run, as its manifest records it."""
+    """Outcome of a scoring run, as its manifest records it."""
 
     scores: str
     archive: str
@@ -188,7 +188,7 @@ class ScoreOutcome:
     reference: PredictionStats | None
     """The predictions on the images that the model was validated on."""
     shifts: tuple[Shift, ...]
-    """How far the predictions are from those of reference."""
+    """Distances of the predictions from the reference."""
     rejected_shards: Mapping[str, str]
     """Shards that cannot be scored, and why."""
     chunks: tuple[ChunkResult, ...]

@@ -51,7 +51,7 @@ LOST = "its worker failed or was lost, as often as it was tried; the log, or Ray
 
 @dataclass(frozen=True)
 class ScoreResult:
-    """What a scoring run did."""
+    """Result of a scoring run."""
 
     run: Location
     """The run's directory, with its manifest."""
@@ -76,7 +76,7 @@ def score(config: ScoreConfig, announce: Callable[[ScorePlan], None] | None = No
 
     `announce` is given the plan before anything is started. What cannot be read is rejected; if
     that is too much, CURRENT is not changed. Raises InputError, before anything is scored, if the
-    model or the archive cannot be used, and ScoresHeldError if another run is at work.
+    model or the archive cannot be used, and ScoresHeldError if another run holds them.
     """
     run = open_score_run(config)
     with lock_scores(run.scores, run.directory.name):

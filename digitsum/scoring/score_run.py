@@ -44,7 +44,7 @@ class ScoreRun:
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """What lay there when a run was planned, and the plan."""
+    """Archive and scores as they were when a run was planned, and the plan."""
 
     survey: Survey
     listed_ns: int
@@ -139,6 +139,6 @@ def check_apart(archive: Location, scores: Location) -> None:
     is_below = type(scores.filesystem) is type(archive.filesystem) and relative != scores.path
     if is_below and not is_hidden(relative):
         raise InputError(
-            f"{scores.uri}: lies within the archive {archive.uri}, where the scores would be taken "
-            "for shards; give --scores a place beside it, or a name that begins with '_'."
+            f"{scores.uri}: is within the archive {archive.uri}, and its parts would be read as "
+            "shards; give --scores a place beside it, or a name that begins with '_'."
         )

@@ -27,13 +27,13 @@ class RunStatus:
 
     name: str
     outcome: ScoreOutcome | None
-    """None if it ended before it was complete, or is still at work."""
+    """None if it ended before it was complete, or is still running."""
 
     def sentence(self) -> str:
         """Return how the run ended."""
         outcome = self.outcome
         if outcome is None:
-            return "ended before it was complete, or is still at work"
+            return "ended before it was complete, or is still running"
         why = " ".join((outcome.why_incomplete or "").split())
         counts = f"{outcome.images - outcome.rejected:,} images scored and {outcome.rejected:,}"
         end = "complete" if outcome.complete else f"incomplete: {why}"
@@ -42,7 +42,7 @@ class RunStatus:
 
 @dataclass(frozen=True)
 class Status:
-    """What a scores directory holds."""
+    """Current model and last runs of a scores directory."""
 
     scores_uri: str
     current: str | None

@@ -37,7 +37,7 @@ from digitsum.storage.retries import retried
 
 @dataclass(frozen=True)
 class ScoreTask:
-    """What every worker of a run is given; it travels to other machines."""
+    """Task of every worker of a run, which travels to other machines."""
 
     model: SavedModel
     model_digest: str

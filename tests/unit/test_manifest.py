@@ -136,9 +136,9 @@ class Versioned:
     version: Literal[3] = 3
 
 
-def test_record_of_no_version():
+def test_record_without_version():
     assert parse_json(Versioned, to_json(Versioned()), "there") == Versioned()
-    message = "there: is of no version, but this digitsum reads version 3"
+    message = "there: has no version, but this digitsum reads version 3"
     with pytest.raises(InputError, match=message):
         parse_json(Versioned, b"{}", "there")
     with pytest.raises(InputError, match=message):

@@ -13,7 +13,7 @@ from digitsum.scoring.executors.threads import ThreadsExecutor
 from digitsum.scoring.results import ChunkResult
 
 FEW_IMAGES = 100_000
-"""At 2,000 images/s on one core some 50 s: a cluster that takes 10 s to start saves little."""
+"""At 2,000 images/s on one core about 50 s: a cluster that takes 10 s to start saves little."""
 
 
 @contextmanager
@@ -25,7 +25,7 @@ def open_executor(
     keep_going: bool = False,
     after_death: bool = False,
 ) -> Iterator[Executor[Result]]:
-    """Yield the executor for so many images; Ray is connected, or started, within the block."""
+    """Yield the executor for n images; Ray is connected, or started, within the block."""
     if not uses_ray(compute, num_images, after_death=after_death):
         yield ThreadsExecutor(make_worker, compute, keep_going=keep_going)
         return
@@ -47,7 +47,7 @@ def chunk_recorder(run: str, compute: ComputeOptions) -> Callable[[ChunkResult],
 
 
 def uses_ray(compute: ComputeOptions, num_images: int, *, after_death: bool = False) -> bool:
-    """Return whether so many images are scored on Ray: few are not, unless the last run died."""
+    """Return whether n images are scored on Ray: few are not, unless the last run died."""
     if compute.executor != "auto":
         return compute.executor == "ray"
     is_small = num_images <= FEW_IMAGES and not compute.gpus_per_actor and not after_death

@@ -101,7 +101,7 @@ def _room(compute: ComputeOptions) -> tuple[int, int]:
         raise InputError(
             f"{compute.min_actors} actors of {compute.cpus_per_actor} CPUs and "
             f"{compute.gpus_per_actor:g} GPUs do not fit on the cluster's nodes, which have "
-            f"{num_cpus:g} CPUs and {num_gpus:g} GPUs in all; lower --min-actors, "
+            f"{num_cpus:g} CPUs and {num_gpus:g} GPUs in total; lower --min-actors, "
             "--cpus-per-actor or --gpus-per-actor."
         )
     return room, limit

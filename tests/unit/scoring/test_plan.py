@@ -45,7 +45,7 @@ archives = st.lists(shards, max_size=4, unique_by=lambda shard: shard.file.path)
     lambda found: sorted(found, key=lambda shard: shard.file.path)
 )
 chunk_sizes = st.integers(1, 9)
-# What may lie in the place of a chunk's part: nothing, a file that cannot be read, or a part.
+# Contents of the place of a chunk's part: nothing, a file that cannot be read, or a part.
 STATES = ["absent", "current", "broken", "other bytes", "other model", "other rows", "other shard"]
 REASONS = {"absent": NOT_SCORED, "current": UNCHANGED, "broken": BROKEN}
 Committed = dict[str, Part | None]

@@ -19,7 +19,7 @@ archives = st.lists(row_groups, max_size=4)
 def plan_of(
     shards: list[list[int]], parts: dict[Chunk, int] | None = None, num_bad: int = 0, **options
 ) -> ScorePlan:
-    """Plan shards of these row groups, whose chunks have parts with so many rejected rows."""
+    """Plan shards of these row groups, whose chunks have parts with this many rejected rows."""
     found = [make_shard(f"{number}.parquet", *rows) for number, rows in enumerate(shards)]
     committed = [make_part(chunk, number) for chunk, number in (parts or {}).items()]
     bad = {f"bad-{number}.parquet": "bad" for number in range(num_bad)}
@@ -113,7 +113,7 @@ def test_totals_of_a_failed_chunk():
 
 
 def counts_of(num_images: int, num_rejected: int, num_shards: int, num_bad: int) -> ScoreCounts:
-    """Count a run with nothing to do, on an archive of so many images, rejected, shards, bad."""
+    """Count a run with nothing to do, on an archive of n images, m of them rejected."""
     share, rest = divmod(num_images, num_shards)
     shards = [[share + rest], *[[share]] * (num_shards - 1)]
     first, *others = plan_of(shards).to_score

@@ -44,7 +44,7 @@ def test_open_score_run_refused(config, tmp_path):
     (tmp_path / "file").write_text("in the way")
     for option, value, message in (
         ("scores", "file", "is a file; give a directory"),
-        ("scores", "archive/below", "lies within the archive"),
+        ("scores", "archive/below", "is within the archive"),
         ("model", "absent", "absent"),
     ):
         with pytest.raises(InputError, match=message):
@@ -64,7 +64,7 @@ def test_open_score_run_link_out_of_scores(config, tmp_path, link):
 
 @pytest.mark.parametrize("scores", ["/a/archive", "/a/archive/scores", "/a/archive/b/c"])
 def test_check_apart_among_the_shards(scores):
-    with pytest.raises(InputError, match="lies within the archive"):
+    with pytest.raises(InputError, match="is within the archive"):
         check_apart(locate("/a/archive"), locate(scores))
 
 
@@ -188,7 +188,7 @@ def test_survey_known_if_listed_unchanged(survey, tmp_path):
 
 @pytest.fixture
 def refuse(monkeypatch, tmp_path):
-    """Let the file system refuse a shard so many times; return how often each of two was read."""
+    """Let the file system refuse a shard n times; return how often each of two was read."""
     for name in ("a", "b"):
         write_images(tmp_path / f"{name}.parquet")
     monkeypatch.setattr("tenacity.nap.time.sleep", lambda wait_s: None)

@@ -22,7 +22,7 @@ from digitsum.scoring.status import (
 from digitsum.storage.location import Location, locate
 
 MODEL, OTHER_MODEL = "a" * 64, "b" * 64
-DID_NOT_END = "ended before it was complete, or is still at work"
+DID_NOT_END = "ended before it was complete, or is still running"
 
 
 @pytest.fixture

@@ -218,7 +218,7 @@ def rows_of_shape(chunk) -> Rows:
 
 @pytest.fixture
 def fail(monkeypatch):
-    """Let a function of the worker fail so many times."""
+    """Let a function of the worker fail n times."""
     monkeypatch.setattr("tenacity.nap.time.sleep", lambda wait_s: None)
 
     def fail(name: str, times: int, kind: type[Exception]) -> None:

@@ -61,7 +61,7 @@ class Worker:
 
 @pytest.fixture
 def run(monkeypatch):
-    """Map so many chunks, which fail with these errors, by threads of a machine of four cores."""
+    """Map n chunks, which fail with these errors, by threads of a machine of four cores."""
     monkeypatch.setattr("joblib.cpu_count", lambda: 4)
     monkeypatch.setattr(Worker, "made", [])
     monkeypatch.setattr(Worker, "threads", set())
