@@ -15,8 +15,7 @@ from digitsum.archive.chunks import plan_chunks
 from digitsum.archive.score_parts import Part, part_path
 from digitsum.archive.shards import Archive, Shard
 from digitsum.model.saved_model import load_model, packaged_model
-from digitsum.scoring.plan import plan_scores
-from digitsum.scoring.survey import Survey
+from digitsum.scoring.plan import Survey, plan_scores
 from digitsum.storage.listing import ListedFile
 from digitsum.storage.location import locate
 
@@ -43,7 +42,7 @@ def planning_scale(num_shards: int) -> None:
         if number % _NEW_EVERY:
             for chunk in plan_chunks(shard, CHUNK_IMAGES):
                 committed[part_path(model.digest, chunk.id)] = Part(model.digest, chunk.id, 0)
-    survey = Survey(Archive(locate("/archive"), shards), ())
+    survey = Survey(Archive(locate("/archive"), shards), {})
     listed_mb = _peak_mb()
     started = time.perf_counter()
     plan = plan_scores(survey, model.digest, CHUNK_IMAGES, committed)

@@ -55,11 +55,10 @@ def plan(config: ScoreConfig) -> ScorePlan:
 
 
 def score(config: ScoreConfig, announce: Callable[[ScorePlan], None] | None = None) -> ScoreResult:
-    """Score an archive and write the run's report.
+    """Score an archive and write the run's report; `announce` is given the plan at the start.
 
-    `announce` is given the plan before anything is started. Raises InputError, before anything is
-    scored, if the model or the archive cannot be used, and ScoresHeldError if another run is at
-    work.
+    Raises InputError, before anything is scored, if the model or the archive cannot be used, and
+    ScoresHeldError if another run holds the scores.
     """
     from digitsum.report.build import report_of
     from digitsum.scoring.score import score
@@ -85,10 +84,7 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
 
 
 def compare(config: CompareConfig) -> Comparison:
-    """Compare two models on one archive and write a report.
-
-    Raises InputError if the scores are not of two models with images in common.
-    """
+    """Compare two models on one archive, write a report; raises InputError if they share none."""
     from digitsum.evaluation.compare import compare
     from digitsum.report.comparison import comparison_page
     from digitsum.report.page import REPORT_FILE, render
@@ -133,10 +129,7 @@ def inspect(config: InspectConfig) -> Inspected:
 
 
 def report(config: ReportConfig) -> Location:
-    """Write the report of a run or an evaluation again; return where it is.
-
-    Raises InputError if the directory holds no record that can be read.
-    """
+    """Write the report of a run or an evaluation again; raises InputError if there is no record."""
     from digitsum.report.build import make_report
 
     return make_report(locate(config.run))

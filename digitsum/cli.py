@@ -71,8 +71,8 @@ Command = (
 def main(arguments: Sequence[str] | None = None, prog: str = "digitsum") -> int:
     """Run a command line, by default the process's own; return its exit code.
 
-    The codes are those of `digitsum --help`; for all but 0 one sentence goes to stderr. Arguments
-    that cannot be parsed end the process with 2.
+    For all codes but 0 one sentence goes to stderr. Arguments that cannot be parsed end the process
+    with 2.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given == ["--version"]:
@@ -116,14 +116,6 @@ def _say_written(written: WrittenArchive) -> None:
             f"{written.uri}: most images are bright, like paper with dark ink, but models read "
             "bright ink on dark: look with `digitsum inspect`, and import again with --invert"
         )
-
-
-def _synth(config: SynthConfig) -> None:
-    _say_written(synth(config))
-
-
-def _import_npy(config: ImportNpyConfig) -> None:
-    _say_written(import_npy(config))
 
 
 def _import_images(config: ImportImagesConfig) -> None:
@@ -211,10 +203,6 @@ def _verify(config: VerifyConfig) -> None:
         )
 
 
-def _report(config: ReportConfig) -> None:
-    say(api.report(config).uri)
-
-
 def _compare(config: CompareConfig) -> None:
     from digitsum.report.page import REPORT_FILE
 
@@ -264,8 +252,8 @@ def _evaluate(config: EvaluateConfig) -> None:
 
 
 _COMMANDS: dict[type, Callable[[Any], None]] = {
-    SynthConfig: _synth,
-    ImportNpyConfig: _import_npy,
+    SynthConfig: lambda config: _say_written(synth(config)),
+    ImportNpyConfig: lambda config: _say_written(import_npy(config)),
     ImportImagesConfig: _import_images,
     ImportModelConfig: _import_model,
     TrainConfig: _train,
@@ -274,6 +262,6 @@ _COMMANDS: dict[type, Callable[[Any], None]] = {
     VerifyConfig: _verify,
     EvaluateConfig: _evaluate,
     CompareConfig: _compare,
-    ReportConfig: _report,
+    ReportConfig: lambda config: say(api.report(config).uri),
     InspectConfig: _inspect,
 }

@@ -9,15 +9,17 @@ from __future__ import annotations
 import platform
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as version_of
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
+from pydantic_core import from_json
 
 from digitsum.errors import InputError
 from digitsum.storage.atomic_write import publish_bytes
@@ -30,15 +32,14 @@ RUNS_DIRECTORY = "_runs"
 MANIFEST_FILE = "manifest.json"
 _PACKAGES = ("digitsum", "ray", "torch", "openvino", "pyarrow", "numpy")
 
-T = TypeVar("T")
+_REMEDY = "use the digitsum that wrote it, or run again."
 
-# Making one takes milliseconds, and a plan reads a part a millisecond.
-_ADAPTERS: dict[Any, TypeAdapter[Any]] = {}
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """What computed something: the command and the versions of its packages."""
+    """Origin of a record: the command and the versions of its packages."""
 
     command: list[str]
     versions: dict[str, str]
@@ -46,7 +47,7 @@ class Origin:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What a run that ended was asked to do, by what, and what came of it."""
+    """Record of a run that ended: its options, its origin and its outcome."""
 
     run: str
     """The run's id, which is its directory's name."""
@@ -89,20 +90,16 @@ def write_manifest(
 
 
 def read_manifest(run: Location) -> Manifest:
-    """Return a run's manifest.
-
-    Raises InputError if the run has none, or if it is not one that this digitsum reads.
-    """
+    """Return a run's manifest; raises InputError if it has none that this digitsum reads."""
     file = run.join(MANIFEST_FILE)
     if not file.is_file():
-        raise InputError(
-            f"{run.uri}: holds no {MANIFEST_FILE}; give the directory of a run that has ended."
-        )
+        remedy = "give the directory of a run that has ended."
+        raise InputError(f"{run.uri}: holds no {MANIFEST_FILE}; {remedy}")
     return parse_json(Manifest, file.read_bytes(), file.uri)
 
 
 def find_origin() -> Origin:
-    """Return what computes here."""
+    """Return this process's command and the versions of its packages."""
     versions = {"python": platform.python_version()}
     for package in _PACKAGES:
         with suppress(PackageNotFoundError):  # OpenVINO exists for x86 only
@@ -116,14 +113,12 @@ def to_json(record: DataclassInstance, indent: int | None = None) -> bytes:
 
 
 def parse_json(kind: type[T], content: bytes | str, where: str) -> T:
-    """Return the record of a type that JSON holds.
-
-    Raises InputError, naming `where`, if it holds none, or one of another version.
-    """
+    """Return the record that JSON holds; raises InputError, naming `where`, if it is not one."""
     try:
         record: T = _adapter(kind).validate_json(content, strict=True)
     except ValidationError as error:
         raise _invalid(kind, error, where) from error
+    _check_has_version(kind, from_json(content), where)
     return record
 
 
@@ -133,6 +128,7 @@ def from_python(kind: type[T], values: Mapping[str, Any], where: str) -> T:
         record: T = _adapter(kind).validate_python(values)
     except ValidationError as error:
         raise _invalid(kind, error, where) from error
+    _check_has_version(kind, values, where)
     return record
 
 
@@ -142,26 +138,29 @@ def to_python(record: DataclassInstance) -> dict[str, Any]:
     return values
 
 
+def _check_has_version(kind: type, values: Mapping[str, Any], where: str) -> None:
+    """Raise InputError if a record's version was filled in by its default."""
+    version = getattr(kind, "__dataclass_fields__", {}).get("version")
+    if version and "version" not in values:
+        raise _other_version(where, "has no version", version.default)
+
+
 def _invalid(kind: type, error: ValidationError, where: str) -> InputError:
     errors = error.errors(include_url=False)
-    remedy = "use the digitsum that wrote it, or run again."
     for of_field in errors:
         if of_field["loc"][-1:] == ("version",) and of_field["type"] == "literal_error":
-            found, known = of_field["input"], of_field["ctx"]["expected"]
-            return InputError(
-                f"{where}: is of version {found!r}, but this digitsum reads version {known}; "
-                f"{remedy}"
-            )
+            found = f"is of version {of_field['input']!r}"
+            return _other_version(where, found, of_field["ctx"]["expected"])
     field = ".".join(map(str, errors[0]["loc"]))
-    problem = " ".join(errors[0]["msg"].split())
+    problem = (f"{field}: " if field else "") + " ".join(errors[0]["msg"].split())
     name = re.sub("(?<=[a-z])(?=[A-Z])", " ", kind.__name__).lower()
-    return InputError(
-        f"{where}: not a {name} that this digitsum reads "
-        f"({f'{field}: {problem}' if field else problem}); {remedy}"
-    )
+    return InputError(f"{where}: not a {name} that this digitsum reads ({problem}); {_REMEDY}")
 
 
-def _adapter(kind: Any) -> TypeAdapter[Any]:
-    if kind not in _ADAPTERS:
-        _ADAPTERS[kind] = TypeAdapter(kind)
-    return _ADAPTERS[kind]
+def _other_version(where: str, found: str, known: object) -> InputError:
+    message = f"{found}, but this digitsum reads version {known}"
+    return InputError(f"{where}: {message}; {_REMEDY}")
+
+
+# Making one takes milliseconds, and a plan reads a part a millisecond.
+_adapter: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)

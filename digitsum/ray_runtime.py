@@ -70,9 +70,9 @@ def connect_ray(*, state_api: bool = False) -> Iterator[None]:
 def _start_on_loopback(*, with_dashboard: bool) -> Path:
     """Start Ray on this machine so that no other machine can reach its ports; return its session.
 
-    By default everything but the dashboard listens on every interface, protected by the token
-    alone, because other nodes may join. Ray listens on 127.0.0.1 alone only if it assumes that
-    none will, as on macOS and Windows; no public option sets this.
+    By default everything but the dashboard listens on every interface, because other nodes may
+    join. Ray listens on 127.0.0.1 alone only if it assumes that none will, as on macOS and Windows;
+    no public option sets this.
     """
     may_be_cluster = ray_constants.ENABLE_RAY_CLUSTER
     ray_constants.ENABLE_RAY_CLUSTER = False
@@ -117,10 +117,7 @@ def lock_session(session: Path) -> Iterator[None]:
 
 
 def remove_ended_sessions(directory: Path, num_kept: int = SESSIONS_KEPT) -> None:
-    """Remove the ended Ray sessions below a directory that digitsum started, but the last ones.
-
-    Sessions that cannot be removed stay.
-    """
+    """Remove digitsum's ended Ray sessions below a directory, except the last ones."""
     locked = {lock.parent for lock in directory.glob(f"session_*/{LOCK_FILE}")}
     sessions = sorted(session for session in locked if not session.is_symlink())
     for session in sessions[: max(0, len(sessions) - num_kept)]:

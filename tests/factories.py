@@ -3,7 +3,7 @@
 `make_*` returns an object, `write_*` a path.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,8 @@ import torch
 
 from digitsum.archive.chunks import Chunk, ChunkId, plan_chunks
 from digitsum.archive.reader import Rows, read_chunk
-from digitsum.archive.score_parts import Part, known_count_digest
-from digitsum.archive.shards import Fingerprint, Shard, open_archive
+from digitsum.archive.score_parts import SCORES_SCHEMA, Part, known_count_digest, part_path
+from digitsum.archive.shards import Archive, Fingerprint, Shard, open_archive
 from digitsum.archive.writer import ImageBatch
 from digitsum.manifest import RUNS_DIRECTORY, new_run_id, to_python, write_manifest
 from digitsum.model.baseline import BaselineConfig, BaselineNetwork
@@ -28,8 +28,8 @@ from digitsum.model.torch_backend import TorchPredictor
 from digitsum.options import ImageShape, ReadOptions
 from digitsum.scoring.commit import commit_part
 from digitsum.scoring.config import StatusConfig
-from digitsum.scoring.plan import ScorePlan
-from digitsum.scoring.results import ScoreOutcome, Totals
+from digitsum.scoring.plan import ScorePlan, Survey, plan_scores
+from digitsum.scoring.results import ChunkResult, ScoreOutcome, Totals
 from digitsum.scoring.worker import score_table
 from digitsum.storage.listing import ListedFile
 from digitsum.storage.location import locate
@@ -38,6 +38,8 @@ SHAPE = ImageShape(16, 24)
 """The shape of small networks."""
 TINY = ImageShape(2, 3)
 """The shape of images that no network reads."""
+MODEL = "a" * 64
+"""The digest of a model that is nowhere."""
 
 
 def make_counter(
@@ -115,6 +117,43 @@ def make_chunk(
     return Chunk(ChunkId(shard, fingerprint, first_row, num_rows), row_groups)
 
 
+def make_part(chunk: Chunk, num_rejected: int = 0, model_digest: str = MODEL) -> Part:
+    """Return the description of a chunk's part."""
+    return Part(model_digest, chunk.id, num_rejected)
+
+
+def make_plan(
+    shards: Sequence[Shard] = (),
+    parts: Iterable[Part] = (),
+    rejected: Mapping[str, str] | None = None,
+    chunk_images: int = 4,
+    **options,
+) -> ScorePlan:
+    """Plan shards of which these parts are committed, beside shards that are rejected."""
+    survey = Survey(Archive(locate("/archive"), tuple(shards)), rejected or {})
+    committed = {part_path(part.model_digest, part.chunk): part for part in parts}
+    return plan_scores(survey, MODEL, chunk_images, committed, **options)
+
+
+def make_result(chunk: Chunk, num_rejected: int = 0, reason: str = "", **known) -> ChunkResult:
+    """Return a chunk's result: scored, or rejected for a reason."""
+    if reason:
+        return ChunkResult.rejected(chunk.id, reason, **known)
+    num_scored = chunk.num_rows - num_rejected
+    counts = (num_scored // 2, 0, num_scored - num_scored // 2)
+    known = {"predicted": PredictionStats(counts, counts)} | known
+    return ChunkResult(chunk.id, num_rejected, **known)
+
+
+def make_scores(*errors: str | None, first: int = 0) -> pa.Table:
+    """Return the scores of one row for each error; None stands for a row that is scored."""
+    rows = [
+        {"image_id": f"image-{row}", "predicted_sum": None if error else row % 37, "error": error}
+        for row, error in enumerate(errors, start=first)
+    ]
+    return pa.Table.from_pylist(rows, SCORES_SCHEMA)
+
+
 def make_images(
     num_images: int, shape: ImageShape, *, first: int = 0, labelled: bool = True
 ) -> ImageBatch:
@@ -175,6 +214,16 @@ def write_shard(
     return write_parquet(path, {"image": images}, metadata=metadata, **options)
 
 
+def write_images(path: Path, num_images: int = 3, *bad: int, shape: ImageShape = SHAPE) -> Path:
+    """Write a shard of images that differ from row to row; those of the rows `bad` are null."""
+    images = [
+        None if row in bad else bytes([row % 251]) * shape.num_pixels for row in range(num_images)
+    ]
+    metadata = {"digitsum.height": str(shape.height), "digitsum.width": str(shape.width)}
+    column = pa.array(images, pa.binary(shape.num_pixels))
+    return write_parquet(path, {"image": column}, metadata=metadata, row_group_size=2)
+
+
 def commit_scores(
     archive: Path,
     scores: Path,
@@ -211,7 +260,7 @@ def write_run(scores: Path, night: int, *, model: str = "a" * 64, **changes: Any
         "elapsed_s": 10.0,
         "images_per_s": 100.0,
         "bottleneck": "more cores would help",
-        "plan": ScorePlan(model, (), {}, 0).summary(),
+        "plan": ScorePlan(model, (), {}, 0, {}).summary(),
         "totals": Totals(1000, 998, 2, 2, 1),
         "predicted": PredictionStats(),
         "reference": None,

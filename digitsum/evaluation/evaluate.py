@@ -22,7 +22,7 @@ from digitsum.options import ReadOptions
 from digitsum.scoring.config import ComputeOptions, EvaluateConfig
 from digitsum.scoring.executors import open_executor
 from digitsum.scoring.executors.executor import LostChunk
-from digitsum.scoring.survey import survey_archive
+from digitsum.scoring.score_run import survey_archive
 from digitsum.storage.location import Location, locate
 from digitsum.storage.prefetch import prefetched
 from digitsum.storage.retries import retried
@@ -76,8 +76,9 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
             assert not isinstance(result, LostChunk), "an executor that does not keep going raises"
             total += result
     num_shards = len(archive.shards) + len(survey.rejected)
-    unread = {shard.path: shard.reason for shard in survey.rejected}
-    return _evaluation(config.archive, model, config.known_count, total, num_shards, unread)
+    return _evaluation(
+        config.archive, model, config.known_count, total, num_shards, dict(survey.rejected)
+    )
 
 
 def record_validation(

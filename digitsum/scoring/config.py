@@ -13,7 +13,7 @@ from digitsum.errors import InputError
 from digitsum.model.batch_predictor import BatchPredictor
 from digitsum.model.predictor import Backend, check_backend, make_predictor
 from digitsum.model.saved_model import SavedModel
-from digitsum.options import ReadOptions, parse_fraction
+from digitsum.options import ReadOptions, check_at_least, parse_fraction
 
 ExecutorName = Literal["auto", "ray", "threads"]
 
@@ -44,11 +44,7 @@ class ComputeOptions:
     """Library that runs the network; auto is OpenVINO on x86 CPUs and torch elsewhere."""
 
     def __post_init__(self) -> None:
-        for option in ("cpus_per_actor", "min_actors", "batch_size"):
-            given = getattr(self, option)
-            if given is not None and given < 1:
-                flag = option.replace("_", "-")
-                raise InputError(f"--{flag} {given}: give at least 1.")
+        check_at_least(self, 1, "cpus_per_actor", "min_actors", "batch_size")
         if self.max_actors is not None and self.max_actors < self.min_actors:
             raise InputError(
                 f"--max-actors {self.max_actors} is below --min-actors {self.min_actors}; "
@@ -71,7 +67,7 @@ class ComputeOptions:
 
     @property
     def images_per_batch(self) -> int:
-        """Images in one pass of the network, as given or by default."""
+        """Images in one pass of the network."""
         return self.batch_size or (GPU_BATCH_SIZE if self.gpus_per_actor else CPU_BATCH_SIZE)
 
     @property
@@ -101,11 +97,10 @@ class ArchiveConfig:
     chunk_images: int = CHUNK_IMAGES
     """Images in a chunk, rounded up to whole row groups; as when the archive was scored."""
     read: ReadOptions = field(default_factory=ReadOptions)
-    """How to read the archive."""
+    """Reading of the archive."""
 
     def __post_init__(self) -> None:
-        if self.chunk_images < 1:
-            raise InputError(f"--chunk-images {self.chunk_images}: give at least 1.")
+        check_at_least(self, 1, "chunk_images")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,8 +174,7 @@ class VerifyConfig(ModelConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.sample < 0:
-            raise InputError(f"--sample {self.sample}: give at least 0.")
+        check_at_least(self, 0, "sample")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,17 +1,17 @@
 """Drift: whether a night's images are still of the kind that the model was made for.
 
-Nobody labels them, so what the model predicts of them (the sums, its confidences, the numbers of
-digits) is compared with what it predicted of its validation images. A shift counts as drift if it
-is both large and certain: a population stability index above 0.2, which the field calls a major
-change (Siddiqi, "Credit Risk Scorecards", 2006), and a chi-square test of homogeneity with a
-p-value below 0.001. Few images exceed the first by chance, many exceed the second by a trifle.
+What the model predicts of them (sums, confidences, numbers of digits) is compared with what it
+predicted of its validation images. A shift counts as drift if it is both large and certain: a
+population stability index above 0.2, which the field calls a major change (Siddiqi, "Credit Risk
+Scorecards", 2006), and a p-value below 0.001 of a chi-square test of homogeneity. Few images exceed
+the first by chance, many exceed the second by a trifle.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,7 @@ from digitsum.model.outputs import Counts, PredictionStats
 MAX_INDEX = 0.2
 MAX_P_VALUE = 0.001
 MIN_IMAGES = 100
-# Classes are joined until each may expect so many images: fewer make chi-square unreliable.
+# Classes are joined until each may expect this many images: fewer make chi-square unreliable.
 _MIN_EXPECTED = 5.0
 # Images added to each class, so that an empty one does not make the index infinite.
 _SMOOTHING = 0.5
@@ -37,7 +37,7 @@ _NAMES: dict[Quantity, str] = {
 
 @dataclass(frozen=True)
 class Shift:
-    """How far a distribution is from the reference."""
+    """Distance of a distribution from the reference."""
 
     quantity: Quantity
     index: float
@@ -50,26 +50,19 @@ class Shift:
         """True if it is both large and certain."""
         return self.index > MAX_INDEX and self.p_value < MAX_P_VALUE
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the figures."""
-        return asdict(self) | {"drift": self.is_drift}
-
     def sentence(self) -> str:
         """Return whether the quantity drifted, and the figures."""
-        return (
-            f"{_NAMES[self.quantity]} {'have drifted' if self.is_drift else 'are as expected'} "
-            f"(population stability index {self.index:.2f}, p = {self.p_value:.2g})"
-        )
+        state = "have drifted" if self.is_drift else "are as expected"
+        figures = f"population stability index {self.index:.2f}, p = {self.p_value:.2g}"
+        return f"{_NAMES[self.quantity]} {state} ({figures})"
 
 
 def find_shifts(predicted: PredictionStats, reference: PredictionStats) -> tuple[Shift, ...]:
     """Return how far each quantity that both have is from the reference; () for too few images."""
     if min(predicted.num_images, reference.num_images) < MIN_IMAGES:
         return ()
-    pairs = ((q, getattr(predicted, q), getattr(reference, q)) for q in _NAMES)
-    return tuple(
-        find_shift(q, counts, expected) for q, counts, expected in pairs if counts and expected
-    )
+    counts = ((q, getattr(predicted, q), getattr(reference, q)) for q in _NAMES)
+    return tuple(find_shift(*of_both) for of_both in counts if all(of_both))
 
 
 def find_shift(quantity: Quantity, predicted: Counts, reference: Counts) -> Shift:

@@ -1,9 +1,9 @@
 """The footer cache: what was read of footers, so that a night without changes reads none.
 
-An entry is used only if the file is listed with the same path, size and modification time; without
-the cache the plan is the same and takes longer. A file that was written within two seconds of being
-listed is not entered: it could be replaced within the resolution of its modification time. Each of
-the cache's files is a Parquet table behind its SHA-256, and is ignored if that does not match.
+An entry is used only if the file is listed with the same path, size and modification time. A file
+that was written within two seconds of being listed is not entered: it could be replaced within the
+resolution of its modification time. Each of the cache's files is a Parquet table behind its
+SHA-256, and is ignored if that does not match.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
+from operator import attrgetter
 from typing import Any
 
 import pyarrow as pa
@@ -31,33 +32,34 @@ from digitsum.storage.location import Location
 FOOTER_CACHE_DIRECTORY = f"{RUNS_DIRECTORY}/footer_cache"
 _SETTLED_NS = 2_000_000_000
 _DIGEST_BYTES = 32
-_FILE_FIELDS = [("path", pa.string()), ("size_bytes", pa.int64()), ("mtime_ns", pa.int64())]
-_SHARDS = pa.schema(
-    [
-        *_FILE_FIELDS,
-        ("row_group_rows", pa.list_(pa.int64())),
-        ("height", pa.int32()),
-        ("width", pa.int32()),
-        ("id_column", pa.string()),
-        ("image_column", pa.string()),
-    ]
+
+
+def _schema(**columns: pa.DataType) -> pa.Schema:
+    """Return the schema of a listed file's columns and these; only `id_column` may be null."""
+    listed = {"path": pa.string(), "size_bytes": pa.int64(), "mtime_ns": pa.int64()}
+    return pa.schema([pa.field(n, t, n == "id_column") for n, t in (listed | columns).items()])
+
+
+_SHARDS = _schema(
+    row_group_rows=pa.list_(pa.field("element", pa.int64(), nullable=False)),
+    height=pa.int32(),
+    width=pa.int32(),
+    id_column=pa.string(),
+    image_column=pa.string(),
 )
-_PARTS = pa.schema(
-    [
-        *_FILE_FIELDS,
-        ("model_digest", pa.string()),
-        ("num_rejected", pa.int64()),
-        ("shard", pa.string()),
-        ("first_row", pa.int64()),
-        ("num_rows", pa.int64()),
-        ("shard_size_bytes", pa.int64()),
-        ("shard_mtime_ns", pa.int64()),
-        ("shard_num_rows", pa.int64()),
-        ("image_column", pa.string()),
-        ("id_column", pa.string()),
-        ("height", pa.int64()),
-        ("width", pa.int64()),
-    ]
+_PARTS = _schema(
+    model_digest=pa.string(),
+    num_rejected=pa.int64(),
+    shard=pa.string(),
+    first_row=pa.int64(),
+    num_rows=pa.int64(),
+    shard_size_bytes=pa.int64(),
+    shard_mtime_ns=pa.int64(),
+    shard_num_rows=pa.int64(),
+    image_column=pa.string(),
+    id_column=pa.string(),
+    height=pa.int64(),
+    width=pa.int64(),
 )
 
 
@@ -92,22 +94,19 @@ def footer_cache_files(
 
 def read_footer_cache(files: FooterCacheFiles) -> FooterCache:
     """Return the cache; an empty one if there is none that can be read."""
-    shards = {}
-    try:
-        for path, size, mtime, groups, height, width, id_column, images in _rows(
-            files.shards, _SHARDS
-        ):
-            file = ListedFile(path, size, mtime)
-            shape = ImageShape(height, width)
-            shards[file] = Shard(file, tuple(groups), shape, id_column, images)
-    except (TypeError, InputError):
-        shards = {}  # nulls, or impossible sizes: not what was written here
+    shards: dict[ListedFile, Shard] = {}
+    for *listed, groups, height, width, id_column, image_column in _rows(files.shards, _SHARDS):
+        file = ListedFile(*listed)
+        if height < 1 or width < 1:
+            shards = {}  # not what was written here
+            break
+        shape = ImageShape(height, width)
+        shards[file] = Shard(file, tuple(groups), shape, id_column, image_column)
     parts = {}
-    for path, size, mtime, digest, num_rejected, shard, first_row, num_rows, *fingerprint in _rows(
-        files.parts, _PARTS
-    ):
+    for row in _rows(files.parts, _PARTS):
+        digest, num_rejected, shard, first_row, num_rows, *fingerprint = row[3:]
         chunk = ChunkId(shard, Fingerprint(*fingerprint), first_row, num_rows)
-        parts[ListedFile(path, size, mtime)] = Part(digest, chunk, num_rejected)
+        parts[ListedFile(*row[:3])] = Part(digest, chunk, num_rejected)
     return FooterCache(shards, parts)
 
 
@@ -120,19 +119,14 @@ def write_footer_cache(
     listed_ns: int,
     written_ns: int,
 ) -> None:
-    """Replace the cache by these shards and parts.
-
-    `listed_ns` is when `shards` and `parts` were listed, `written_ns` when `written` was, in ns
-    since 1970.
-    """
+    """Replace the cache by `shards` and `parts`, listed at `listed_ns`, and by `written`."""
     _write(
         files.shards,
         _SHARDS,
         [
             (
-                *_file(shard.file),
-                list(shard.row_group_rows),
-                *(shard.shape.height, shard.shape.width),
+                *_listed(shard.file),
+                *(shard.row_group_rows, shard.shape.height, shard.shape.width),
                 *(shard.id_column, shard.image_column),
             )
             for shard in shards
@@ -143,7 +137,11 @@ def write_footer_cache(
         files.parts,
         _PARTS,
         [
-            (*_file(file), part.model_digest, part.num_rejected, *_chunk(part.chunk))
+            (
+                *(*_listed(file), part.model_digest, part.num_rejected),
+                *(part.chunk.shard, part.chunk.first_row, part.chunk.num_rows),
+                *_fingerprint(part.chunk.fingerprint),
+            )
             for of, of_ns in ((parts, listed_ns), (written, written_ns))
             for file, part in of.items()
             if _is_settled(file, of_ns)
@@ -151,21 +149,13 @@ def write_footer_cache(
     )
 
 
+# `dataclasses.astuple` copies deeply, which takes seconds for a million files.
+_listed = attrgetter("path", "size_bytes", "mtime_ns")
+_fingerprint = attrgetter(*(field.name for field in fields(Fingerprint)))
+
+
 def _is_settled(file: ListedFile, listed_ns: int) -> bool:
     return file.mtime_ns < listed_ns - _SETTLED_NS
-
-
-def _file(file: ListedFile) -> tuple[str, int, int]:
-    return file.path, file.size_bytes, file.mtime_ns
-
-
-def _chunk(chunk: ChunkId) -> tuple[Any, ...]:
-    of_shard = chunk.fingerprint
-    return (
-        *(chunk.shard, chunk.first_row, chunk.num_rows),
-        *(of_shard.size_bytes, of_shard.mtime_ns, of_shard.num_rows),
-        *(of_shard.image_column, of_shard.id_column, of_shard.height, of_shard.width),
-    )
 
 
 def _rows(location: Location, schema: pa.Schema) -> Iterator[tuple[Any, ...]]:
@@ -188,8 +178,8 @@ def _rows(location: Location, schema: pa.Schema) -> Iterator[tuple[Any, ...]]:
 
 def _write(location: Location, schema: pa.Schema, rows: list[tuple[Any, ...]]) -> None:
     columns = list(zip(*rows, strict=True)) or [()] * len(schema)
-    arrays = [pa.array(values, of.type) for values, of in zip(columns, schema, strict=True)]
     content = io.BytesIO()
-    pq.write_table(pa.Table.from_arrays(arrays, schema=schema), content, compression="zstd")
+    table = pa.table(dict(zip(schema.names, columns, strict=True)), schema)
+    pq.write_table(table, content, compression="zstd")
     parquet = content.getvalue()
     publish_bytes(hashlib.sha256(parquet).digest() + parquet, location)

@@ -1,10 +1,9 @@
 """The lock of a scores directory: one run at a time writes to it.
 
-On a local or mounted file system a run holds a lock that the kernel releases when the process
-ends, however it ends, so nobody has to clean up after a kill. pyarrow's object stores have no
-locks. Two runs at once are harmless there and only waste work: names and contents of parts follow
-from their chunks, each appears in one step, and each run reads its parts back before it calls
-itself complete.
+On a local or mounted file system the kernel releases the lock when the process ends, however it
+ends. pyarrow's object stores have no locks. Two runs at once are harmless there and only waste
+work: names and contents of parts follow from their chunks, each appears in one step, and each run
+reads its parts back before it calls itself complete.
 """
 
 from __future__ import annotations
@@ -77,10 +76,7 @@ def _remove_unused(created: Sequence[Path]) -> None:
 
 
 def check_same_archive(scores: Location, archive: Location) -> None:
-    """Raise InputError if scores are of another archive, whose parts would count as gone.
-
-    The first run records which archive they are of.
-    """
+    """Raise InputError if scores are not of the archive that the first run recorded."""
     place = scores.join(f"{RUNS_DIRECTORY}/{ARCHIVE_FILE}")
     if not place.is_file():
         retried(lambda: publish_bytes(f"{archive.uri}\n".encode(), place))

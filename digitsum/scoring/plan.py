@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, get_args
 
 from digitsum.archive.chunks import Chunk, plan_chunks
 from digitsum.archive.score_parts import Part, part_directory, part_path
-from digitsum.scoring.survey import RejectedShard, Survey
+from digitsum.archive.shards import Archive
 
 Decided = Literal["new", "changed", "done"]
 
@@ -23,9 +23,21 @@ OTHER_ROWS = "the shard has other rows now, or is cut into other chunks"
 SHARD_GONE = "the shard is gone"
 
 
+@dataclass(frozen=True)
+class Survey:
+    """The shards of an archive, by whether a model can score them."""
+
+    archive: Archive
+    """The shards that can be read."""
+    rejected: Mapping[str, str]
+    """The others, by path below the archive, and why no image of them can be scored."""
+    is_whole: bool = True
+    """True if all of the archive was listed, and not one shard of it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What is to be done with a chunk, and why."""
+    """Decision on a chunk, with its reason."""
 
     chunk: Chunk
     decided: Decided
@@ -42,7 +54,7 @@ class Decision:
 
 @dataclass(frozen=True)
 class ScorePlan:
-    """What a run will do: a pure function of archive, model and committed parts."""
+    """Plan of a run: a pure function of archive, model and committed parts."""
 
     model_digest: str
     decisions: tuple[Decision, ...]
@@ -52,8 +64,8 @@ class ScorePlan:
     run removes them at its end."""
     num_shards: int
     """Shards of the archive, those without images and the rejected ones included."""
-    rejected: tuple[RejectedShard, ...] = ()
-    """Shards that cannot be scored. Their earlier parts are left where they are."""
+    rejected: Mapping[str, str]
+    """Shards that cannot be scored, and why. Their earlier parts stay."""
 
     def chunks(self, *decided: Decided) -> tuple[Chunk, ...]:
         """Return the chunks with one of these decisions."""
@@ -76,9 +88,7 @@ class ScorePlan:
 
     def summary(self) -> PlanSummary:
         """Return how many chunks and images there are by decision and by reason."""
-        planned: dict[Decided, PlannedChunks] = {
-            name: PlannedChunks() for name in get_args(Decided)
-        }
+        planned = {decided: PlannedChunks() for decided in get_args(Decided)}
         for decision in self.decisions:
             total = planned[decision.decided]
             of_reason = total.reasons.setdefault(decision.reason, ChunkCount())
@@ -91,9 +101,7 @@ class ScorePlan:
             changed=planned["changed"],
             done=planned["done"],
             gone=PlannedParts(len(self.gone), dict(Counter(self.gone.values()))),
-            rejected=PlannedShards(
-                len(self.rejected), dict(Counter(shard.reason for shard in self.rejected))
-            ),
+            rejected=PlannedShards(len(self.rejected), dict(Counter(self.rejected.values()))),
         )
 
 
@@ -168,11 +176,11 @@ def plan_scores(
 ) -> ScorePlan:
     """Compare an archive's chunks with what is committed for a model.
 
-    `committed` maps the path of every part of this model, below the scores, to what it says of
-    itself, or to None if it cannot be read. A chunk is done only if its part names this very chunk
-    and model, and with `retry_rejected` only if none of its rows was rejected. `list_others`
-    returns the paths, below a model's directory, of other models' parts; it is called once, if a
-    chunk is new, and affects reasons only.
+    `committed` maps the path of every part of this model to its description, or to None if it
+    cannot be read. A chunk is done only if its part names this very chunk and model, and with
+    `retry_rejected` only if none of its rows was rejected. `list_others` returns the paths, below a
+    model's directory, of other models' parts; it is called once, if a chunk is new, and affects
+    reasons only.
     """
     decisions = []
     num_known = 0
@@ -209,8 +217,8 @@ def _decide(chunk: Chunk, model_digest: str, part: Part | None, retry_rejected: 
 
 def _find_gone(survey: Survey, model_digest: str, paths: Sequence[str]) -> dict[str, str]:
     """Return those parts without a chunk whose rows are certainly gone, and why."""
-    present = _directories(model_digest, (shard.file.path for shard in survey.archive.shards))
-    unknown = _directories(model_digest, (shard.path for shard in survey.rejected))
+    present = {part_directory(model_digest, shard.file.path) for shard in survey.archive.shards}
+    unknown = {part_directory(model_digest, path) for path in survey.rejected}
     gone = {}
     for path in paths:
         directory = path.rpartition("/")[0]
@@ -219,7 +227,3 @@ def _find_gone(survey: Survey, model_digest: str, paths: Sequence[str]) -> dict[
         elif survey.is_whole and directory not in unknown:
             gone[path] = SHARD_GONE
     return gone
-
-
-def _directories(model_digest: str, shards: Iterable[str]) -> set[str]:
-    return {part_directory(model_digest, shard) for shard in shards}

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from digitsum.archive.chunks import ChunkId
-from digitsum.errors import TooManyRejectedError
 from digitsum.model.outputs import PredictionStats
 from digitsum.scoring.drift import Shift
 from digitsum.scoring.plan import PlanSummary, ScorePlan
@@ -16,23 +15,21 @@ from digitsum.scoring.plan import PlanSummary, ScorePlan
 # 29% of 100 images is a little less than 29 in binary fractions.
 _ROUNDING = 1e-6
 _REMEDIES = {
-    "the network": "more cores or GPUs would make it faster",
-    "waiting for images": (
-        "a nearer or faster store of the archive, or plain bytes for images, would make it faster"
-    ),
-    "writing scores": "a nearer or faster store of the scores would make it faster",
+    "the network": "more cores or GPUs",
+    "writing scores": "a nearer or faster store of the scores",
+    "waiting for images": "a nearer or faster store of the archive, or plain bytes for images,",
 }
 
 
 @dataclass(frozen=True)
 class ChunkResult:
-    """What became of a chunk."""
+    """Result of a chunk: scored, or rejected."""
 
     chunk: ChunkId
     num_rejected: int
     """Rows without a sum; all rows if the chunk was rejected."""
     reason: str = ""
-    """Why the whole chunk was rejected and got no part; empty if it has one."""
+    """Reason that the whole chunk was rejected; empty if it has a part."""
     read_s: float = 0.0
     """Seconds that the network waited for images: they are read ahead."""
     forward_s: float = 0.0
@@ -47,7 +44,7 @@ class ChunkResult:
     ended: float = 0.0
     """Unix time, in seconds, by its node's clock; 0 if it was lost."""
     worker: str = ""
-    """Which worker finished it; empty if it was lost."""
+    """Worker that finished it; empty if it was lost."""
 
     @property
     def num_scored(self) -> int:
@@ -103,13 +100,8 @@ class ScoreCounts:
 
     @property
     def predicted(self) -> PredictionStats:
-        """How this run's predictions are distributed."""
+        """Counts of this run's predictions."""
         return sum((result.predicted for result in self.results), PredictionStats())
-
-    @property
-    def failed(self) -> set[ChunkId]:
-        """The chunks that were rejected as a whole."""
-        return {result.chunk for result in self.results if result.reason}
 
     @property
     def totals(self) -> Totals:
@@ -123,14 +115,8 @@ class ScoreCounts:
                 num_rejected += decision.num_rejected
             else:
                 num_rejected += result.num_rejected
-        num_images = self.plan.num_images
-        return Totals(
-            images=num_images,
-            scored=num_images - num_rejected,
-            rejected=num_rejected,
-            shards=self.plan.num_shards,
-            rejected_shards=len(self.plan.rejected),
-        )
+        images, shards = self.plan.num_images, self.plan.num_shards
+        return Totals(images, images - num_rejected, num_rejected, shards, len(self.plan.rejected))
 
     @property
     def bottleneck(self) -> str:
@@ -145,7 +131,8 @@ class ScoreCounts:
             return "nothing was scored, and took no time"
         shares = sorted(((time / total_s, what) for what, time in spent_s.items()), reverse=True)
         listed = ", ".join(f"{share:.0%} {what}" for share, what in shares)
-        return f"{_REMEDIES[shares[0][1]]}: of the workers' {total_s:,.1f} s, {listed}"
+        remedy = f"{_REMEDIES[shares[0][1]]} would make it faster"
+        return f"{remedy}: of the workers' {total_s:,.1f} s, {listed}"
 
     def check_conserved(self) -> None:
         """Raise ValueError unless every planned chunk has one result, and every row is counted."""
@@ -161,30 +148,28 @@ class ScoreCounts:
                 f"and {self.num_rejected} rejected"
             )
 
-    def check_rejected(self, allowed: float) -> None:
-        """Raise TooManyRejectedError if more than a fraction of images or shards was rejected."""
+    def why_incomplete(self, allowed: float) -> str | None:
+        """Return a sentence if more than a fraction of images or shards was rejected, else None."""
         totals = self.totals
         for what, num_rejected, number in (
             ("images", totals.rejected, totals.images),
             ("shards", totals.rejected_shards, totals.shards),
         ):
             if num_rejected > allowed * number + _ROUNDING:
-                raise TooManyRejectedError(
+                reasons = [*self.plan.rejected.values(), *(r.reason for r in self.results)]
+                reason = next((f" ({reason})" for reason in reasons if reason), "")
+                return (
                     f"{num_rejected:,} of {number:,} {what} were rejected, more than the "
-                    f"{100 * allowed:.4g}% that --max-rejected allows{self._first_reason()}; see "
-                    "report.html below _runs/ for all, and fix or remove them. All else is "
-                    "scored, but CURRENT was not changed."
+                    f"{100 * allowed:.4g}% that --max-rejected allows{reason}; see report.html "
+                    "below _runs/ for all, and fix or remove them. All else is scored, but CURRENT "
+                    "was not changed."
                 )
-
-    def _first_reason(self) -> str:
-        reasons = [shard.reason for shard in self.plan.rejected]
-        reasons += [result.reason for result in self.results if result.reason]
-        return f" ({reasons[0]})" if reasons else ""
+        return None
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreOutcome:
-    """What came of a scoring run, as its manifest records it."""
+    """Outcome of a scoring run, as its manifest records it."""
 
     scores: str
     archive: str
@@ -203,7 +188,7 @@ class ScoreOutcome:
     reference: PredictionStats | None
     """The predictions on the images that the model was validated on."""
     shifts: tuple[Shift, ...]
-    """How far the predictions are from those of reference."""
+    """Distances of the predictions from the reference."""
     rejected_shards: Mapping[str, str]
     """Shards that cannot be scored, and why."""
     chunks: tuple[ChunkResult, ...]
@@ -236,14 +221,10 @@ class ScoreOutcome:
             predicted=counts.predicted,
             reference=reference,
             shifts=tuple(shifts),
-            rejected_shards={shard.path: shard.reason for shard in counts.plan.rejected},
-            chunks=_in_order(counts.results),
+            rejected_shards=counts.plan.rejected,
+            chunks=tuple(sorted(counts.results, key=lambda r: (r.chunk.shard, r.chunk.first_row))),
         )
 
     def to_json(self) -> dict[str, Any]:
         """Return the figures, without the chunks, as one JSON object."""
         return {name: value for name, value in asdict(self).items() if name != "chunks"}
-
-
-def _in_order(results: Iterable[ChunkResult]) -> tuple[ChunkResult, ...]:
-    return tuple(sorted(results, key=lambda result: (result.chunk.shard, result.chunk.first_row)))

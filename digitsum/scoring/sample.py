@@ -2,43 +2,35 @@
 
 from __future__ import annotations
 
-import io
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from digitsum.archive.chunks import Chunk, ChunkId
 from digitsum.archive.images import Uint8Array
-from digitsum.archive.parquet.files import DAMAGED, read_table
+from digitsum.archive.parquet.files import read_table
 from digitsum.archive.reader import Rows
-from digitsum.errors import InputError, one_line
-from digitsum.scoring.rejects import chunk_name
-from digitsum.storage.atomic_write import publish_bytes
+from digitsum.archive.score_parts import SCORES_SCHEMA
+from digitsum.scoring.rejects import chunk_name, damage_named, publish_table
 from digitsum.storage.location import Location
 
 SAMPLE_DIRECTORY = "sample"
 SAMPLE_IMAGES = 24
 _SAMPLE_CHUNKS = 6
 _MAX_IMAGE_BYTES = 2**20
-_SCORE_FIELDS = [
-    pa.field("predicted_sum", pa.int16()),
-    pa.field("confidence", pa.float32()),
-    pa.field("digits", pa.list_(pa.int8())),
-    pa.field("error", pa.string()),
-]
+_SCORE_COLUMNS = ("predicted_sum", "confidence", "digits", "error")
 _SAMPLE_SCHEMA = pa.schema(
     [
-        pa.field("shard", pa.string()),
-        pa.field("row", pa.int64()),
-        pa.field("image_id", pa.string()),
-        pa.field("height", pa.int32()),
-        pa.field("width", pa.int32()),
-        pa.field("image", pa.binary()),
-        *_SCORE_FIELDS,
+        ("shard", pa.string()),
+        ("row", pa.int64()),
+        ("image_id", pa.string()),
+        ("height", pa.int32()),
+        ("width", pa.int32()),
+        ("image", pa.binary()),
+        *(SCORES_SCHEMA.field(name) for name in _SCORE_COLUMNS),
     ]
 )
 
@@ -83,7 +75,7 @@ def sample_rows(chunk: ChunkId, rows: Rows, scores: pa.Table, num_images: int) -
             "height": [height] * num_images,
             "width": [width] * num_images,
             "image": [rows.pixels[row].tobytes() for row in chosen],
-            **{field.name: scores[field.name].take(chosen) for field in _SCORE_FIELDS},
+            **{name: scores[name].take(chosen) for name in _SCORE_COLUMNS},
         },
         schema=_SAMPLE_SCHEMA,
     )
@@ -91,29 +83,18 @@ def sample_rows(chunk: ChunkId, rows: Rows, scores: pa.Table, num_images: int) -
 
 def write_sample(run: Location, chunk: ChunkId, sample: pa.Table) -> None:
     """Write what was sampled of a chunk, if anything, below a run."""
-    if not sample.num_rows:
-        return
-    content = io.BytesIO()
-    pq.write_table(sample, content, compression="zstd")
-    publish_bytes(content.getvalue(), run.join(f"{SAMPLE_DIRECTORY}/{chunk_name(chunk)}.parquet"))
+    if sample.num_rows:
+        publish_table(sample, run.join(f"{SAMPLE_DIRECTORY}/{chunk_name(chunk)}.parquet"))
 
 
 def read_sample(run: Location) -> tuple[SampledImage, ...]:
-    """Return the images that a run recorded, () if it recorded none.
-
-    Raises InputError, naming the file, if one is damaged.
-    """
+    """Return the images that a run recorded; raises InputError if a file of them is damaged."""
     found: list[SampledImage] = []
     for name in sorted(run.join(SAMPLE_DIRECTORY).files()):
         file = run.join(f"{SAMPLE_DIRECTORY}/{name}")
-        try:
-            table = read_table(file.read_bytes())
-            found += [_sampled(row) for row in table.select(_SAMPLE_SCHEMA.names).to_pylist()]
-        except (*DAMAGED, OSError, KeyError, TypeError, ValueError) as error:
-            raise InputError(
-                f"{file.uri}: cannot be read ({one_line(error)}); remove it, and make the report "
-                "again."
-            ) from error
+        with damage_named(file):
+            table = read_table(file.read_bytes(), _SAMPLE_SCHEMA.names)
+            found += map(_sampled, table.to_pylist())
     return tuple(found[:SAMPLE_IMAGES])
 
 

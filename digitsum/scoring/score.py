@@ -29,13 +29,7 @@ from digitsum.scoring.footer_cache import write_footer_cache
 from digitsum.scoring.lock import check_same_archive, lock_scores
 from digitsum.scoring.plan import ScorePlan
 from digitsum.scoring.progress import Progress
-from digitsum.scoring.rejects import (
-    SHARDS_NAME,
-    chunk_name,
-    rejected_chunk,
-    rejected_shards,
-    write_rejects,
-)
+from digitsum.scoring.rejects import SHARDS_NAME, chunk_name, rejected_whole, write_rejects
 from digitsum.scoring.results import ChunkResult, ScoreCounts, ScoreOutcome
 from digitsum.scoring.sample import choose_sample
 from digitsum.scoring.score_run import PlannedRun, ScoreRun, open_score_run, plan_run
@@ -52,7 +46,7 @@ LOST = "its worker failed or was lost, as often as it was tried; the log, or Ray
 
 @dataclass(frozen=True)
 class ScoreResult:
-    """What a scoring run did."""
+    """Result of a scoring run."""
 
     run: Location
     """The run's directory, with its manifest."""
@@ -75,10 +69,9 @@ class ScoreResult:
 def score(config: ScoreConfig, announce: Callable[[ScorePlan], None] | None = None) -> ScoreResult:
     """Score every chunk of an archive that is not done, and commit each when it is finished.
 
-    `announce` is given the plan before anything is started. A run may be killed at any moment and
-    run again. What cannot be read is rejected; if that is too much, the result is incomplete, and
-    CURRENT is not changed. Raises InputError, before anything is scored, if the model or the
-    archive cannot be used, and ScoresHeldError if another run is at work.
+    `announce` is given the plan before anything is started. What cannot be read is rejected; if
+    that is too much, CURRENT is not changed. Raises InputError, before anything is scored, if the
+    model or the archive cannot be used, and ScoresHeldError if another run holds them.
     """
     run = open_score_run(config)
     with lock_scores(run.scores, run.directory.name):
@@ -88,14 +81,16 @@ def score(config: ScoreConfig, announce: Callable[[ScorePlan], None] | None = No
         if announce:
             announce(planned.plan)
         after_death = last_run_died(run.scores)
-        _record_plan(run, planned.plan)
+        summary = to_json(planned.plan.summary(), indent=2) + b"\n"
+        retried(lambda: publish_bytes(summary, run.directory.join(PLAN_FILE)))
+        write_rejects(run.directory, SHARDS_NAME, rejected_whole("plan", planned.plan.rejected))
         counts = _score_chunks(run, planned, after_death)
         written_ns = time.time_ns()
         written = _check_written(run, counts)
         counts.check_conserved()
         removed = set(_find_removable(run, planned, counts))
         remove_parts(run.scores, sorted(removed))
-        why_incomplete = _too_many(counts, config.max_rejected_fraction)
+        why_incomplete = counts.why_incomplete(config.max_rejected_fraction)
         if why_incomplete is None:
             point_current(run.scores, run.model_digest)
         fault_point("completed")
@@ -129,19 +124,12 @@ def expected_time(config: ScoreConfig, plan: ScorePlan) -> str:
     num_images = plan.num_to_score
     if not num_images:
         return "nothing to score"
+    to_score = f"{num_images:,} images to score"
     measured = measured_rate(locate(config.scores), plan.model_digest)
     if measured is None:
-        return f"{num_images:,} images to score; no earlier run shows how long that takes"
+        return f"{to_score}; no earlier run shows how long that takes"
     rate, run = measured
-    return (
-        f"{num_images:,} images to score, in about {num_images / rate:,.0f} s at the rate of {run}"
-    )
-
-
-def _record_plan(run: ScoreRun, plan: ScorePlan) -> None:
-    content = to_json(plan.summary(), indent=2) + b"\n"
-    retried(lambda: publish_bytes(content, run.directory.join(PLAN_FILE)))
-    write_rejects(run.directory, SHARDS_NAME, rejected_shards(plan.rejected))
+    return f"{to_score}, in about {num_images / rate:,.0f} s at the rate of {run}"
 
 
 def _score_chunks(run: ScoreRun, planned: PlannedRun, after_death: bool) -> ScoreCounts:
@@ -160,13 +148,9 @@ def _score_chunks(run: ScoreRun, planned: PlannedRun, after_death: bool) -> Scor
         known_count=run.config.known_count,
         sample=choose_sample(to_score, seed=run.directory.name),
     )
-    num_images = plan.num_to_score
+    num_images, make_worker = plan.num_to_score, partial(ChunkScorer, task)
     opened = open_executor(
-        partial(ChunkScorer, task),
-        compute,
-        num_images,
-        keep_going=True,
-        after_death=after_death,
+        make_worker, compute, num_images, keep_going=True, after_death=after_death
     )
     with opened as executor, Progress(num_images, len(to_score)) as progress:
         started = time.perf_counter()
@@ -177,7 +161,10 @@ def _score_chunks(run: ScoreRun, planned: PlannedRun, after_death: bool) -> Scor
             for result in executor.map(to_score):
                 if isinstance(result, LostChunk):
                     has_lost = True
-                    result = _reject_lost(run.directory, result.chunk.id)
+                    chunk_id, rejects = result.chunk.id, {result.chunk.shard: LOST}
+                    name = chunk_name(chunk_id)
+                    write_rejects(run.directory, name, rejected_whole("worker", rejects))
+                    result = ChunkResult.rejected(chunk_id, LOST)
                 elif number == 0:
                     progress.advance(result)
                 results[result.chunk] = result
@@ -191,11 +178,6 @@ def _score_chunks(run: ScoreRun, planned: PlannedRun, after_death: bool) -> Scor
         for chunk in to_score:
             record(results[chunk.id])
         return ScoreCounts(plan, tuple(results.values()), time.perf_counter() - started)
-
-
-def _reject_lost(directory: Location, chunk: ChunkId) -> ChunkResult:
-    write_rejects(directory, chunk_name(chunk), rejected_chunk(chunk, "worker", LOST))
-    return ChunkResult.rejected(chunk, LOST)
 
 
 def _check_written(run: ScoreRun, counts: ScoreCounts) -> dict[ListedFile, Part]:
@@ -220,7 +202,7 @@ def _find_removable(run: ScoreRun, planned: PlannedRun, counts: ScoreCounts) -> 
         shard = file.path if file else directory.partition("/")[2] + PARQUET_SUFFIX
         if list_file(archive.root, shard) == file:
             yield path
-    failed = counts.failed
+    failed = {result.chunk for result in counts.results if result.reason}
     for decision in planned.plan.decisions:
         # The part is of bytes that the shard no longer has.
         is_outdated = decision.decided == "changed" and not decision.has_scores
@@ -244,11 +226,3 @@ def _find_shifts(run: ScoreRun, counts: ScoreCounts) -> tuple[Shift, ...]:
         # A known count changes how sure the model is, and is how many digits it counts.
         predicted = replace(predicted, confidences=(), digit_counts=())
     return find_shifts(predicted, reference)
-
-
-def _too_many(counts: ScoreCounts, allowed: float) -> str | None:
-    try:
-        counts.check_rejected(allowed)
-    except TooManyRejectedError as error:
-        return str(error)
-    return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,24 +27,22 @@ class RunStatus:
 
     name: str
     outcome: ScoreOutcome | None
-    """None if it ended before it was complete, or is still at work."""
+    """None if it ended before it was complete, or is still running."""
 
     def sentence(self) -> str:
         """Return how the run ended."""
         outcome = self.outcome
         if outcome is None:
-            return "ended before it was complete, or is still at work"
+            return "ended before it was complete, or is still running"
         why = " ".join((outcome.why_incomplete or "").split())
-        return (
-            f"{outcome.images - outcome.rejected:,} images scored and {outcome.rejected:,} "
-            f"rejected in {outcome.elapsed_s:,.1f} s; "
-            f"{'complete' if outcome.complete else f'incomplete: {why}'}"
-        )
+        counts = f"{outcome.images - outcome.rejected:,} images scored and {outcome.rejected:,}"
+        end = "complete" if outcome.complete else f"incomplete: {why}"
+        return f"{counts} rejected in {outcome.elapsed_s:,.1f} s; {end}"
 
 
 @dataclass(frozen=True)
 class Status:
-    """What a scores directory holds."""
+    """Current model and last runs of a scores directory."""
 
     scores_uri: str
     current: str | None
@@ -53,14 +52,10 @@ class Status:
 
     def to_json(self) -> dict[str, Any]:
         """Return all of it, without the runs' chunks, as one JSON object."""
-        return {
-            "scores": self.scores_uri,
-            "current": self.current,
-            "runs": [
-                {"run": run.name, **(run.outcome.to_json() if run.outcome else {})}
-                for run in self.runs
-            ],
-        }
+        runs = [
+            {"run": run.name} | (run.outcome.to_json() if run.outcome else {}) for run in self.runs
+        ]
+        return {"scores": self.scores_uri, "current": self.current, "runs": runs}
 
 
 def status(config: StatusConfig) -> Status:
@@ -75,18 +70,14 @@ def status(config: StatusConfig) -> Status:
 
 
 def measured_rate(scores: Location, model_digest: str) -> tuple[float, str] | None:
-    """Return the images a second of the last run that scored with a model, and the run's name.
-
-    Of the last run of another model if there is none; None if no run has scored.
-    """
+    """Return images/s and name of the last run that scored, by this model if one did, or None."""
     of_another = None
     for run in last_runs(scores):
-        if run.outcome is None or not run.outcome.images_per_s:
-            continue
-        measured = run.outcome.images_per_s, run.name
-        if run.outcome.model_digest == model_digest:
-            return measured
-        of_another = of_another or measured
+        if run.outcome and run.outcome.images_per_s:
+            measured = run.outcome.images_per_s, run.name
+            if run.outcome.model_digest == model_digest:
+                return measured
+            of_another = of_another or measured
     return of_another
 
 
@@ -100,10 +91,7 @@ def last_scored(scores: Location, model_digest: str, before: str) -> ScoreOutcom
 
 
 def failed_chunks(scores: Location, model_digest: str) -> dict[ChunkId, str]:
-    """Return the chunks that a model's last run rejected as a whole, and by which run and why.
-
-    Every run tries them again, so no earlier run counts.
-    """
+    """Return the chunks that a model's last run rejected as a whole, and by which run and why."""
     for run in last_runs(scores):
         if run.outcome and run.outcome.model_digest == model_digest:
             return {
@@ -123,26 +111,19 @@ def last_runs(
     scores: Location, num_runs: int = _MAX_RUNS, before: str | None = None
 ) -> Iterator[RunStatus]:
     """Yield the last scoring runs of a scores directory, or those before one, latest first."""
-    names = scores.join(RUNS_DIRECTORY).directories()
-    runs = [name for name in names if name.startswith(_RUN_PREFIX)]
-    runs = [name for name in runs if before is None or name < before]
-    for name in runs[: -num_runs - 1 : -1]:
-        yield RunStatus(name, _outcome(scores.join(f"{RUNS_DIRECTORY}/{name}")))
-
-
-def _outcome(run: Location) -> ScoreOutcome | None:
-    if not run.join(MANIFEST_FILE).is_file():
-        return None
-    try:
-        return score_outcome(run)
-    except InputError:
-        return None
+    runs = scores.join(RUNS_DIRECTORY)
+    names = [name for name in runs.directories() if name.startswith(_RUN_PREFIX)]
+    names = [name for name in names if before is None or name < before]
+    for name in names[: -num_runs - 1 : -1]:
+        outcome = None
+        with suppress(InputError):  # it has no manifest, or none that can be read
+            outcome = score_outcome(runs.join(name))
+        yield RunStatus(name, outcome)
 
 
 def score_outcome(run: Location) -> ScoreOutcome:
     """Return what came of a scoring run; raises InputError if its manifest is not one's."""
     manifest = read_manifest(run)
-    where = run.join(MANIFEST_FILE).uri
     if manifest.kind != "score":
         raise InputError(f"{run.uri}: not a scoring run; give one of a scores directory's _runs/.")
-    return from_python(ScoreOutcome, manifest.outcome, where)
+    return from_python(ScoreOutcome, manifest.outcome, run.join(MANIFEST_FILE).uri)

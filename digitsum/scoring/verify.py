@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,8 +23,8 @@ from digitsum.model.torch_backend import TorchPredictor
 from digitsum.scoring.commit import list_parts
 from digitsum.scoring.config import VerifyConfig
 from digitsum.scoring.plan import plan_scores
+from digitsum.scoring.score_run import survey_archive
 from digitsum.scoring.status import failed_chunks
-from digitsum.scoring.survey import survey_archive
 from digitsum.storage.location import Location, locate
 
 REMEDY = "remove the parts (model=*/rows-*.parquet) that are named, and run `digitsum score` again"
@@ -51,13 +52,7 @@ class Verification:
 
     def to_json(self) -> dict[str, Any]:
         """Return the counts and the faults."""
-        return {
-            "chunks": self.num_chunks,
-            "images": self.num_images,
-            "rejected": self.num_rejected,
-            "recomputed": self.num_recomputed,
-            "faults": list(self.faults),
-        }
+        return {name.removeprefix("num_"): value for name, value in asdict(self).items()}
 
 
 def verify(config: VerifyConfig) -> Verification:
@@ -72,7 +67,7 @@ def verify(config: VerifyConfig) -> Verification:
     survey = survey_archive(config.archive, config.read, model, config.known_count, {})
     committed = {file.path: part for file, part in list_parts(scores, digest, {}).items()}
     plan = plan_scores(survey, digest, config.chunk_images, committed)
-    faults = [f"{shard.path}: {shard.reason}" for shard in survey.rejected]
+    faults = [f"{path}: {reason}" for path, reason in survey.rejected.items()]
     faults += [f"{path}: is a part, but {why}" for path, why in plan.gone.items()]
     failed = failed_chunks(scores, digest)
     for decision in plan.decisions:
@@ -102,13 +97,9 @@ class _PartChecker:
         self._archive, self._scores, self._read = archive, scores, config.read
         self._cascade_below = model.cascade_below
         # One that never takes the slower pass, and one that always does.
+        make = partial(TorchPredictor, batch_size=_BATCH_SIZE, known_count=config.known_count)
         self._fast, self._slow = (
-            TorchPredictor(
-                replace(model, cascade_below=below),
-                batch_size=_BATCH_SIZE,
-                known_count=config.known_count,
-            )
-            for below in (0.0, math.inf)
+            make(replace(model, cascade_below=below)) for below in (0.0, math.inf)
         )
         self.num_recomputed = 0
 
@@ -159,10 +150,7 @@ class _PartChecker:
                 )
 
     def _sum_probs(self, pixels: Uint8Array) -> list[list[FloatArray]]:
-        """Return the probabilities of each image's sums, float32 (sums,).
-
-        By both passes if rounding may have decided whether the run took the slower one.
-        """
+        """Return the probabilities of each image's sums, float32 (sums,), by each possible pass."""
         fast = self._fast.sum_probs(pixels)
         results = [[probs] for probs in fast]
         if self._cascade_below:
@@ -175,10 +163,7 @@ class _PartChecker:
 
 
 def _is_close(probs: FloatArray, recorded: int | None, confidence: float | None) -> bool:
-    """Return whether a recorded sum and confidence may come from these probabilities.
-
-    Rounding chooses among sums that are equally probable.
-    """
+    """Return whether a recorded sum and confidence may come from these probabilities, rounded."""
     if recorded is None or confidence is None or not 0 <= recorded < len(probs):
         return False
     prob = float(probs[recorded])

@@ -21,12 +21,12 @@ from digitsum.archive.score_parts import SCORES_SCHEMA
 from digitsum.errors import InputError
 from digitsum.fault_injection import fault_point
 from digitsum.model.decoding import NO_DIGIT
-from digitsum.model.outputs import DigitReadings, Predictions, PredictionStats
+from digitsum.model.outputs import Predictions, PredictionStats
 from digitsum.model.saved_model import SavedModel
 from digitsum.options import ReadOptions
 from digitsum.scoring.commit import commit_part
 from digitsum.scoring.config import ComputeOptions
-from digitsum.scoring.rejects import chunk_name, rejected_chunk, rejected_rows, write_rejects
+from digitsum.scoring.rejects import chunk_name, rejected_rows, rejected_whole, write_rejects
 from digitsum.scoring.results import ChunkResult
 from digitsum.scoring.sample import sample_rows, write_sample
 from digitsum.storage.location import locate
@@ -36,7 +36,7 @@ from digitsum.storage.retries import retried
 
 @dataclass(frozen=True)
 class ScoreTask:
-    """What every worker of a run is given; it travels to other machines."""
+    """Task of every worker of a run, which travels to other machines."""
 
     model: SavedModel
     model_digest: str
@@ -83,7 +83,7 @@ class ChunkScorer:
         try:
             table = retried(lambda: self._score(chunk, attempts))
         except InputError as error:
-            rejects = rejected_chunk(chunk.id, "read", str(error))
+            rejects = rejected_whole("read", {chunk.shard: str(error)})
             write_rejects(self._run, chunk_name(chunk.id), rejects)
             return ChunkResult.rejected(chunk.id, str(error), **self._spent(attempts))
         started = time.perf_counter()
@@ -134,8 +134,7 @@ class ChunkScorer:
             num_bytes += scores.nbytes
             if num_bytes > read.max_read_bytes:
                 raise InputError(
-                    f"{chunk.shard}: the scores of the {chunk.num_rows:,} rows from row "
-                    f"{chunk.first_row} on take more than the {read.max_read_mb:,} MB of "
+                    f"{chunk.id}: the scores take more than the {read.max_read_mb:,} MB of "
                     "--max-read-mb; write smaller row groups, or raise the option."
                 )
             attempt.predicted += PredictionStats.of(predictions.without(rows.errors))
@@ -157,34 +156,21 @@ def score_table(rows: Rows, predictions: Predictions) -> pa.Table:
     """Return the scores of consecutive rows; a rejected row has its reason and no sum."""
     is_rejected = np.zeros(len(rows.image_ids), bool)
     is_rejected[list(rows.errors)] = True
-    errors = [rows.errors.get(row) for row in range(len(is_rejected))] if rows.errors else None
-    return pa.table(
-        {
-            "image_id": rows.image_ids,
-            "predicted_sum": pa.array(predictions.sums, pa.int16(), mask=is_rejected),
-            "confidence": pa.array(predictions.confidences, pa.float32(), mask=is_rejected),
-            **_digit_columns(predictions.readings, is_rejected),
-            "error": pa.array(errors, pa.string())
-            if errors
-            else pa.nulls(len(is_rejected), pa.string()),
-        },
-        schema=SCORES_SCHEMA,
-    )
-
-
-def _digit_columns(
-    readings: DigitReadings | None, is_rejected: npt.NDArray[np.bool_]
-) -> dict[str, pa.Array]:
-    if readings is None:
-        names = ("digits", "digit_x", "count_probabilities")
-        return {name: pa.nulls(len(is_rejected), SCORES_SCHEMA.field(name).type) for name in names}
-    is_read = (readings.digits != NO_DIGIT) & ~is_rejected[:, None]
-    is_counted = np.broadcast_to(~is_rejected[:, None], readings.count_probs.shape)
-    return {
-        "digits": _lists(readings.digits, is_read, is_rejected),
-        "digit_x": _lists(readings.digit_x, is_read, is_rejected),
-        "count_probabilities": _lists(readings.count_probs, is_counted, is_rejected),
-    }
+    columns = {field.name: pa.nulls(len(is_rejected), field.type) for field in SCORES_SCHEMA}
+    columns["image_id"] = rows.image_ids
+    columns["predicted_sum"] = pa.array(predictions.sums, pa.int16(), mask=is_rejected)
+    columns["confidence"] = pa.array(predictions.confidences, pa.float32(), mask=is_rejected)
+    if rows.errors:
+        errors = [rows.errors.get(row) for row in range(len(is_rejected))]
+        columns["error"] = pa.array(errors, pa.string())
+    readings = predictions.readings
+    if readings is not None:
+        is_read = (readings.digits != NO_DIGIT) & ~is_rejected[:, None]
+        is_counted = np.broadcast_to(~is_rejected[:, None], readings.count_probs.shape)
+        columns["digits"] = _lists(readings.digits, is_read, is_rejected)
+        columns["digit_x"] = _lists(readings.digit_x, is_read, is_rejected)
+        columns["count_probabilities"] = _lists(readings.count_probs, is_counted, is_rejected)
+    return pa.table(columns, schema=SCORES_SCHEMA)
 
 
 def _lists(

@@ -22,9 +22,8 @@ from digitsum.report.inspect import inspect
 from digitsum.scoring.commit import commit_part, list_parts
 from digitsum.scoring.config import CompareConfig
 from digitsum.scoring.footer_cache import _PARTS, _SHARDS, FooterCacheFiles, read_footer_cache
-from digitsum.scoring.plan import plan_scores
+from digitsum.scoring.plan import Survey, plan_scores
 from digitsum.scoring.rejects import REJECTS_SCHEMA, read_rejects
-from digitsum.scoring.survey import Survey
 from digitsum.scoring.worker import score_table
 from digitsum.storage.listing import ListedFile
 from digitsum.storage.location import Location, locate
@@ -63,7 +62,7 @@ def score_shard(data: bytes, place: Path, options: ReadOptions = OPTIONS) -> lis
             with refused_in_a_line():
                 list(_read(root, chunk, options, labels=True))
         committed = {file.path: part for file, part in list_parts(scores, MODEL, {}).items()}
-        plan = plan_scores(Survey(archive), MODEL, CHUNK_IMAGES, committed)
+        plan = plan_scores(Survey(archive, {}), MODEL, CHUNK_IMAGES, committed)
         assert not plan.gone
         assert {d.decided for d in plan.decisions} <= {"new", "done"}
     with refused_in_a_line():

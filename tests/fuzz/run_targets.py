@@ -10,7 +10,7 @@ from factories import write_run
 from parquet_targets import CHUNK
 from targets import refused_in_a_line
 
-from digitsum.model.prediction_stats import PredictionStats
+from digitsum.model.outputs import PredictionStats
 from digitsum.options import ReadOptions
 from digitsum.report.inspect import inspect
 from digitsum.scoring.config import StatusConfig

@@ -165,16 +165,16 @@ def test_unreadable_archive_is_refused(refused, command, archive, message):
 
 
 @pytest.mark.parametrize("command", SCORING)
-def test_images_of_another_shape(refused, command):
-    said = refused(WORK[command].replace("IN/ok", "IN/wide"))
-    assert "shard-00000.parquet: images are 16x32, but the model was trained on 16x24" in said
-
-
-@pytest.mark.parametrize("command", SCORING)
-def test_images_too_narrow_for_counter(refused, command):
-    line = WORK[command].replace("IN/model", "IN/counter")
-    said = refused(line.replace("IN/ok", "IN/narrow"))
-    assert "images are 16x15, but the model reads images 16 pixels high and 16 to 4096" in said
+@pytest.mark.parametrize(
+    ("model", "archive", "message"),
+    [
+        ("model", "wide", "images are 16x32, but the model was trained on 16x24"),
+        ("counter", "narrow", "images are 16x15, but the model reads images 16 pixels high and 16"),
+    ],
+)
+def test_images_of_another_shape(refused, command, model, archive, message):
+    line = WORK[command].replace("IN/model", f"IN/{model}").replace("IN/ok", f"IN/{archive}")
+    assert f"shard-00000.parquet: {message}" in refused(line)
 
 
 @pytest.mark.parametrize("command", SCORING)
@@ -211,8 +211,8 @@ def test_wrong_labels_are_refused(refused, command, archive, message):
 @pytest.mark.parametrize("command", SCORING)
 @pytest.mark.parametrize("model", ["absent", "empty", "file", "changed"])
 def test_wrong_model_is_refused(refused, command, model):
-    said = refused(WORK[command].replace("IN/model", f"IN/{model}"))
-    assert re.search(rf"{model}: (not a model|the model's content does not match)", said)
+    out = refused(WORK[command].replace("IN/model", f"IN/{model}"))
+    assert re.search(rf"{model}: (not a model|the model's content does not match)", out)
 
 
 @pytest.mark.parametrize(
@@ -327,25 +327,25 @@ def test_help_has_each_command(run):
 
 
 def test_make_import_and_plan(run, tmp_path):
-    out = tmp_path / "out"
-    code, said, err = run("synth --out OUT/made --images 7 --shards 2 --glyphs IN/glyphs.npz")
+    place = tmp_path / "out"
+    code, out, err = run("synth --out OUT/made --images 7 --shards 2 --glyphs IN/glyphs.npz")
     assert (code, err) == (0, "")
-    assert said == f"{out}/made: 7 images of 40x168 pixels in 2 shards\n"
+    assert out == f"{place}/made: 7 images of 40x168 pixels in 2 shards\n"
 
-    code, said, err = run("import npy IN/data.npy --out OUT/imported")
+    code, out, err = run("import npy IN/data.npy --out OUT/imported")
     assert (code, err) == (0, "")
-    assert said == f"{out}/imported: 5 images of 16x24 pixels in 1 shards\n"
+    assert out == f"{place}/imported: 5 images of 16x24 pixels in 1 shards\n"
 
-    code, said, err = run("import model IN/model.pth --height 16 --width 24 --out OUT/model")
+    code, out, err = run("import model IN/model.pth --height 16 --width 24 --out OUT/model")
     assert (code, err) == (0, "")
-    digest = load_model(str(out / "model")).digest
-    assert said == f"{out}/model: model written, model {digest}\n"
+    digest = load_model(str(place / "model")).digest
+    assert out == f"{place}/model: model written, model {digest}\n"
 
     line = "score --archive OUT/imported --model OUT/model --scores OUT/scores --plan"
-    code, said, err = run(f"{line} --json")
+    code, out, err = run(f"{line} --json")
     nothing = {"chunks": 0, "images": 0, "reasons": {}}
     new = {"chunks": 1, "images": 5}
-    assert (code, err, json.loads(said)) == (
+    assert (code, err, json.loads(out)) == (
         0,
         "",
         {
@@ -358,12 +358,12 @@ def test_make_import_and_plan(run, tmp_path):
             "version": 1,
         },
     )
-    code, said, err = run(line)
-    lines = said.splitlines()
+    code, out, err = run(line)
+    lines = out.splitlines()
     assert lines[0].split() == ["new", "1", "chunks", "5", "images"]
     assert lines[1].split() == ["1", "chunks", "5", "images", *NOT_SCORED.split()]
     assert lines[-1] == "5 images to score; no earlier run shows how long that takes"
-    assert not (out / "scores").exists()
+    assert not (place / "scores").exists()
 
 
 @pytest.mark.parametrize(
@@ -379,9 +379,9 @@ def test_score_when_all_is_done(run, inputs, tmp_path, model, known_count):
     gone = scores / model / "gone" / "rows-0.parquet"
     gone.parent.mkdir()
     gone.write_bytes(b"the part of a shard that is no more")
-    code, said, err = run(line)
+    code, out, err = run(line)
     assert (code, err) == (0, "")
-    scored = json.loads(said)
+    scored = json.loads(out)
     assert (scored["images"], scored["rejected"], scored["images_per_s"]) == (0, 0, 0)
     done = {"chunks": 1, "images": 19}
     assert scored["plan"]["done"] == done | {"reasons": {"unchanged": done}}
@@ -464,7 +464,7 @@ def test_status_of_scores(run, done):
     lines = out.splitlines()
     model = (done / "CURRENT").read_text().strip()
     assert lines[0] == f"{done}: current scores in {model}"
-    assert lines[1].endswith("Z: ended before it was complete, or is still at work")
+    assert lines[1].endswith("Z: ended before it was complete, or is still running")
     assert lines[2].endswith(": 0 images scored and 0 rejected in 0.0 s; complete")
     assert len(lines) == 3
     found = json.loads(run("status OUT/scores --json")[1])
@@ -473,11 +473,11 @@ def test_status_of_scores(run, done):
 
 
 def test_verify_scores(run, done):
-    code, said, err = run(WORK["verify"])
+    code, out, err = run(WORK["verify"])
     assert (code, err) == (0, "")
     assert (
         "19 images in 1 chunks are scored once each, in order, 0 of them rejected; 19 were scored "
-        "again" in said
+        "again" in out
     )
     code, figures, err = run(WORK["verify"] + " --json")
     counts = {"chunks": 1, "images": 19, "rejected": 0, "recomputed": 19, "faults": []}

@@ -4,6 +4,7 @@ import sys
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, timezone
 from importlib.metadata import version
+from typing import Literal
 
 import pytest
 
@@ -47,11 +48,10 @@ def run(tmp_path) -> Location:
     return run
 
 
-def test_run_id_is_kind_and_utc_time():
-    assert new_run_id("score", NOW) == "score-20260131T235958.000007Z"
-    for hours in (-8, 5.5, 14):
-        local = NOW.astimezone(timezone(timedelta(hours=hours)))
-        assert new_run_id("score", local) == new_run_id("score", NOW)
+@pytest.mark.parametrize("hours", [0, -8, 5.5, 14])
+def test_run_id_is_kind_and_utc_time(hours):
+    local = NOW.astimezone(timezone(timedelta(hours=hours)))
+    assert new_run_id("score", local) == "score-20260131T235958.000007Z"
 
 
 def test_run_ids_sort_by_time():
@@ -129,6 +129,20 @@ def test_parse_json_refuses_in_a_line(content):
     with pytest.raises(InputError, match="there: not a manifest") as refused:
         parse_json(Manifest, content, "there")
     assert "\n" not in str(refused.value)
+
+
+@dataclass(frozen=True)
+class Versioned:
+    version: Literal[3] = 3
+
+
+def test_record_without_version():
+    assert parse_json(Versioned, to_json(Versioned()), "there") == Versioned()
+    message = "there: has no version, but this digitsum reads version 3"
+    with pytest.raises(InputError, match=message):
+        parse_json(Versioned, b"{}", "there")
+    with pytest.raises(InputError, match=message):
+        from_python(Versioned, {}, "there")
 
 
 def test_record_round_trip():

@@ -13,7 +13,7 @@ from digitsum.scoring.executors.threads import ThreadsExecutor
 from digitsum.scoring.results import ChunkResult
 
 FEW_IMAGES = 100_000
-"""At 2,000 images/s on one core some 50 s: a cluster that takes 10 s to start saves little."""
+"""At 2,000 images/s on one core about 50 s: a cluster that takes 10 s to start saves little."""
 
 
 @contextmanager
@@ -25,10 +25,7 @@ def open_executor(
     keep_going: bool = False,
     after_death: bool = False,
 ) -> Iterator[Executor[Result]]:
-    """Yield the executor for so many images; Ray is connected, or started, within the block.
-
-    `after_death` is whether the run before this one died.
-    """
+    """Yield the executor for n images; Ray is connected, or started, within the block."""
     if not uses_ray(compute, num_images, after_death=after_death):
         yield ThreadsExecutor(make_worker, compute, keep_going=keep_going)
         return
@@ -42,7 +39,7 @@ def open_executor(
 
 def chunk_recorder(run: str, compute: ComputeOptions) -> Callable[[ChunkResult], None]:
     """Return what counts each result in Ray's metrics; it does nothing without Ray."""
-    if not is_connected():
+    if not _is_connected():
         return lambda result: None
     from digitsum.scoring.progress import RunMetrics
 
@@ -50,17 +47,14 @@ def chunk_recorder(run: str, compute: ComputeOptions) -> Callable[[ChunkResult],
 
 
 def uses_ray(compute: ComputeOptions, num_images: int, *, after_death: bool = False) -> bool:
-    """Return whether so many images are scored on Ray.
-
-    After a death they are: if a chunk killed the process, it would do so every night.
-    """
+    """Return whether n images are scored on Ray: few are not, unless the last run died."""
     if compute.executor != "auto":
         return compute.executor == "ray"
     is_small = num_images <= FEW_IMAGES and not compute.gpus_per_actor and not after_death
-    return not is_small or is_connected() or "RAY_ADDRESS" in os.environ
+    return not is_small or _is_connected() or "RAY_ADDRESS" in os.environ
 
 
-def is_connected() -> bool:
+def _is_connected() -> bool:
     """Return whether this process is connected to Ray; does not import it."""
     ray = sys.modules.get("ray")
     return ray is not None and bool(ray.is_initialized())

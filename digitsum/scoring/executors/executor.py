@@ -1,8 +1,7 @@
-"""The executor: what carries chunks to workers, each of which holds the model.
+"""The executor, which carries chunks to workers, each of which holds the model.
 
-A worker is a function from a chunk to a result, made by a `MakeWorker`, which must be picklable:
-one for each actor, or one that all threads call at the same time. `Executor.map` is the only way
-through; Ray's rows and threads' futures stay behind it.
+A worker is a function from a chunk to a result, made by a picklable `MakeWorker`: one for each
+actor, or one that all threads call at the same time.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from digitsum.archive.chunks import Chunk
-from digitsum.errors import InputError
 from digitsum.scoring.config import ComputeOptions
 
 Result = TypeVar("Result")
@@ -31,8 +29,8 @@ class LostChunk:
 class Executor(ABC, Generic[Result]):
     """Carries chunks to workers on the cores or GPUs that `compute` asks for.
 
-    A DigitsumError in a worker ends the run. Any other failure does too, or, if `keep_going`, costs
-    its chunk, which comes back as a LostChunk.
+    A DigitsumError in a worker ends the run. Any other failure does too, unless `keep_going`: then
+    its chunk comes back as a LostChunk.
     """
 
     def __init__(
@@ -56,19 +54,3 @@ def pool_size(compute: ComputeOptions, room: int, limit: int, num_chunks: int) -
     wanted = compute.max_actors if compute.max_actors is not None else limit
     largest = max(min(wanted, num_chunks), compute.min_actors)
     return max(compute.min_actors, min(room, largest)), largest
-
-
-def thread_counts(compute: ComputeOptions, num_cores: int, num_chunks: int) -> tuple[int, int]:
-    """Return how many threads have a chunk each, and on how many cores they compute together.
-
-    There is one thread more than there would be actors: while one opens or commits a chunk, the
-    cores have the others. Raises InputError if there are fewer cores than one actor needs.
-    """
-    if compute.cpus_per_actor > num_cores:
-        raise InputError(
-            f"--cpus-per-actor {compute.cpus_per_actor}: this process may use {num_cores} cores; "
-            "lower it."
-        )
-    if compute.max_actors is not None:
-        num_cores = min(num_cores, compute.max_actors * compute.cpus_per_actor)
-    return max(1, min(num_cores // compute.cpus_per_actor + 1, num_chunks)), num_cores

@@ -1,12 +1,8 @@
 """Chunks through Ray Data: a pool of actors that hold the model.
 
 Chunks go through Ray Data as descriptions of a few hundred bytes; each actor reads, scores and
-commits its own. No image passes through the object store, and a chunk's retry is a retry of
-everything that belongs to it. There are no read tasks that actors could starve of CPUs.
-
-Measured against images that pass through Ray Data's operators to actors with the same back-end
-(`make bench`, 2 cores, medians of three rounds): 1.6 times as many images a second by the paper's
-network, 1.5 times by the counter.
+commits its own, and a retry repeats all of that. Images that pass through Ray Data's operators to
+the same actors are scored at two thirds of the rate (`make bench`, 2 cores).
 """
 
 from __future__ import annotations
@@ -32,10 +28,7 @@ _GROW_ABOVE_BUSY = 0.75
 
 
 class RayDataExecutor(Executor[Result]):
-    """Maps chunks by a pool of actors on the connected cluster.
-
-    A lost actor is replaced, and its chunk given to another, up to MAX_CHUNK_RETRIES times.
-    """
+    """Maps chunks by a pool of actors on the connected cluster, which replaces lost ones."""
 
     def map(self, chunks: Sequence[Chunk]) -> Iterator[Result | LostChunk]:
         """Yield one result for each chunk, in the order in which they are finished."""
@@ -99,18 +92,16 @@ def _room(compute: ComputeOptions) -> tuple[int, int]:
 
     Raises InputError if not even the smallest number can ever be placed.
     """
-    nodes = node_resources()
-    room = limit = sum(
-        _num_fitting(compute, node.get("CPU", 0), node.get("GPU", 0)) for node in nodes
-    )
+    nodes = [(node.get("CPU", 0), node.get("GPU", 0)) for node in node_resources()]
+    room = limit = sum(_num_fitting(compute, *node) for node in nodes)
     num_cpus, num_gpus = cluster_capacity("CPU"), cluster_capacity("GPU")
-    if num_cpus > sum(node.get("CPU", 0) for node in nodes):  # the cluster can grow
+    if num_cpus > sum(cpus for cpus, _ in nodes):  # the cluster can grow
         limit = max(room, _num_fitting(compute, num_cpus, num_gpus))
     if limit < compute.min_actors:
         raise InputError(
             f"{compute.min_actors} actors of {compute.cpus_per_actor} CPUs and "
             f"{compute.gpus_per_actor:g} GPUs do not fit on the cluster's nodes, which have "
-            f"{num_cpus:g} CPUs and {num_gpus:g} GPUs in all; lower --min-actors, "
+            f"{num_cpus:g} CPUs and {num_gpus:g} GPUs in total; lower --min-actors, "
             "--cpus-per-actor or --gpus-per-actor."
         )
     return room, limit

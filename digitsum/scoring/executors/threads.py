@@ -1,8 +1,7 @@
 """Chunks through threads of this process: for few images, if starting Ray is not worth its time.
 
 The network and the reading of Parquet release Python's lock while they work, so threads share the
-cores as well as processes do. One network computes for all, a batch on each core. Threads lack
-Ray's care: if the process dies, the run does, and has to be run again.
+cores as well as processes do. One network computes for all, a batch on each core.
 """
 
 from __future__ import annotations
@@ -17,8 +16,9 @@ import joblib
 
 from digitsum.archive.chunks import Chunk
 from digitsum.console import printable, printable_lines
-from digitsum.errors import DigitsumError
-from digitsum.scoring.executors.executor import Executor, LostChunk, Result, thread_counts
+from digitsum.errors import DigitsumError, InputError
+from digitsum.scoring.config import ComputeOptions
+from digitsum.scoring.executors.executor import Executor, LostChunk, Result
 
 _log = logging.getLogger(__name__)
 
@@ -52,3 +52,18 @@ class ThreadsExecutor(Executor[Result]):
             finally:
                 for future in futures:
                     future.cancel()
+
+
+def thread_counts(compute: ComputeOptions, num_cores: int, num_chunks: int) -> tuple[int, int]:
+    """Return how many threads have a chunk each, and on how many cores they compute together.
+
+    There is one thread more than there would be actors: while one opens or commits a chunk, the
+    cores have the others. Raises InputError if there are fewer cores than one actor needs.
+    """
+    per_actor = compute.cpus_per_actor
+    if per_actor > num_cores:
+        message = f"this process may use {num_cores} cores; lower it."
+        raise InputError(f"--cpus-per-actor {per_actor}: {message}")
+    if compute.max_actors is not None:
+        num_cores = min(num_cores, compute.max_actors * per_actor)
+    return max(1, min(num_cores // per_actor + 1, num_chunks)), num_cores

@@ -3,6 +3,14 @@ from pathlib import Path
 
 import pyarrow.dataset as ds
 import pytest
+from factories import (
+    make_chunk,
+    make_fingerprint,
+    make_part,
+    make_scores,
+    read_files,
+    write_parquet,
+)
 
 from digitsum.archive.parquet.files import read_table
 from digitsum.archive.score_parts import SCORES_SCHEMA, Part, part_path, read_part
@@ -25,13 +33,13 @@ MODEL, OTHER_MODEL = "a" * 64, "b" * 64
 
 
 @pytest.fixture(scope="module")
-def parts(make_chunk, make_part) -> list[Part]:
+def parts() -> list[Part]:
     first, second = make_chunk(5, 0, "day=1/a.parquet"), make_chunk(4, 5, "day=1/a.parquet")
     return [make_part(chunk) for chunk in (first, second, make_chunk(2, 0, "b.parquet"))]
 
 
 @pytest.fixture
-def commit_all(scores, make_scores):
+def commit_all(scores):
     def commit_all(*parts: Part) -> None:
         for part in parts:
             errors = ["bad"] * part.num_rejected
@@ -43,9 +51,9 @@ def commit_all(scores, make_scores):
 
 
 @pytest.fixture
-def files(tmp_path, content):
+def files(tmp_path):
     """List all files below the scores, hidden ones too."""
-    return lambda: list(content(tmp_path / "scores"))
+    return lambda: list(read_files(tmp_path / "scores"))
 
 
 def path_of(part: Part) -> str:
@@ -56,7 +64,7 @@ def by_path(scores, model_digest: str = MODEL, known=()) -> dict[str, Part | Non
     return {f.path: part for f, part in list_parts(scores, model_digest, dict(known)).items()}
 
 
-def test_commit_part_round_trip(scores, files, parts, make_scores):
+def test_commit_part_round_trip(scores, files, parts):
     table = make_scores(None, "bad", "worse", None, None)
     part = commit_part(scores, table, MODEL, parts[0].chunk)
     assert part == replace(parts[0], num_rejected=2)
@@ -70,14 +78,12 @@ def test_commit_part_round_trip(scores, files, parts, make_scores):
 
 @pytest.mark.parametrize("num_rows", [0, 4, 6])
 @pytest.mark.parametrize("is_there", [False, True])
-def test_commit_part_other_rows(
-    scores, tmp_path, content, parts, commit_all, make_scores, num_rows, is_there
-):
+def test_commit_part_other_rows(scores, tmp_path, parts, commit_all, num_rows, is_there):
     commit_all(*parts[:is_there])
-    before = content(tmp_path)
+    before = read_files(tmp_path)
     with pytest.raises(InputError, match=r"day=1/a\.parquet: gave .* run again"):
         commit_part(scores, make_scores(*[None] * num_rows), MODEL, parts[0].chunk)
-    assert content(tmp_path) == before
+    assert read_files(tmp_path) == before
 
 
 def test_commit_part_twice_keeps_last(scores, files, parts, commit_all):
@@ -86,20 +92,6 @@ def test_commit_part_twice_keeps_last(scores, files, parts, commit_all):
     assert files() == [path_of(last)]
     written = read_table(scores.join(path_of(last)).read_bytes())
     assert written["error"].to_pylist() == ["bad"] + [None] * 4
-
-
-def test_list_parts_none(scores, files):
-    assert by_path(scores) == {}
-    assert list_parts_of_others(scores, MODEL) == set()
-    remove_leftovers(scores, MODEL)
-    assert files() == []
-
-
-def test_list_parts_of_each_model(scores, parts, commit_all):
-    other = replace(parts[2], model_digest=OTHER_MODEL)
-    commit_all(*parts, other)
-    assert by_path(scores) == {path_of(part): part for part in parts}
-    assert by_path(scores, OTHER_MODEL) == {path_of(other): other}
 
 
 @pytest.mark.parametrize(
@@ -120,7 +112,7 @@ def test_list_parts_damaged(scores, parts, commit_all, damage):
     assert by_path(scores) == {path_of(parts[0]): None, path_of(parts[2]): parts[2]}
 
 
-def test_list_parts_ignores_other_files(scores, parts, commit_all, write_parquet):
+def test_list_parts_ignores_other_files(scores, parts, commit_all):
     commit_all(parts[2])
     part = Path(scores.join(path_of(parts[2])).path)
     hidden = [".tmp-0", ".tmp-0.parquet", "_backup.parquet", "notes.txt", "rows.parquet.bak"]
@@ -161,7 +153,11 @@ def test_list_parts_of_others(scores, parts, commit_all):
 
 
 def test_check_committed_as_listed(scores, parts, commit_all):
-    commit_all(*parts)
+    assert (by_path(scores), list_parts_of_others(scores, MODEL)) == ({}, set())
+    other = replace(parts[2], model_digest=OTHER_MODEL)
+    commit_all(*parts, other)
+    assert by_path(scores, OTHER_MODEL) == {path_of(other): other}
+    assert by_path(scores) == {path_of(part): part for part in parts}
     assert check_committed(scores, parts) == list_parts(scores, MODEL, {})
     assert check_committed(scores, []) == {}
 
@@ -169,17 +165,16 @@ def test_check_committed_as_listed(scores, parts, commit_all):
 @pytest.mark.parametrize("there", ["nothing", "other bytes", "other rejects", "damaged"])
 def test_check_committed_missing(scores, parts, commit_all, there):
     commit_all(parts[0], parts[2])
-    path = scores.join(path_of(parts[2])).path
-    expected = parts[2]
+    path, expected = Path(scores.join(path_of(parts[2])).path), parts[2]
     if there == "nothing":
-        Path(path).unlink()
+        path.unlink()
     elif there == "damaged":
-        Path(path).write_bytes(b"")
+        path.write_bytes(b"")
     elif there == "other rejects":
         expected = replace(expected, num_rejected=1)
     else:
-        fingerprint = replace(expected.chunk.fingerprint, mtime_ns=7)
-        expected = replace(expected, chunk=replace(expected.chunk, fingerprint=fingerprint))
+        chunk = make_chunk(2, 0, "b.parquet", fingerprint=make_fingerprint(3))
+        expected = make_part(chunk)
     with pytest.raises(InputError, match=r"1 of 2 parts are not there.* first of b\.parquet;"):
         check_committed(scores, [parts[0], expected])
 
@@ -193,18 +188,11 @@ def test_remove_parts_and_directories(scores, tmp_path, parts, commit_all):
 
     remove_parts(scores, [path_of(parts[0])])
     assert directories() == {"day=1", "day=1/a", "b"}
+    (model / "day=1" / "notes").write_text("kept")
     remove_parts(scores, [path_of(parts[1]), path_of(parts[0])])  # the first is gone already
-    assert directories() == {"b"}
+    assert directories() == {"day=1", "b"}
     remove_parts(scores, [path_of(parts[2])])
-    assert not list(model.iterdir())
-
-
-def test_remove_parts_keeps_other_files(scores, tmp_path, parts, commit_all):
-    commit_all(parts[0])
-    notes = (tmp_path / "scores" / path_of(parts[0])).parent.parent / "notes"
-    notes.write_text("kept")
-    remove_parts(scores, [path_of(parts[0])])
-    assert [path.name for path in notes.parent.iterdir()] == ["notes"]
+    assert list(model.rglob("*")) == [model / "day=1", model / "day=1" / "notes"]
 
 
 def test_point_current_at_another_model(scores, files, parts, commit_all):
@@ -225,7 +213,7 @@ def test_scores_read_as_one_dataset(scores, tmp_path, parts, commit_all):
     assert sorted(ids) == sorted([f"image-{row}" for row in range(9)] + ["image-0", "image-1"])
 
 
-def test_remove_leftovers_and_nothing_else(scores, content, parts, commit_all):
+def test_remove_leftovers_and_nothing_else(scores, parts, commit_all):
     commit_all(parts[2])
     point_current(scores, MODEL)
     root, model = Path(scores.path), f"model={MODEL[:16]}"
@@ -233,14 +221,14 @@ def test_remove_leftovers_and_nothing_else(scores, content, parts, commit_all):
     for kept in (f"{run}/manifest.json", "mine.txt", ".hidden", f"{model}/tmp-1"):
         (root / kept).parent.mkdir(parents=True, exist_ok=True)
         (root / kept).write_text("kept")
-    before = content(root)
+    before = read_files(root)
     beside = [f"{run}/.tmp-2", f"{model}/b/.tmp-4"]
     others = [".tmp-0", f"{RUNS_DIRECTORY}/.tmp-1", f"{model}/.tmp-3"]
     for name in beside + others:
         (root / name).write_text("half")
     remove_leftovers_beside(scores, [path_of(parts[2])], scores.join(run))
-    assert content(root) == before | dict.fromkeys(others, b"half")
+    assert read_files(root) == before | dict.fromkeys(others, b"half")
     remove_leftovers(scores, MODEL)
-    assert content(root) == before
+    assert read_files(root) == before
     remove_leftovers(scores, OTHER_MODEL)
-    assert content(root) == before
+    assert read_files(root) == before

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from factories import read_files
 from pyarrow import fs as pafs
 
 from digitsum.errors import InputError, ScoresHeldError
@@ -53,13 +54,13 @@ def lock(scores) -> None:
     assert not holder(scores).exists()
 
 
-def test_lock_names_its_holder(scores, content):
+def test_lock_names_its_holder(scores):
     with another_process(scores) as process:
-        before = content(Path(scores.path))
+        before = read_files(Path(scores.path))
         who = f"run score-other, process {process.pid} on {socket.gethostname()}"
         with pytest.raises(ScoresHeldError, match=rf"^{scores.uri}: is held by {who}; wait"):
             lock(scores)
-        assert content(Path(scores.path)) == before
+        assert read_files(Path(scores.path)) == before
         for damaged in (None, b"", b"{", b"[]", b"{}", b'{"run": "a"}', b"\xff"):
             holder(scores).unlink(missing_ok=True)
             if damaged is not None:
@@ -68,15 +69,6 @@ def test_lock_names_its_holder(scores, content):
                 lock(scores)
         process.communicate("")
         assert process.returncode == 0
-    lock(scores)
-
-
-def test_lock_twice_in_one_process(scores):
-    with (
-        lock_scores(scores, "score-1"),
-        pytest.raises(ScoresHeldError, match="run score-1, process"),
-    ):
-        lock(scores)
     lock(scores)
 
 
@@ -107,31 +99,30 @@ def test_lock_is_released_by_exceptions(scores, kind):
         pass
 
 
-def test_lock_keeps_what_was_there(scores, content):
-    Path(scores.path).mkdir()
-    lock(scores)
-    assert list(content(Path(scores.path))) in ([], [f"{RUNS_DIRECTORY}/{LOCK_FILE}"])
-    assert Path(scores.path).is_dir()
-
-
-def test_lock_keeps_what_was_written(tmp_path, content):
+def test_lock_keeps_what_was_written(tmp_path):
     for name in ("part", f"{RUNS_DIRECTORY}/plan.json"):
         scores = locate(str(tmp_path / Path(name).name))
         with lock_scores(scores, "score-1"):
             (Path(scores.path) / name).write_text("written")
-        assert content(Path(scores.path))[name] == b"written"
+            with pytest.raises(ScoresHeldError, match="run score-1, process"):
+                lock(scores)
+        lock(scores)
+        assert read_files(Path(scores.path))[name] == b"written"
+    (tmp_path / "empty").mkdir()
+    lock(locate(str(tmp_path / "empty")))
+    assert set(read_files(tmp_path / "empty")) <= {f"{RUNS_DIRECTORY}/{LOCK_FILE}"}
 
 
-def test_lock_place_not_a_directory(tmp_path, content):
+def test_lock_place_not_a_directory(tmp_path):
     (tmp_path / "file").write_text("in the way")
     (tmp_path / "scores").mkdir()
     (tmp_path / "scores" / RUNS_DIRECTORY).write_text("in the way")
-    before = content(tmp_path)
+    before = read_files(tmp_path)
     for name in ("file", "scores", "file/below"):
         with pytest.raises(InputError, match=f"{tmp_path}/{name}: cannot be written: ") as refusal:
             lock(locate(str(tmp_path / name)))
         assert not isinstance(refusal.value, ScoresHeldError)
-    assert content(tmp_path) == before
+    assert read_files(tmp_path) == before
 
 
 @pytest.mark.parametrize("name", [LOCK_FILE, HOLDER_FILE])
@@ -144,11 +135,11 @@ def test_lock_file_is_a_directory(scores, name):
     lock(scores)
 
 
-def test_lock_on_object_store(tmp_path, content):
+def test_lock_on_object_store(tmp_path):
     store = pafs.SubTreeFileSystem(str(tmp_path), pafs.LocalFileSystem())
     scores = Location("store://bucket/scores", store, "scores")
     with lock_scores(scores, "score-1"), lock_scores(scores, "score-2"):
-        assert content(tmp_path) == {}
+        assert read_files(tmp_path) == {}
 
 
 def test_check_same_archive(scores, tmp_path):

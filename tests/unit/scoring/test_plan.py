@@ -1,6 +1,7 @@
 from dataclasses import replace
 
 import pytest
+from factories import make_shard
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,9 +22,9 @@ from digitsum.scoring.plan import (
     Decision,
     PlanSummary,
     ScorePlan,
+    Survey,
     plan_scores,
 )
-from digitsum.scoring.survey import RejectedShard, Survey
 from digitsum.storage.listing import ListedFile
 from digitsum.storage.location import locate
 
@@ -44,14 +45,14 @@ archives = st.lists(shards, max_size=4, unique_by=lambda shard: shard.file.path)
     lambda found: sorted(found, key=lambda shard: shard.file.path)
 )
 chunk_sizes = st.integers(1, 9)
-# What may lie in the place of a chunk's part: nothing, a file that cannot be read, or a part.
+# Contents of the place of a chunk's part: nothing, a file that cannot be read, or a part.
 STATES = ["absent", "current", "broken", "other bytes", "other model", "other rows", "other shard"]
 REASONS = {"absent": NOT_SCORED, "current": UNCHANGED, "broken": BROKEN}
 Committed = dict[str, Part | None]
 
 
 def plan(shards: list[Shard], size: int = 4, committed: Committed | None = None, **options):
-    survey = Survey(Archive(locate("/archive"), tuple(shards)), options.pop("rejected", ()))
+    survey = Survey(Archive(locate("/archive"), tuple(shards)), options.pop("rejected", {}))
     return plan_scores(survey, MODEL, size, committed or {}, **options)
 
 
@@ -116,7 +117,7 @@ def test_plan_after_a_run_is_done(archive, size):
     assert first.chunks("new") == tuple(chunks_of(archive, size)) == first.to_score
     again = plan(archive, size, carry_out(first))
     done = tuple(Decision(chunk, "done", UNCHANGED) for chunk in first.to_score)
-    assert again == ScorePlan(MODEL, done, {}, len(archive))
+    assert again == ScorePlan(MODEL, done, {}, len(archive), {})
     assert again.to_score == ()
 
 
@@ -137,7 +138,7 @@ def test_plan_ends_as_a_first_run(before, after, size, new_size):
     assert found == carry_out(plan(after, new_size))
 
 
-def test_plan_changed_shard(make_shard):
+def test_plan_changed_shard():
     committed = carry_out(plan([make_shard("a.parquet", 4, 4), make_shard("b.parquet", 4)]))
     after = [make_shard("a.parquet", 4, 4, mtime_ns=2), make_shard("b.parquet", 4)]
     found = plan(after, 4, committed)
@@ -147,7 +148,7 @@ def test_plan_changed_shard(make_shard):
     assert (found.chunks("new"), found.gone) == ((), {})
 
 
-def test_plan_gone_rows_and_shards(make_shard):
+def test_plan_gone_rows_and_shards():
     committed = carry_out(plan([make_shard("a.parquet", 4, 4), make_shard("b.parquet", 4)]))
     found = plan([make_shard("a.parquet", 4)], 4, committed)
     assert found.gone == {
@@ -157,14 +158,14 @@ def test_plan_gone_rows_and_shards(make_shard):
     assert [chunk.first_row for chunk in found.chunks("changed")] == [0]  # it has other bytes
 
 
-def test_plan_rejected_shard_keeps_parts(make_shard):
+def test_plan_rejected_shard_keeps_parts():
     before = [
         make_shard("a.parquet", 4, 4),
         make_shard("a/b.parquet", 4),
         make_shard("c.parquet", 4),
     ]
     committed = carry_out(plan(before))
-    rejected = (RejectedShard("a.parquet", "not a whole Parquet file"),)
+    rejected = {"a.parquet": "not a whole Parquet file"}
     found = plan(before[2:], 4, committed, rejected=rejected)
     assert [chunk.shard for chunk in found.chunks("done")] == ["c.parquet"]
     assert (found.to_score, found.rejected, found.num_shards) == ((), rejected, 2)
@@ -172,10 +173,10 @@ def test_plan_rejected_shard_keeps_parts(make_shard):
     assert found.gone == {path_of(chunks_of(before[1:2])[0]): SHARD_GONE}
 
 
-def test_plan_of_one_shard_keeps_other_parts(make_shard):
+def test_plan_of_one_shard_keeps_other_parts():
     before = [make_shard("a.parquet", 4, 4), make_shard("b.parquet", 4)]
     committed = carry_out(plan(before))
-    survey = Survey(Archive(locate("/archive"), (make_shard("a.parquet", 4),)), is_whole=False)
+    survey = Survey(Archive(locate("/archive"), (make_shard("a.parquet", 4),)), {}, is_whole=False)
     found = plan_scores(survey, MODEL, 4, committed)
     assert found.gone == {path_of(chunks_of(before)[1]): OTHER_ROWS}
 
@@ -196,7 +197,7 @@ def test_plan_retry_rejected(archive, size, data):
     assert [decision.num_rejected for decision in found.decisions] == rejected
 
 
-def test_plan_scored_by_others(make_shard):
+def test_plan_scored_by_others():
     archive = [make_shard("a.parquet", 4, 4), make_shard("b.parquet", 4)]
     chunks = chunks_of(archive)
     committed: Committed = {path_of(chunks[2]): part_of(chunks[2])}
@@ -211,12 +212,12 @@ def test_plan_scored_by_others(make_shard):
     plan(archive, 4, committed, list_others=lambda: pytest.fail("listed, and nothing is new"))
 
 
-def test_summary_by_decision_and_reason(make_shard):
+def test_summary_by_decision_and_reason():
     before = [make_shard("a.parquet", 4, 3)]
     committed = carry_out(plan(before))
     committed[f"model={MODEL[:16]}/gone.parquet"] = None
     committed[path_of(chunks_of(before)[1])] = None
-    rejected = (RejectedShard("c.parquet", "broken"), RejectedShard("d.parquet", "broken"))
+    rejected = {"c.parquet": "broken", "d.parquet": "broken"}
     after = [*before, make_shard("b.parquet", 5, 5, 1)]
     summary = plan(after, 4, committed, rejected=rejected).summary()
     assert summary.lines() == [

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from factories import make_chunk, make_scores, make_shard, read_files
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,12 +13,10 @@ from digitsum.scoring.rejects import (
     REJECTS_SCHEMA,
     SHARDS_NAME,
     chunk_name,
-    rejected_chunk,
     rejected_rows,
-    rejected_shards,
+    rejected_whole,
     write_rejects,
 )
-from digitsum.scoring.survey import RejectedShard
 from digitsum.storage.location import Location, locate
 
 errors_of_rows = st.lists(st.none() | st.text(max_size=5), max_size=20)
@@ -29,7 +28,7 @@ def run(tmp_path) -> Location:
 
 
 @given(errors_of_rows, st.integers(0, 10**12))
-def test_rejected_rows(make_chunk, make_scores, errors, first_row):
+def test_rejected_rows(errors, first_row):
     chunk = make_chunk(len(errors), first_row)
     table = rejected_rows(chunk.id, make_scores(*errors, first=first_row))
     assert table.schema.equals(REJECTS_SCHEMA)
@@ -53,31 +52,26 @@ def test_rejected_rows(make_chunk, make_scores, errors, first_row):
             assert pq.read_table(path, partitioning=None).equals(table)
 
 
-def test_rejected_chunk_and_shards_name_no_row(make_chunk):
-    no_row = {"row": None, "image_id": None}
-    chunk = rejected_chunk(make_chunk(9, 5).id, "read", "cannot be read")
-    assert chunk.to_pylist() == [
-        {"shard": "a.parquet", **no_row, "stage": "read", "reason": "cannot be read"}
+def test_rejected_whole_names_no_row():
+    table = rejected_whole("plan", {"a": "broken", "b": "too wide"})
+    assert table.schema.equals(REJECTS_SCHEMA)
+    no_row = {"row": None, "image_id": None, "stage": "plan"}
+    assert table.to_pylist() == [
+        {"shard": "a", **no_row, "reason": "broken"},
+        {"shard": "b", **no_row, "reason": "too wide"},
     ]
-    shards = rejected_shards([RejectedShard("a", "broken"), RejectedShard("b", "too wide")])
-    assert shards.to_pylist() == [
-        {"shard": "a", **no_row, "stage": "plan", "reason": "broken"},
-        {"shard": "b", **no_row, "stage": "plan", "reason": "too wide"},
-    ]
-    assert chunk.schema.equals(REJECTS_SCHEMA)
-    assert shards.schema.equals(REJECTS_SCHEMA)
 
 
-def test_rejects_read_as_one_dataset(run, make_chunk, make_scores):
+def test_rejects_read_as_one_dataset(run):
     chunks = [make_chunk(3), make_chunk(3, 3), make_chunk(3, 0, "b.parquet")]
     tables = [
         rejected_rows(chunks[0].id, make_scores(None, "bad", "bad")),
-        rejected_chunk(chunks[1].id, "read", "cannot be read"),
+        rejected_whole("read", {"a.parquet": "cannot be read"}),
         rejected_rows(chunks[2].id, make_scores("bad", None, None)),
     ]
     for chunk, table in zip(chunks, tables, strict=True):
         write_rejects(run, chunk_name(chunk.id), table)
-    write_rejects(run, SHARDS_NAME, rejected_shards([RejectedShard("c.parquet", "broken")]))
+    write_rejects(run, SHARDS_NAME, rejected_whole("plan", {"c.parquet": "broken"}))
     found = pq.read_table(f"{run.path}/{REJECTS_DIRECTORY}")
     assert found.schema.equals(REJECTS_SCHEMA)
     assert sorted((row["shard"], row["row"] or 0) for row in found.to_pylist()) == [
@@ -87,25 +81,25 @@ def test_rejects_read_as_one_dataset(run, make_chunk, make_scores):
     ]
 
 
-def test_rejects_none_are_not_written(run, tmp_path, content, make_chunk, make_scores):
+def test_rejects_none_are_not_written(run, tmp_path):
     chunk = make_chunk(2).id
-    write_rejects(run, SHARDS_NAME, rejected_shards([]))
+    write_rejects(run, SHARDS_NAME, rejected_whole("plan", {}))
     write_rejects(run, chunk_name(chunk), rejected_rows(chunk, make_scores(None, None)))
-    assert content(tmp_path) == {}
+    assert read_files(tmp_path) == {}
 
 
-def test_rejects_of_a_second_attempt(run, tmp_path, content, make_chunk, make_scores):
+def test_rejects_of_a_second_attempt(run, tmp_path):
     chunk = make_chunk(2).id
-    write_rejects(run, chunk_name(chunk), rejected_chunk(chunk, "read", "timed out"))
+    write_rejects(run, chunk_name(chunk), rejected_whole("read", {chunk.shard: "timed out"}))
     write_rejects(run, chunk_name(chunk), rejected_rows(chunk, make_scores("bad", None)))
-    (name,) = content(tmp_path)
+    (name,) = read_files(tmp_path)
     assert pq.read_table(tmp_path / name)["reason"].to_pylist() == ["bad"]
     write_rejects(run, chunk_name(chunk), rejected_rows(chunk, make_scores(None, None)))
-    assert content(tmp_path) == {}
+    assert read_files(tmp_path) == {}
 
 
 @given(st.sets(st.sampled_from(["a.parquet", "b/a.parquet", "b-a.parquet", "ä %.parquet"])))
-def test_chunk_names_are_unique_file_names(make_shard, paths):
+def test_chunk_names_are_unique_file_names(paths):
     chunks = [chunk for path in paths for chunk in plan_chunks(make_shard(path, 2, 2, 2), 2)]
     names = {chunk_name(chunk.id) for chunk in chunks}
     assert len(names) == len(chunks)

@@ -1,64 +1,59 @@
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+from factories import make_part, make_plan, make_result, make_shard
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from digitsum.archive.chunks import Chunk
-from digitsum.errors import TooManyRejectedError
 from digitsum.manifest import from_python, parse_json, to_json, to_python
 from digitsum.model.outputs import PredictionStats
 from digitsum.scoring.drift import Shift
 from digitsum.scoring.plan import ScorePlan
-from digitsum.scoring.results import ChunkResult, ScoreCounts, ScoreOutcome
+from digitsum.scoring.results import ScoreCounts, ScoreOutcome
 
 row_groups = st.lists(st.integers(0, 5), min_size=1, max_size=5)
 archives = st.lists(row_groups, max_size=4)
 
 
-@pytest.fixture(scope="session")
-def plan_of(make_shard, make_plan, make_part) -> Callable[..., ScorePlan]:
-    """Plan shards of these row groups, whose chunks have parts with so many rejected rows."""
-
-    def plan_of(shards: list[list[int]], parts: dict[Chunk, int] | None = None, **options):
-        found = [make_shard(f"{number}.parquet", *rows) for number, rows in enumerate(shards)]
-        committed = [make_part(chunk, number) for chunk, number in (parts or {}).items()]
-        return make_plan(found, committed, **options)
-
-    return plan_of
+def plan_of(
+    shards: list[list[int]], parts: dict[Chunk, int] | None = None, num_bad: int = 0, **options
+) -> ScorePlan:
+    """Plan shards of these row groups, whose chunks have parts with this many rejected rows."""
+    found = [make_shard(f"{number}.parquet", *rows) for number, rows in enumerate(shards)]
+    committed = [make_part(chunk, number) for chunk, number in (parts or {}).items()]
+    bad = {f"bad-{number}.parquet": "bad" for number in range(num_bad)}
+    return make_plan(found, committed, bad, **options)
 
 
-@pytest.fixture(scope="session")
-def draw_run(plan_of, make_result) -> Callable[..., tuple[ScoreCounts, ScorePlan]]:
+@st.composite
+def runs(draw) -> tuple[ScoreCounts, ScorePlan]:
     """Draw a run: some chunks were done, the others are scored, in part or not; what is left."""
 
-    def draw_run(data: st.DataObject) -> tuple[ScoreCounts, ScorePlan]:
-        def num_rejected(chunk: Chunk) -> int:
-            return data.draw(st.integers(0, chunk.num_rows))
+    def num_rejected(chunk: Chunk) -> int:
+        return draw(st.integers(0, chunk.num_rows))
 
-        shards, num_bad = data.draw(archives), data.draw(st.integers(0, 3))
-        chunks = plan_of(shards).to_score
-        parts = {chunk: num_rejected(chunk) for chunk in chunks if data.draw(st.booleans())}
-        retry = data.draw(st.booleans())
-        plan = plan_of(shards, parts, num_bad=num_bad, retry_rejected=retry)
-        results = []
-        for chunk in data.draw(st.permutations(plan.to_score)):
-            if data.draw(st.booleans()):
-                results.append(make_result(chunk, reason="cannot be read"))
-            else:
-                parts[chunk] = num_rejected(chunk)
-                results.append(make_result(chunk, parts[chunk]))
-        after = plan_of(shards, parts, num_bad=num_bad)
-        return ScoreCounts(plan, tuple(results), 2.0), after
-
-    return draw_run
+    shards, num_bad = draw(archives), draw(st.integers(0, 3))
+    chunks = plan_of(shards).to_score
+    parts = {chunk: num_rejected(chunk) for chunk in chunks if draw(st.booleans())}
+    plan = plan_of(shards, parts, num_bad, retry_rejected=draw(st.booleans()))
+    results = []
+    for chunk in draw(st.permutations(plan.to_score)):
+        if draw(st.booleans()):
+            results.append(make_result(chunk, reason="cannot be read"))
+        else:
+            parts[chunk] = num_rejected(chunk)
+            results.append(make_result(chunk, parts[chunk]))
+    return ScoreCounts(plan, tuple(results), 2.0), plan_of(shards, parts, num_bad)
 
 
-@given(st.data())
-def test_totals_equal_a_fresh_plan(draw_run, data):
-    counts, after = draw_run(data)
+@given(runs())
+def test_totals_equal_a_fresh_plan(run):
+    counts, after = run
     counts.check_conserved()
+    assert counts.num_images == counts.plan.num_to_score
+    assert counts.predicted.num_images == counts.num_images - counts.num_rejected
+    assert counts.images_per_s == counts.num_images / 2
     done = [decision for decision in after.decisions if decision.decided == "done"]
     num_scored = sum(d.chunk.num_rows - d.num_rejected for d in done)
     totals = counts.totals
@@ -69,18 +64,9 @@ def test_totals_equal_a_fresh_plan(draw_run, data):
     assert (totals.shards, totals.rejected_shards) == (after.num_shards, len(after.rejected))
 
 
-@given(st.data())
-def test_counts_of_a_run(draw_run, data):
-    counts, _ = draw_run(data)
-    assert counts.num_images == counts.plan.num_to_score
-    assert counts.predicted.num_images == counts.num_images - counts.num_rejected
-    assert counts.images_per_s == counts.num_images / 2
-    assert counts.failed == {result.chunk for result in counts.results if result.reason}
-
-
-@given(st.data(), st.sampled_from([-1, 1]))
-def test_check_conserved_lost_or_doubled(draw_run, data, change):
-    counts, _ = draw_run(data)
+@given(runs(), st.data(), st.sampled_from([-1, 1]))
+def test_check_conserved_lost_or_doubled(run, data, change):
+    counts = run[0]
     assume(counts.results)
     which = data.draw(st.sampled_from(counts.results))
     others = tuple(result for result in counts.results if result is not which)
@@ -97,14 +83,14 @@ def test_check_conserved_lost_or_doubled(draw_run, data, change):
 
 
 @pytest.mark.parametrize("reason", ["", "cannot be read"])
-def test_check_conserved_one_for_another(plan_of, make_result, reason):
+def test_check_conserved_one_for_another(reason):
     plan = plan_of([[4], [4]])
     result = make_result(plan.to_score[0], reason=reason)
     with pytest.raises(ValueError, match="2 chunks were given out, and not the same 2"):
         ScoreCounts(plan, (result, result), 1.0).check_conserved()
 
 
-def test_totals_keep_part_if_retry_fails(plan_of, make_result):
+def test_totals_keep_part_if_retry_fails():
     first, second = plan_of([[4], [4]]).to_score
     plan = plan_of([[4], [4]], {first: 1, second: 0}, retry_rejected=True)
     assert plan.to_score == (first,)
@@ -113,31 +99,27 @@ def test_totals_keep_part_if_retry_fails(plan_of, make_result):
     assert (counts.totals.scored, counts.totals.rejected) == (7, 1)
 
 
-def test_totals_of_a_failed_chunk(plan_of, make_result):
+def test_totals_of_a_failed_chunk():
     plan = plan_of([[4], [6], [0], []], num_bad=1)
     first, second = plan.to_score
     results = (make_result(first, 1), make_result(second, reason="cannot be read"))
     counts = ScoreCounts(plan, results, 1.0)
     assert (counts.num_images, counts.num_rejected) == (10, 7)
     assert (counts.totals.scored, counts.totals.rejected, counts.totals.shards) == (3, 7, 5)
-    replace(counts, plan=replace(plan, rejected=())).check_rejected(0.7)
-    with pytest.raises(TooManyRejectedError, match=r"7 of 10 images .* \(bad\); see report\.html"):
-        counts.check_rejected(0.69)
+    assert replace(counts, plan=replace(plan, rejected={})).why_incomplete(0.7) is None
+    message = counts.why_incomplete(0.69)
+    assert message.startswith("7 of 10 images ")
+    assert " (bad); see report.html" in message
 
 
-@pytest.fixture(scope="session")
-def counts_of(plan_of) -> Callable[[int, int, int, int], ScoreCounts]:
-    """Count a run with nothing to do, on an archive of so many images, rejected, shards, bad."""
-
-    def counts_of(num_images: int, num_rejected: int, num_shards: int, num_bad: int):
-        share, rest = divmod(num_images, num_shards)
-        shards = [[share + rest], *[[share]] * (num_shards - 1)]
-        first, *others = plan_of(shards).to_score
-        plan = plan_of(shards, {first: num_rejected} | dict.fromkeys(others, 0), num_bad=num_bad)
-        assert plan.num_images == num_images
-        return ScoreCounts(plan, (), 0.0)
-
-    return counts_of
+def counts_of(num_images: int, num_rejected: int, num_shards: int, num_bad: int) -> ScoreCounts:
+    """Count a run with nothing to do, on an archive of n images, m of them rejected."""
+    share, rest = divmod(num_images, num_shards)
+    shards = [[share + rest], *[[share]] * (num_shards - 1)]
+    first, *others = plan_of(shards).to_score
+    plan = plan_of(shards, {first: num_rejected} | dict.fromkeys(others, 0), num_bad)
+    assert plan.num_images == num_images
+    return ScoreCounts(plan, (), 0.0)
 
 
 @pytest.mark.parametrize(
@@ -153,30 +135,30 @@ def counts_of(plan_of) -> Callable[[int, int, int, int], ScoreCounts]:
         (1900, 0.07, 133),
     ],
 )
-def test_check_rejected_images(counts_of, num_images, allowed, most):
+def test_why_incomplete_images(num_images, allowed, most):
     for num_rejected in {0, max(0, most - 1), most}:
-        counts_of(num_images, num_rejected, 1, 0).check_rejected(allowed)
+        assert counts_of(num_images, num_rejected, 1, 0).why_incomplete(allowed) is None
     if most < num_images:
-        message = rf"^{most + 1} of {num_images:,} images were rejected, more than the "
-        with pytest.raises(TooManyRejectedError, match=f"{message}{100 * allowed:.4g}% "):
-            counts_of(num_images, most + 1, 1, 0).check_rejected(allowed)
+        message = counts_of(num_images, most + 1, 1, 0).why_incomplete(allowed)
+        start = f"{most + 1} of {num_images:,} images were rejected, more than the "
+        assert message.startswith(f"{start}{100 * allowed:.4g}% ")
 
 
 @pytest.mark.parametrize(
     ("num_shards", "allowed", "most"), [(100, 0.01, 1), (50, 0.01, 0), (4, 0.25, 1), (3, 0.0, 0)]
 )
-def test_check_rejected_shards(counts_of, num_shards, allowed, most):
-    counts_of(1000, 0, num_shards - most, most).check_rejected(allowed)
-    message = rf"^{most + 1} of {num_shards} shards were rejected, more than the "
-    with pytest.raises(TooManyRejectedError, match=f"{message}{100 * allowed:.4g}% "):
-        counts_of(1000, 0, num_shards - most - 1, most + 1).check_rejected(allowed)
+def test_why_incomplete_shards(num_shards, allowed, most):
+    assert counts_of(1000, 0, num_shards - most, most).why_incomplete(allowed) is None
+    message = counts_of(1000, 0, num_shards - most - 1, most + 1).why_incomplete(allowed)
+    start = f"{most + 1} of {num_shards} shards were rejected, more than the "
+    assert message.startswith(f"{start}{100 * allowed:.4g}% ")
 
 
-def test_check_rejected_all_or_nothing(counts_of, plan_of):
-    counts_of(10, 10, 1, 5).check_rejected(1.0)
+def test_why_incomplete_all_or_nothing():
+    assert counts_of(10, 10, 1, 5).why_incomplete(1.0) is None
     empty = ScoreCounts(plan_of([]), (), 0.0)
-    empty.check_rejected(0.0)
-    assert (empty.images_per_s, empty.predicted.num_images) == (0.0, 0)
+    assert (empty.why_incomplete(0.0), empty.images_per_s) == (None, 0.0)
+    assert empty.predicted.num_images == 0
 
 
 @pytest.mark.parametrize(
@@ -192,7 +174,7 @@ def test_check_rejected_all_or_nothing(counts_of, plan_of):
         (0, 0, 0, "nothing was scored"),
     ],
 )
-def test_bottleneck(plan_of, make_result, read_s, forward_s, write_s, sentence):
+def test_bottleneck(read_s, forward_s, write_s, sentence):
     plan = plan_of([[1]])
     times = {"read_s": read_s, "forward_s": forward_s, "write_s": write_s}
     result = make_result(plan.to_score[0], **times)
@@ -206,7 +188,7 @@ def make_outcome(counts: ScoreCounts, why_incomplete: str | None = None) -> Scor
     return ScoreOutcome.of(counts, **place, reference=PredictionStats((1,)), shifts=[shift])
 
 
-def test_outcome_figures(plan_of, make_result):
+def test_outcome_figures():
     plan = plan_of([[4, 4], [3]])
     results = tuple(make_result(chunk) for chunk in reversed(plan.to_score))
     counts = ScoreCounts(plan, results, 4.0)
@@ -221,16 +203,8 @@ def test_outcome_figures(plan_of, make_result):
     assert "chunks" not in figures
 
 
-@given(st.data())
-def test_outcome_read_back(draw_run, data):
-    counts, _ = draw_run(data)
-    outcome = make_outcome(counts, data.draw(st.none() | st.text(max_size=5)))
+@given(runs(), st.none() | st.text(max_size=5))
+def test_outcome_read_back(run, why_incomplete):
+    outcome = make_outcome(run[0], why_incomplete)
     assert parse_json(ScoreOutcome, to_json(outcome), "outcome") == outcome
     assert from_python(ScoreOutcome, to_python(outcome), "outcome") == outcome
-
-
-def test_chunk_result_rejected(make_chunk):
-    chunk = make_chunk(5).id
-    result = ChunkResult.rejected(chunk, "cannot be read", node="n")
-    assert (result.num_rejected, result.num_scored, result.node) == (5, 0, "n")
-    assert result.predicted.num_images == 0

@@ -4,6 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from factories import make_chunk, make_scores, read_files
 
 from digitsum.archive.reader import Rows
 from digitsum.errors import InputError
@@ -31,7 +32,7 @@ def rows_of(num_rows: int, first_row: int = 0, height: int = 2, width: int = 3) 
 
 
 @pytest.mark.parametrize(("num_chunks", "num_chosen"), [(0, 0), (1, 1), (5, 5), (6, 6), (99, 6)])
-def test_choose_sample(make_chunk, num_chunks, num_chosen):
+def test_choose_sample(num_chunks, num_chosen):
     chunks = [make_chunk(4, 4 * number) for number in range(num_chunks)]
     chosen = choose_sample(chunks, "score-1")
     assert chosen == choose_sample(chunks, "score-1")
@@ -44,7 +45,7 @@ def test_choose_sample(make_chunk, num_chunks, num_chosen):
 
 
 @pytest.mark.parametrize(("num_rows", "num_images"), [(9, 4), (3, 24), (1, 1)])
-def test_sample_round_trip(run, make_chunk, make_scores, num_rows, num_images):
+def test_sample_round_trip(run, num_rows, num_images):
     chunk, rows = make_chunk(9, 5).id, rows_of(num_rows, 5)
     errors = ["bad" if row % 3 == 1 else None for row in range(num_rows)]
     scores = make_scores(*errors, first=5)
@@ -61,7 +62,16 @@ def test_sample_round_trip(run, make_chunk, make_scores, num_rows, num_images):
         assert image.shard == "a.parquet"
 
 
-def test_sample_of_several_chunks(run, make_chunk, make_scores):
+@pytest.mark.parametrize(("num_rows", "width"), [(0, 3), (2, 2**19 + 1)])
+def test_sample_big_or_no_images(run, tmp_path, num_rows, width):
+    chunk = make_chunk(4).id
+    rows = rows_of(num_rows, width=width)
+    write_sample(run, chunk, sample_rows(chunk, rows, make_scores(*[None] * num_rows), 4))
+    assert read_sample(run) == ()
+    assert read_files(tmp_path) == {}
+
+
+def test_sample_of_several_chunks(run):
     assert read_sample(run) == ()
     for first_row in range(0, 60, 10):
         chunk = make_chunk(10, first_row).id
@@ -69,15 +79,6 @@ def test_sample_of_several_chunks(run, make_chunk, make_scores):
         write_sample(run, chunk, sample_rows(chunk, rows_of(10, first_row), scores, 5))
     sample = read_sample(run)
     assert len({(image.shard, image.row) for image in sample}) == len(sample) == SAMPLE_IMAGES
-
-
-@pytest.mark.parametrize(("num_rows", "width"), [(0, 3), (2, 2**19 + 1)])
-def test_sample_big_or_no_images(run, content, tmp_path, make_chunk, make_scores, num_rows, width):
-    chunk = make_chunk(4).id
-    rows = rows_of(num_rows, width=width)
-    write_sample(run, chunk, sample_rows(chunk, rows, make_scores(*[None] * num_rows), 4))
-    assert read_sample(run) == ()
-    assert content(tmp_path) == {}
 
 
 def rewrite(path, **columns):
@@ -99,7 +100,7 @@ def rewrite(path, **columns):
     ],
     ids=["cut", "text", "other columns", "other shape", "other type", "null"],
 )
-def test_read_sample_damaged(run, make_chunk, make_scores, damage, tmp_path):
+def test_read_sample_damaged(run, damage, tmp_path):
     chunk = make_chunk(2).id
     write_sample(run, chunk, sample_rows(chunk, rows_of(2), make_scores(None, None), 2))
     path = tmp_path / "_runs" / "score-1" / SAMPLE_DIRECTORY / f"{chunk_name(chunk)}.parquet"

@@ -4,12 +4,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from factories import read_files, write_images
 
 from digitsum.archive import shards as shards_module
 from digitsum.cli import main
 from digitsum.errors import InputError, ScoresHeldError, TooManyRejectedError
 from digitsum.model.saved_model import load_model
-from digitsum.scoring import commit, score_run, survey
+from digitsum.scoring import commit, score_run
 from digitsum.scoring.config import ComputeOptions, ScoreConfig
 from digitsum.scoring.lock import lock_scores
 from digitsum.scoring.rejects import read_rejects
@@ -22,7 +23,7 @@ from digitsum.storage.location import locate
 
 
 @pytest.fixture
-def config(tmp_path, model_uri, write_images) -> ScoreConfig:
+def config(tmp_path, model_uri) -> ScoreConfig:
     """Give a run by threads of two shards, of 5 and 3 images, in chunks of 2."""
     for name, num_images in (("a", 5), ("b", 3)):
         write_images(tmp_path / "archive" / f"{name}.parquet", num_images)
@@ -74,7 +75,7 @@ def read_outcome(result: ScoreResult) -> ScoreOutcome:
     return outcome
 
 
-def test_score_all_then_only_new(config, parts, write_images, tmp_path):
+def test_score_all_then_only_new(config, parts, tmp_path):
     plans = []
     outcome = read_outcome(score(config, plans.append))
     assert (outcome.images, outcome.totals.scored, outcome.complete) == (8, 8, True)
@@ -119,7 +120,7 @@ def calls(monkeypatch) -> Counter:
 
         monkeypatch.setattr(module, name, counted)
 
-    count(survey, "list_shards")
+    count(score_run, "list_shards")
     count(shards_module, "list_parquet", lambda root, below: "archive")
     count(commit, "list_parquet", lambda scores, below: "scores")
     count(score_run, "plan_scores")
@@ -188,7 +189,7 @@ def test_score_chunk_recovers_in_second_pass(config, monkeypatch):
     assert read_rejects(result.run)[0] == []
 
 
-def test_score_part_of_a_lost_worker_stays(config, parts, monkeypatch, write_images, tmp_path):
+def test_score_part_of_a_lost_worker_stays(config, parts, monkeypatch, tmp_path):
     score(config)
     write_images(tmp_path / "archive" / "a.parquet", 5, 4)
     call = ChunkScorer.__call__
@@ -204,7 +205,7 @@ def test_score_part_of_a_lost_worker_stays(config, parts, monkeypatch, write_ima
     assert read_outcome(score(config)).images == 0  # all parts are of the new bytes
 
 
-def test_score_retry_fails_and_keeps_part(config, parts, monkeypatch, write_images, tmp_path):
+def test_score_retry_fails_and_keeps_part(config, parts, monkeypatch, tmp_path):
     write_images(tmp_path / "archive" / "a.parquet", 5, 4)
     allowed = replace(config, max_rejected="1")
     assert read_outcome(score(allowed)).totals.rejected == 1
@@ -240,16 +241,16 @@ def test_score_part_vanishes_during_the_run(config, monkeypatch):
     assert current(config) is None
 
 
-def test_score_held_or_refused(config, tmp_path, content):
+def test_score_held_or_refused(config, tmp_path):
     with lock_scores(locate(config.scores), "score-other"), pytest.raises(ScoresHeldError):
         score(config)
     with pytest.raises(InputError, match="no such file or directory"):
         score(replace(config, archive=str(tmp_path / "absent")))
     assert not Path(config.scores).exists()
     score(config)
-    before = content(tmp_path / "scores")
+    before = read_files(tmp_path / "scores")
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "a.parquet").write_bytes((tmp_path / "archive/a.parquet").read_bytes())
     with pytest.raises(InputError, match=r"holds scores of .*, not of"):
         score(replace(config, archive=str(tmp_path / "other")))
-    assert content(tmp_path / "scores") == before
+    assert read_files(tmp_path / "scores") == before

@@ -3,7 +3,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from factories import write_run
+from factories import make_chunk, make_result, write_run
 
 from digitsum.archive.score_parts import CURRENT_FILE
 from digitsum.errors import InputError
@@ -22,7 +22,7 @@ from digitsum.scoring.status import (
 from digitsum.storage.location import Location, locate
 
 MODEL, OTHER_MODEL = "a" * 64, "b" * 64
-DID_NOT_END = "ended before it was complete, or is still at work"
+DID_NOT_END = "ended before it was complete, or is still running"
 
 
 @pytest.fixture
@@ -60,15 +60,17 @@ def test_status_last_ten_runs_first(scores, end):
     nights = [3, 0, 2, 1, *range(4, NUM_RUNS + 3)]
     names = sorted(end(night) for night in nights)
     assert NUM_RUNS == 10
+    for other in ("footer_cache", "train-20260131T010203.000000Z"):
+        make(scores.join(f"{RUNS_DIRECTORY}/{other}"))
+    (make(scores.join(RUNS_DIRECTORY)) / "score-file").write_text("no directory")
     assert [run.name for run in status_of(scores).runs] == names[:2:-1]
 
 
-def test_status_ignores_other_directories(scores, end):
-    name = end(0)
-    make(scores.join(f"{RUNS_DIRECTORY}/footer_cache"))
-    make(scores.join(f"{RUNS_DIRECTORY}/train-20260131T010203.000000Z"))
-    (make(scores.join(RUNS_DIRECTORY)) / "score-file").write_text("no directory")
-    assert [run.name for run in status_of(scores).runs] == [name]
+def test_last_run_died(scores, end, kill):
+    assert not last_run_died(scores)
+    for night, is_killed in enumerate((True, False, True)):
+        (kill if is_killed else end)(night)
+        assert last_run_died(scores) == is_killed
 
 
 @pytest.mark.parametrize(
@@ -103,34 +105,24 @@ def test_status_current(scores, tmp_path, end):
     assert status_of(other) == Status(other.uri, "model=0123", ())
 
 
-@pytest.mark.parametrize("name", ["absent", "empty", "file"])
-def test_status_no_scores(name, tmp_path):
+def test_status_no_scores(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("no directory")
-    with pytest.raises(InputError, match=f"{name}: holds no scores and no runs"):
-        status_of(locate(str(tmp_path / name)))
-
-
-def test_status_runs_is_a_file(scores):
-    (make(scores) / RUNS_DIRECTORY).write_text("in the way")
+    for name in ("absent", "empty", "file"):
+        with pytest.raises(InputError, match=f"{name}: holds no scores and no runs"):
+            status_of(locate(str(tmp_path / name)))
+    (tmp_path / "empty" / RUNS_DIRECTORY).write_text("in the way")
     with pytest.raises(InputError):
-        status_of(scores)
+        status_of(locate(str(tmp_path / "empty")))
 
 
-def test_status_in_json(scores, end, kill, make_chunk, make_result):
+def test_status_in_json(scores, end, kill):
     killed, ended = kill(1), end(0, chunks=(make_result(make_chunk()),))
     found = json.loads(json.dumps(status_of(scores).to_json()))
     assert (found["scores"], found["current"]) == (scores.uri, None)
     assert found["runs"][0] == {"run": killed}
     assert (found["runs"][1]["run"], found["runs"][1]["images"]) == (ended, 1000)
     assert "chunks" not in found["runs"][1]
-
-
-def test_last_run_died(scores, end, kill):
-    assert not last_run_died(scores)
-    for night, is_killed in enumerate((True, False, True)):
-        (kill if is_killed else end)(night)
-        assert last_run_died(scores) == is_killed
 
 
 def test_measured_rate_of_last_scored(scores, end, kill):
@@ -165,7 +157,7 @@ def test_last_scored_before_run(scores, end):
     assert last_scored(scores, "c" * 64, before=last) is None
 
 
-def test_failed_chunks_of_last_run(scores, end, make_chunk, make_result):
+def test_failed_chunks_of_last_run(scores, end):
     chunk = make_chunk()
     end(0, chunks=(make_result(chunk, reason="damaged"),))
     name = end(1, chunks=(make_result(chunk, reason="gone"),))

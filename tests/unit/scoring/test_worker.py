@@ -5,6 +5,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from factories import write_images
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -105,7 +106,7 @@ def test_score_table_lists(read, data):
 
 
 @pytest.fixture
-def archive(tmp_path, write_images):
+def archive(tmp_path):
     """Give an archive of one chunk of 5 images, the second of which is null."""
     write_images(tmp_path / "archive" / "a.parquet", 5, 1)
     return tmp_path / "archive"
@@ -142,7 +143,7 @@ def rejects_of(task, chunk) -> list[tuple[int | None, str, str]]:
     return [(row["row"], row["stage"], row["reason"]) for row in rows]
 
 
-def test_scorer_bad_image(task, chunk, scorer, tmp_path, content):
+def test_scorer_bad_image(task, chunk, scorer, tmp_path):
     result = scorer(chunk)
     assert (result.chunk, result.num_rejected, result.reason) == (chunk.id, 1, "")
     assert (result.predicted.num_images, result.attempts) == (4, 1)
@@ -217,7 +218,7 @@ def rows_of_shape(chunk) -> Rows:
 
 @pytest.fixture
 def fail(monkeypatch):
-    """Let a function of the worker fail so many times."""
+    """Let a function of the worker fail n times."""
     monkeypatch.setattr("tenacity.nap.time.sleep", lambda wait_s: None)
 
     def fail(name: str, times: int, kind: type[Exception]) -> None:

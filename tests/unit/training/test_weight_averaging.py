@@ -7,10 +7,7 @@ from digitsum.model.saved_model import load_model, packaged_model
 from digitsum.training.config import TrainConfig
 from digitsum.training.metrics import Epoch
 from digitsum.training.synthetic import validation_images
-from digitsum.training.weight_averaging import (
-    averaged_weights,
-    epoch_of_average,
-)
+from digitsum.training.weight_averaging import averaged_weights, epoch_of_average
 
 
 @given(st.lists(st.floats(-100, 100, width=32), min_size=1, max_size=5))

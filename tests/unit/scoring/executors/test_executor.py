@@ -5,6 +5,7 @@ from types import SimpleNamespace
 from typing import ClassVar
 
 import pytest
+from factories import make_chunk
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,8 +13,8 @@ from digitsum.errors import InputError
 from digitsum.scoring import executors
 from digitsum.scoring.config import ComputeOptions
 from digitsum.scoring.executors import FEW_IMAGES, open_executor, uses_ray
-from digitsum.scoring.executors.executor import LostChunk, pool_size, thread_counts
-from digitsum.scoring.executors.threads import ThreadsExecutor
+from digitsum.scoring.executors.executor import LostChunk, pool_size
+from digitsum.scoring.executors.threads import ThreadsExecutor, thread_counts
 
 
 @given(
@@ -59,8 +60,8 @@ class Worker:
 
 
 @pytest.fixture
-def run(make_chunk, monkeypatch):
-    """Map so many chunks, which fail with these errors, by threads of a machine of four cores."""
+def run(monkeypatch):
+    """Map n chunks, which fail with these errors, by threads of a machine of four cores."""
     monkeypatch.setattr("joblib.cpu_count", lambda: 4)
     monkeypatch.setattr(Worker, "made", [])
     monkeypatch.setattr(Worker, "threads", set())
@@ -113,7 +114,7 @@ def test_threads_input_error_ends_the_run(run):
     assert len(results) < 100
 
 
-def test_threads_failed_chunk(run, make_chunk, caplog):
+def test_threads_failed_chunk(run, caplog):
     errors = {1: ZeroDivisionError("by chance")}
     with caplog.at_level(logging.ERROR):
         results = list(run(4, errors=errors, keep_going=True))
@@ -126,7 +127,7 @@ def test_threads_failed_chunk(run, make_chunk, caplog):
         list(run(4, errors=errors))
 
 
-def test_threads_worker_cannot_be_made(make_chunk):
+def test_threads_worker_cannot_be_made():
     def make_worker(compute):
         raise ValueError("no such network")
 

@@ -1,6 +1,7 @@
 import pickle
 
 import pytest
+from factories import make_chunk
 
 from digitsum.errors import InputError
 from digitsum.scoring.config import ComputeOptions
@@ -17,12 +18,12 @@ def call_actor(chunk, error: Exception | None = None):
     return pickle.loads(actor({"chunk": pickle.dumps(chunk)})["result"])
 
 
-def test_actor_result(make_chunk):
+def test_actor_result():
     chunk = make_chunk(5)
     assert call_actor(chunk) == (chunk.id, 5)
 
 
-def test_actor_input_error_is_a_result(make_chunk):
+def test_actor_input_error_is_a_result():
     # Raised, Ray Data would drop it with its block, and the run would go on.
     chunk = make_chunk(5)
     chunk_id, error = call_actor(chunk, InputError("cannot be written; make room."))
@@ -31,6 +32,6 @@ def test_actor_input_error_is_a_result(make_chunk):
     assert str(error) == "cannot be written; make room."
 
 
-def test_actor_other_error_is_raised(make_chunk):
+def test_actor_other_error_is_raised():
     with pytest.raises(ZeroDivisionError):
         call_actor(make_chunk(), ZeroDivisionError())
