@@ -165,7 +165,7 @@ def read_idx(path: Path) -> Uint8Array:
         if zeros != 0 or kind != _IDX_UINT8 or len(data) != start + math.prod(shape):
             raise ValueError(f"{len(data)} bytes are not a whole array of uint8")
         return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
-    # ValueError, too, if numpy does not support so many or so large dimensions.
+    # ValueError: more or larger dimensions than numpy supports, or the size is wrong.
     except (OSError, EOFError, zlib.error, struct.error, ValueError) as error:
         raise InputError(
             f"{path}: cannot be read as an IDX file ({one_line(error)}); give another."
