@@ -51,7 +51,7 @@ class ConfidenceCounts:
 
     @staticmethod
     def empty() -> ConfidenceCounts:
-        """Return the counts of no images."""
+        """Return counts of zero images."""
         return ConfidenceCounts(
             np.zeros((CALIBRATION_BINS, 3)), np.zeros((NUM_LEVELS, 2), np.int64)
         )

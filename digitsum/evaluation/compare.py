@@ -50,7 +50,7 @@ class Disagreement:
 
 @dataclass
 class Comparison:
-    """How the scores of two models compare; of two numbers, one belongs to each model."""
+    """A comparison of the scores of two models; of two numbers, one belongs to each model."""
 
     models: tuple[str, str]
     """Their directories below the scores."""
@@ -74,7 +74,7 @@ class Comparison:
     examples: list[Disagreement] = field(default_factory=list)
     """The disagreements whose less confident model is the most confident."""
     why_not_shown: str | None = None
-    """Why some examples or labels are missing."""
+    """The reason if some examples or labels are missing."""
 
     @property
     def agreement(self) -> float:

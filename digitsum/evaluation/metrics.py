@@ -33,7 +33,7 @@ def count_pairs(true_sums: Int64Array, predicted_sums: Int64Array, num_classes: 
 
 @dataclass(frozen=True)
 class SumMetrics:
-    """How predicted sums compare with true ones; those of two parts of an archive add up."""
+    """Counts of predicted sums against true ones; those of two parts of an archive add up."""
 
     confusion: SparseCounts
     """int64 (num_classes, num_classes): scored images by [true sum, predicted sum]."""
@@ -48,7 +48,7 @@ class SumMetrics:
 
     @staticmethod
     def empty(num_classes: int) -> SumMetrics:
-        """Return the metrics of no images, of sums 0 to num_classes - 1."""
+        """Return the metrics of zero images, for sums 0 to num_classes - 1."""
         return SumMetrics(np.zeros((num_classes, num_classes), np.int64))
 
     @staticmethod
@@ -151,7 +151,7 @@ class SumMetrics:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """What an evaluation measured, and on what."""
+    """The result of an evaluation, and what it was measured on."""
 
     archive: str
     """URI, or "validation images"."""

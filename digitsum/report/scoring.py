@@ -35,7 +35,7 @@ _COLOURS = {"this run": "#2f7ed8", "validation images": "#808890", "the run befo
 
 
 def score_page(run: Location, manifest: Manifest) -> Page:
-    """Return the page of a run from its manifest and what lies beside it.
+    """Return the page of a run from its manifest and the files beside it.
 
     Raises InputError if the manifest is not one of a scoring run, or if the rejects or the sample
     cannot be read.

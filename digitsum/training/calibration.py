@@ -63,7 +63,7 @@ def fit_temperature(network: SumNetwork, logits: Tensor, sums_b: Tensor) -> floa
             # predicted_log_probs is less precise, and a few images that are very wrong count here.
             log_probs = network.sum_log_probs(part, 0, network.config.max_digits).log_softmax(dim=1)
             total -= float(log_probs.gather(1, sums.unsqueeze(1)).sum())
-        # An infinite loss still has to slope to where it is finite: towards higher temperatures.
+        # An infinite loss still has to slope towards higher temperatures, at which it is finite.
         return total if math.isfinite(total) else _INFINITE_LOSS * (1 + bounds[1] - log_temperature)
 
     bounds = math.log(_MIN_TEMPERATURE), math.log(_MAX_TEMPERATURE)

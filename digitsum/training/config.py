@@ -17,7 +17,7 @@ from digitsum.options import DEFAULT_SHAPE, ImageShape, ReadOptions
 from digitsum.storage.retries import MAX_TRAINING_FAILURES
 from digitsum.training.presets import PRESETS, PresetName, Recipe
 
-# Options that decide where, how fast and how long a run computes, and what is made of its weights.
+# Options for the place, the speed and the length of a run, and for the use of its weights.
 _RESUMABLE = {
     *("out", "workers", "use_gpu", "cpus_per_worker", "max_failures", "name", "runs"),
     *("preset", "cascade_below", "average_with"),

@@ -68,7 +68,7 @@ class EpochProgress:
         return self.fraction_after(self._num_own)
 
     def fraction_after(self, num_images: int) -> float:
-        """Return the part of the training, 0..1, done once a worker has seen so many images."""
+        """Return the part of the training, 0..1, done once a worker has seen `num_images`."""
         return min(1.0, (self._num_before + num_images * self._workers) / self._num_total)
 
     def line(self) -> str | None:
@@ -146,7 +146,7 @@ class Epoch:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOutcome:
-    """What came of a training run, as its manifest records it."""
+    """The outcome of a training run, as its manifest records it."""
 
     model: str
     """URI of the model."""

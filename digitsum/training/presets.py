@@ -27,7 +27,7 @@ _FIRST_DISTORTION, _LAST_DISTORTION = 0.1, 0.5
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a network is trained; TrainConfig describes the fields that are options too."""
+    """A recipe for training a network; TrainConfig describes the fields that are options too."""
 
     epochs: int
     images_per_epoch: int = 24_000
@@ -81,7 +81,7 @@ class Recipe:
         return self.distortion * min(1.0, grown, shrunk)
 
     def pull_at(self, num_images_seen: int) -> float:
-        """Return the weight, 1 to 0, of the pull on expected count and sum after so many images."""
+        """Return the weight, 1 to 0, of the pull on expected count and sum after `num_images_seen`."""
         return max(0.0, 1 - num_images_seen / self.pull_images) if self.pull_images else 0.0
 
 

@@ -141,7 +141,7 @@ def split_evenly(
 
 
 def validation_sample(config: TrainConfig, chunks: LabelledChunks | None) -> PixelsAndSums:
-    """Return images that validate a run, some 5,000 from all over the archive, and their sums.
+    """Return images that validate a run, about 5,000 from all over the archive, and their sums.
 
     They are composed if `chunks` is None. Raises InputError if none can be decoded.
     """

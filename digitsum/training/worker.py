@@ -45,7 +45,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class WorkerSettings:
-    """What the driver sends to each worker."""
+    """The settings that the driver sends to each worker."""
 
     config: TrainConfig
     run_uri: str

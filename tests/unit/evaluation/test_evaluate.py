@@ -47,9 +47,9 @@ def test_evaluate_damaged_chunk(archive, tmp_path, capsys):
     damage_images(archive / "shard-00002.parquet")
     command = ["evaluate", "--archive", str(archive), "--report", f"{tmp_path}/report", *OPTIONS]
     assert main(command) == 3
-    said, err = capsys.readouterr()
+    printed, err = capsys.readouterr()
     assert "10 of 40 images were rejected, more than the 1%" in err
-    figures = json.loads(said.splitlines()[-1])
+    figures = json.loads(printed.splitlines()[-1])
     assert (figures["images"], figures["rejected"]) == (40, 10)
     assert figures["accuracy"] <= 30 / 40
     (place,) = figures["unread"]
@@ -73,9 +73,9 @@ def test_report_rendered_from_record(labelled, tmp_path, capsys):
     report = tmp_path / "report"
     command = f"evaluate --archive {labelled} --report {report} --max-rejected 25%"
     assert main([*command.split(), *OPTIONS]) == 0
-    said, err = capsys.readouterr()
+    printed, err = capsys.readouterr()
     assert err == ""
-    figures = json.loads(said.splitlines()[-1])
+    figures = json.loads(printed.splitlines()[-1])
     assert figures["unread"] == {}
     assert figures["versions"]["torch"]
     assert json.loads((report / EVALUATION_FILE).read_text()).items() >= figures.items()

@@ -119,8 +119,8 @@ def test_inspect_scores(scored, tmp_path, capsys):
     assert 0 < len(scores.images) <= 40
     sheet = f"{tmp_path}/sheet.png"
     assert main(["inspect", str(scored / "scores"), "--json", "--sheet", sheet]) == 0
-    said = json.loads(capsys.readouterr().out)
-    assert (said["kind"], sum(said["sums"])) == ("scores", 40)
+    printed = json.loads(capsys.readouterr().out)
+    assert (printed["kind"], sum(printed["sums"])) == ("scores", 40)
     assert (tmp_path / "sheet.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -143,8 +143,8 @@ def test_inspect_run(scored, capsys):
     assert facts(inspected)["complete"] == "yes"
     assert sum(inspected.sums) == 40
     assert main(["inspect", str(run), "--json"]) == 0
-    said = json.loads(capsys.readouterr().out)
-    assert (said["kind"], said["facts"]["of"]) == ("run", "score")
+    printed = json.loads(capsys.readouterr().out)
+    assert (printed["kind"], printed["facts"]["of"]) == ("run", "score")
 
 
 @pytest.mark.parametrize(

@@ -354,6 +354,6 @@ def test_verify_command_says_remedy(place, capsys):
     command = " ".join(f"--{name} {place}/{name}" for name in ("archive", "scores", "model"))
     command = f"verify {command} --chunk-images {CHUNK_IMAGES}"
     assert main(command.split()) == 2
-    said = capsys.readouterr()
-    assert said.out.startswith(f"{name_of(part)}: row 10 has the sum 99")
-    assert said.err.rstrip().endswith(f"{REMEDY}.")
+    printed = capsys.readouterr()
+    assert printed.out.startswith(f"{name_of(part)}: row 10 has the sum 99")
+    assert printed.err.rstrip().endswith(f"{REMEDY}.")

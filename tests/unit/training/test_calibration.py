@@ -103,7 +103,7 @@ def test_fit_temperature_of_impossible_image():
     assert fit_temperature(make_counter(16, 32, 3, 3), logits, sums) > 1
 
 
-def test_fit_temperature_keeps_confidence_of_right_images():
+def test_fit_temperature_keeps_right_confidence():
     logits = clear_images(50, at_digit=30.0, at_others=-30.0)
     assert fit_temperature(make_counter(16, 32, 3, 8), logits, torch.full((50,), 3)) <= 1
 
