@@ -51,7 +51,7 @@ class Example:
     confidence: float
     """0..1."""
     explanation: Explanation | None = None
-    """The columns that the network saw; None if it reads no digits, or while images are still counted."""
+    """The columns that the network saw; None if it reads no digits, or while images are counted."""
 
     @property
     def is_hit(self) -> bool:

@@ -108,7 +108,7 @@ class TrainConfig:
     """Directory or URI of the runs' checkpoints and curves, which all nodes must reach; default
     _runs beside the model."""
     read: ReadOptions = field(default_factory=ReadOptions)
-    """How to read the archive."""
+    """Options for reading the archive."""
     advanced: AdvancedOptions = field(default_factory=AdvancedOptions)
     """Distillation, averaged weights, training on validation glyphs."""
 

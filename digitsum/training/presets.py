@@ -81,7 +81,7 @@ class Recipe:
         return self.distortion * min(1.0, grown, shrunk)
 
     def pull_at(self, num_images_seen: int) -> float:
-        """Return the weight, 1 to 0, of the pull on expected count and sum after `num_images_seen`."""
+        """Return the weight, 1 to 0, of the pull on expected count and sum after these images."""
         return max(0.0, 1 - num_images_seen / self.pull_images) if self.pull_images else 0.0
 
 
