@@ -32,7 +32,7 @@ RUNS_DIRECTORY = "_runs"
 MANIFEST_FILE = "manifest.json"
 _PACKAGES = ("digitsum", "ray", "torch", "openvino", "pyarrow", "numpy")
 
-_REMEDY = "use the digitsum that wrote it, or run again."
+_REMEDY = "use the digitsum that wrote it, or make it again."
 
 T = TypeVar("T")
 

@@ -17,7 +17,7 @@ from ray.data import DataContext
 
 from digitsum.errors import find_digitsum_error
 
-LOCK_FILE = "digitsum.lock"
+SESSION_LOCK_FILE = "digitsum.lock"
 SESSIONS_KEPT = 10
 """Ended sessions whose logs stay on the disk: as many as the runs that `digitsum status` lists."""
 
@@ -107,7 +107,7 @@ def cluster_capacity(resource: str) -> float:
 @contextmanager
 def lock_session(session: Path) -> Iterator[None]:
     """Mark a Ray session as digitsum's, and as in use during the block."""
-    lock = FileLock(session / LOCK_FILE, timeout=0)
+    lock = FileLock(session / SESSION_LOCK_FILE, timeout=0)
     with suppress(OSError):  # without the lock the session is never removed, which is harmless
         lock.acquire()
     try:
@@ -118,8 +118,8 @@ def lock_session(session: Path) -> Iterator[None]:
 
 def remove_ended_sessions(directory: Path, num_kept: int = SESSIONS_KEPT) -> None:
     """Remove digitsum's ended Ray sessions below a directory, except the last ones."""
-    locked = {lock.parent for lock in directory.glob(f"session_*/{LOCK_FILE}")}
+    locked = {lock.parent for lock in directory.glob(f"session_*/{SESSION_LOCK_FILE}")}
     sessions = sorted(session for session in locked if not session.is_symlink())
     for session in sessions[: max(0, len(sessions) - num_kept)]:
-        with suppress(OSError), FileLock(session / LOCK_FILE, timeout=0):
+        with suppress(OSError), FileLock(session / SESSION_LOCK_FILE, timeout=0):
             shutil.rmtree(session)

@@ -24,7 +24,7 @@ from digitsum.scoring.config import CompareConfig
 from digitsum.storage.listing import ListedFile, list_file
 from digitsum.storage.location import Location, locate
 
-NUM_EXAMPLES = 24
+NUM_DISAGREEMENTS = 24
 _COLUMNS = ("image_id", "predicted_sum", "confidence", "digits", "error")
 
 
@@ -105,7 +105,7 @@ def compare(config: CompareConfig) -> Comparison:
     scores = locate(config.scores)
     comparison = Comparison(_choose_models(scores, config.models))
     differences = _find_differences(comparison, scores, config)
-    most_confident = heapq.nlargest(NUM_EXAMPLES, differences, key=attrgetter("confidence"))
+    most_confident = heapq.nlargest(NUM_DISAGREEMENTS, differences, key=attrgetter("confidence"))
     if not comparison.num_images:
         raise InputError(
             f"{scores.uri}: {' and '.join(comparison.models)} have scored no image in common; "
@@ -216,7 +216,7 @@ def _count(
         comparison.confidence_sums[i] += float(confidences[i][is_scored].sum())
     lower = np.minimum(*confidences)
     rows = np.flatnonzero(is_different)
-    most_confident = np.argsort(-lower[rows], kind="stable")[:NUM_EXAMPLES]
+    most_confident = np.argsort(-lower[rows], kind="stable")[:NUM_DISAGREEMENTS]
     closest: list[int] = rows[most_confident].tolist()
     return closest
 

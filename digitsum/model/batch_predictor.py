@@ -26,7 +26,7 @@ from digitsum.model.outputs import DigitReadings, Posterior, Predictions
 from digitsum.model.saved_model import SavedModel
 
 P = ParamSpec("P")
-T = TypeVar("T")
+Computed = TypeVar("Computed")
 
 # Few images take the second pass: they would leave most of a full batch blank.
 _SECOND_BATCH_DIVISOR = 4
@@ -92,7 +92,9 @@ class BatchPredictor(ABC):
         mean = average_passes(self._network, first.select(unsure), second, self._known_count)
         return first.replace(unsure, mean)
 
-    def _compute(self, function: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
+    def _compute(
+        self, function: Callable[P, Computed], *args: P.args, **options: P.kwargs
+    ) -> Computed:
         """Return the result of a function of tensors, computed in one of the threads."""
         return self._threads.submit(torch.inference_mode()(function), *args, **options).result()
 

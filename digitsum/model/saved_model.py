@@ -129,11 +129,12 @@ def packaged_model() -> str:
 
 
 def load_model(uri: str) -> SavedModel:
-    """Return the model at a path or URI, its network in evaluation mode on the CPU.
+    """Return a model, its network in evaluation mode on the CPU.
 
-    Raises InputError if there is none, if it has another format, or if it fails its digest.
+    `uri` is a path, a URI, or `packaged` for the model that comes with digitsum. Raises InputError
+    if there is none, if it has another format, or if it fails its digest.
     """
-    location = locate(uri)
+    location = locate(packaged_model() if uri == "packaged" else uri)
     config_file = location.join(CONFIG_FILE)
     if not config_file.is_file():
         raise InputError(

@@ -89,7 +89,7 @@ class ComputeOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ArchiveConfig:
+class ArchiveOptions:
     """Options of every command that goes through an archive chunk by chunk."""
 
     archive: str
@@ -104,17 +104,17 @@ class ArchiveConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelConfig(ArchiveConfig):
+class ModelOptions(ArchiveOptions):
     """Options of every command that runs a model on an archive."""
 
     model: str | None = None
-    """Model: a directory or URI; by default the packaged one."""
+    """Model: a directory, a URI or packaged, which is the default."""
     known_count: int | None = None
     """Digits in each image, if all hold as many; by default the model counts them."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class PredictConfig(ModelConfig):
+class PredictOptions(ModelOptions):
     """Options of every command that runs a model on all of an archive."""
 
     max_rejected: str = "1%"
@@ -134,7 +134,7 @@ class PredictConfig(ModelConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScoreConfig(PredictConfig):
+class ScoreConfig(PredictOptions):
     """Score an archive: predicted sums as Parquet, one part a chunk."""
 
     scores: str
@@ -162,7 +162,7 @@ class StatusConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class VerifyConfig(ModelConfig):
+class VerifyConfig(ModelOptions):
     """Check scores against their archive: every image scored once, in order, by the model."""
 
     scores: str
@@ -178,7 +178,7 @@ class VerifyConfig(ModelConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompareConfig(ArchiveConfig):
+class CompareConfig(ArchiveOptions):
     """Compare two models on one archive, by scores that hold both."""
 
     scores: str
@@ -192,7 +192,7 @@ class CompareConfig(ArchiveConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateConfig(PredictConfig):
+class EvaluateConfig(PredictOptions):
     """Score a labelled archive and compare the predicted sums with the true ones."""
 
     report: str = "evaluation"

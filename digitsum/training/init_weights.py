@@ -10,7 +10,7 @@ from digitsum.errors import InputError
 from digitsum.model.counter import CounterConfig
 from digitsum.model.network import SumNetwork
 from digitsum.model.registry import build_network, network_sizes
-from digitsum.model.saved_model import SavedModel, load_model, packaged_model
+from digitsum.model.saved_model import SavedModel, load_model
 from digitsum.options import ImageShape
 from digitsum.training.config import TrainConfig
 
@@ -91,7 +91,7 @@ def initial_network(config: TrainConfig, shape: ImageShape, start: SavedModel | 
 
 
 def _load(uri: str, option: str, config: TrainConfig) -> SavedModel:
-    model = load_model(packaged_model() if uri == "packaged" else uri)
+    model = load_model(uri)
     if model.network_name != config.network:
         raise InputError(
             f"{model.uri}: holds the network {model.network_name!r}, not {config.network!r}; give "

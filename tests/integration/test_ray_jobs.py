@@ -12,7 +12,7 @@ import pytest
 from commands import COMMAND_S, ROOT, free_port, printed_json, short_directory, wait_until_up
 from factories import read_scores
 
-from digitsum.ray_runtime import LOCK_FILE, SESSIONS_KEPT, remove_ended_sessions
+from digitsum.ray_runtime import SESSION_LOCK_FILE, SESSIONS_KEPT, remove_ended_sessions
 
 BIN = Path(sys.executable).parent
 
@@ -91,7 +91,7 @@ def test_private_ray_removes_old_sessions():
         sessions = [directory / f"session_2000-01-01_00-00-{n:02}_0_1" for n in range(12)]
         for session in sessions:
             session.mkdir(parents=True)
-            (session / LOCK_FILE).touch()
+            (session / SESSION_LOCK_FILE).touch()
         others = directory / "session_1999-01-01_00-00-00_0_1"
         others.mkdir()
         environment = os.environ | {"RAY_TMPDIR": str(temporary)}
@@ -99,6 +99,6 @@ def test_private_ray_removes_old_sessions():
         *old, own = sorted(directory.glob("session_[12]*"))
         assert old == [others, *sessions[-(SESSIONS_KEPT - 1) :]]
         assert (own / "logs").is_dir()
-        assert (own / LOCK_FILE).exists()
+        assert (own / SESSION_LOCK_FILE).exists()
         remove_ended_sessions(directory, 0)
         assert list(directory.glob("session_[12]*")) == [others]

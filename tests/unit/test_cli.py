@@ -212,7 +212,9 @@ def test_wrong_labels_are_refused(refused, command, archive, message):
 @pytest.mark.parametrize("model", ["absent", "empty", "file", "changed"])
 def test_wrong_model_is_refused(refused, command, model):
     out = refused(WORK[command].replace("IN/model", f"IN/{model}"))
-    assert re.search(rf"{model}: (not a model|the model's content does not match)", out)
+    assert re.search(
+        rf"{model}(/config.json)?: (not a model|the model's content does not match)", out
+    )
 
 
 @pytest.mark.parametrize(
@@ -261,7 +263,7 @@ def test_wrong_model_is_refused(refused, command, model):
         ("synth --out IN/ok --images 5 --glyphs IN/absent", "no such glyphs"),
         ("import npy IN/absent --out OUT/a", "absent: no such file"),
         ("import images IN/empty --out OUT/a", "holds no image files"),
-        ("import model IN/absent --out OUT/b", "absent: no such file"),
+        ("import model IN/absent --out OUT/b", "absent: not a file"),
         ("import model IN/file --out OUT/b --height 16 --width 24", "file: not a state dict"),
         ("import model IN/model.pth --out OUT/b", "correct --height and --width"),
     ],

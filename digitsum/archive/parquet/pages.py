@@ -25,7 +25,7 @@ _LEVELS_LENGTH_BYTES = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class PageHeader:
     """A page, as its header describes it."""
 
     is_dictionary: bool
@@ -40,7 +40,7 @@ class Page:
     """Number of rows that begin in it; None if the header lacks it."""
 
 
-def read_pages(file: Any, chunk: ColumnChunk, ahead: int = 0) -> Iterator[Page]:
+def read_pages(file: Any, chunk: ColumnChunk, ahead: int = 0) -> Iterator[PageHeader]:
     """Yield the pages of a column chunk, until a reader has all its values.
 
     `file` is pyarrow's; at least `ahead` bytes of it are read at a time. Raises ValueError if a
@@ -57,7 +57,9 @@ def read_pages(file: Any, chunk: ColumnChunk, ahead: int = 0) -> Iterator[Page]:
         if isinstance(of_kind, dict):
             values, rows = _count(of_kind, 1), _count(of_kind, 3) if kind == _DATA_V2 else None
             is_dictionary = kind == _DICTIONARY
-            yield Page(is_dictionary, chunk.codec, offset, compressed, uncompressed, values, rows)
+            yield PageHeader(
+                is_dictionary, chunk.codec, offset, compressed, uncompressed, values, rows
+            )
             num_values -= 0 if is_dictionary else values
         offset += compressed
 
@@ -99,7 +101,7 @@ def _read_header(source: _ReadAhead, offset: int, end: int) -> tuple[dict[int, A
             wanted *= 16
 
 
-def rows_begun(file: Any, page: Page) -> int:
+def rows_begun(file: Any, page: PageHeader) -> int:
     """Return how many rows begin in a data page of lists: how many repetition levels are 0.
 
     Raises ValueError, or as pyarrow does, if the page cannot be read.

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 
 from digitsum.archive.parquet.footer import ColumnChunk, RowGroup
-from digitsum.archive.parquet.pages import Page, read_pages, rows_begun
+from digitsum.archive.parquet.pages import PageHeader, read_pages, rows_begun
 from digitsum.errors import InputError
 from digitsum.storage.location import Location
 
@@ -82,7 +82,7 @@ def plan_read(
         ThreadPoolExecutor(_HEADER_THREADS) as threads,
     ):
 
-        def list_pages(chunk: ColumnChunk) -> list[Page]:
+        def list_pages(chunk: ColumnChunk) -> list[PageHeader]:
             return list(read_pages(file, chunk, ahead))
 
         pages = [threads.map(list_pages, [g.columns[leaf] for g in groups]) for leaf in chosen]
@@ -112,7 +112,7 @@ class _Leaf:
     """A leaf column of some row groups, as the headers of its pages describe it."""
 
     def __init__(
-        self, schema: pq.ColumnSchema, pages: list[Page], file: Any, budget: ReadBudget
+        self, schema: pq.ColumnSchema, pages: list[PageHeader], file: Any, budget: ReadBudget
     ) -> None:
         self.path = schema.path
         self._is_list = schema.max_repetition_level > 0
@@ -134,7 +134,7 @@ class _Leaf:
         elif all(page.num_rows is not None for page in pages if not page.is_dictionary):
             self._row_ends = self._count_rows(lambda page: page.num_rows or 0)
 
-    def _count_rows(self, num_rows: Callable[[Page], int]) -> npt.NDArray[np.int64]:
+    def _count_rows(self, num_rows: Callable[[PageHeader], int]) -> npt.NDArray[np.int64]:
         rows = [0 if page.is_dictionary else num_rows(page) for page in self._pages]
         return np.cumsum(rows, dtype=np.int64)
 
@@ -156,7 +156,7 @@ class _Leaf:
             fixed += batch_rows * self._dictionary_bytes
         return fixed + self._max_cost(costs, batch_rows)
 
-    def _cost(self, page: Page) -> int:
+    def _cost(self, page: PageHeader) -> int:
         if page.is_dictionary:
             return page.uncompressed_bytes
         if self._is_list:

@@ -56,3 +56,7 @@ def test_digit_x_is_the_centre(predictor):
     is_one = (readings.digits >= 0).sum(axis=1) == 1
     assert is_one.mean() > 0.9
     assert np.abs(readings.digit_x[is_one, 0] - (x[is_one] + 14)).mean() < 5
+
+
+def test_packaged_by_name():
+    assert load_model("packaged").digest == load_model(packaged_model()).digest
