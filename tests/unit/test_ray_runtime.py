@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from digitsum.ray_runtime import LOCK_FILE, lock_session, remove_ended_sessions
+from digitsum.ray_runtime import SESSION_LOCK_FILE, lock_session, remove_ended_sessions
 
 
 def make_session(directory: Path, number: int, *, of_digitsum: bool = True) -> Path:
@@ -11,7 +11,7 @@ def make_session(directory: Path, number: int, *, of_digitsum: bool = True) -> P
     (session / "logs").mkdir(parents=True)
     (session / "logs/raylet.out").write_text("log")
     if of_digitsum:
-        (session / LOCK_FILE).touch()
+        (session / SESSION_LOCK_FILE).touch()
     return session
 
 
@@ -26,7 +26,7 @@ def test_remove_sessions_keeps_last(tmp_path, num_sessions, num_kept):
 
 def test_remove_sessions_not_in_use(tmp_path):
     sessions = [make_session(tmp_path, number) for number in range(4)]
-    with FileLock(sessions[0] / LOCK_FILE):
+    with FileLock(sessions[0] / SESSION_LOCK_FILE):
         remove_ended_sessions(tmp_path, 1)
         assert sorted(tmp_path.iterdir()) == [sessions[0], sessions[3]]
     remove_ended_sessions(tmp_path, 1)

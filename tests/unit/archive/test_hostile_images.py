@@ -245,7 +245,7 @@ def test_scores_over_limit(archive, scored, tmp_path):
     write(archive / "long.parquet", pixels(9000), ids, row_group_size=10_000, **small_pages)
     code, _, rows = scored("--max-read-mb 8")
     assert (code, len(rows)) == (3, 10)
-    assert "the scores of the 9,000 rows" in rejected(tmp_path)["long.parquet"]
+    assert "rows 0 to 8999: the scores take more than" in rejected(tmp_path)["long.parquet"]
 
 
 def test_too_many_rows_in_row_group(archive, scored, tmp_path):

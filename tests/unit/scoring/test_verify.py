@@ -125,7 +125,7 @@ def test_verify_parts_missing(place):
         "images": NUM_IMAGES - 7,
         "rejected": 1,
         "recomputed": NUM_IMAGES - 8,
-        "faults": [fault],
+        "faults": (fault,),
     }
     shutil.rmtree(place / "scores")
     found = verified(place)
