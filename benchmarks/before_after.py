@@ -161,7 +161,7 @@ def _differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
 
 
 def measure(clone: Path) -> int:
-    """Print medians of scoring and of planning a second night, and their ratios; return 0."""
+    """Print medians of scoring, and of a night that finds all done, and their ratios; return 0."""
     digitsum(ROOT, f"synth --out one --images {SHARD_IMAGES} --unlabelled --seed 4")
     (OUT / "many").mkdir()
     for number in range(SCORED_IMAGES // SHARD_IMAGES):
@@ -177,7 +177,7 @@ def measure(clone: Path) -> int:
                 digitsum(version, night)
             score = "score --executor threads --archive {0} --scores {0}-{1}-{2}"
             warm, many = (score.format(archive, name, pair) for archive in ("warm", "many"))
-            for what, first, words in (("score", warm, many), ("plan", f"{night} --plan", night)):
+            for what, first, words in (("score", warm, many), ("plan", night, night)):
                 seconds[what].setdefault(name, []).append(timed(version, first, words))
         print(f"pair {pair + 1} of {PAIRS}", flush=True)
     for what, by_name in seconds.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from digitsum.archive.chunks import ChunkId
@@ -222,9 +222,17 @@ class ScoreOutcome:
             reference=reference,
             shifts=tuple(shifts),
             rejected_shards=counts.plan.rejected,
-            chunks=tuple(sorted(counts.results, key=lambda r: (r.chunk.shard, r.chunk.first_row))),
+            # Without what is added up above: it would make the record five times as large.
+            chunks=tuple(
+                replace(result, predicted=PredictionStats(), worker="")
+                for result in sorted(counts.results, key=_place)
+            ),
         )
 
     def to_json(self) -> dict[str, Any]:
         """Return the figures, without the chunks, as one JSON object."""
         return {name: value for name, value in asdict(self).items() if name != "chunks"}
+
+
+def _place(result: ChunkResult) -> tuple[str, int]:
+    return result.chunk.shard, result.chunk.first_row

@@ -94,9 +94,10 @@ def failed_chunks(scores: Location, model_digest: str) -> dict[ChunkId, str]:
     """Return the chunks that a model's last run rejected as a whole, and by which run and why."""
     for run in last_runs(scores):
         if run.outcome and run.outcome.model_digest == model_digest:
+            outcome = score_outcome(scores.join(f"{RUNS_DIRECTORY}/{run.name}"))
             return {
                 result.chunk: f"rejected by {run.name}: {result.reason}"
-                for result in run.outcome.chunks
+                for result in outcome.chunks
                 if result.reason
             }
     return {}
@@ -110,20 +111,24 @@ def last_run_died(scores: Location) -> bool:
 def last_runs(
     scores: Location, num_runs: int = _MAX_RUNS, before: str | None = None
 ) -> Iterator[RunStatus]:
-    """Yield the last scoring runs of a scores directory, or those before one, latest first."""
+    """Yield the last scoring runs of a scores directory, or those before one, latest first.
+
+    Without their chunks, which take most of the time to read.
+    """
     runs = scores.join(RUNS_DIRECTORY)
     names = [name for name in runs.directories() if name.startswith(_RUN_PREFIX)]
     names = [name for name in names if before is None or name < before]
     for name in names[: -num_runs - 1 : -1]:
         outcome = None
         with suppress(InputError):  # it has no manifest, or none that can be read
-            outcome = score_outcome(runs.join(name))
+            outcome = score_outcome(runs.join(name), with_chunks=False)
         yield RunStatus(name, outcome)
 
 
-def score_outcome(run: Location) -> ScoreOutcome:
+def score_outcome(run: Location, *, with_chunks: bool = True) -> ScoreOutcome:
     """Return what came of a scoring run; raises InputError if its manifest is not one's."""
     manifest = read_manifest(run)
     if manifest.kind != "score":
         raise InputError(f"{run.uri}: not a scoring run; give one of a scores directory's _runs/.")
-    return from_python(ScoreOutcome, manifest.outcome, run.join(MANIFEST_FILE).uri)
+    chunks = {} if with_chunks else {"chunks": ()}
+    return from_python(ScoreOutcome, manifest.outcome | chunks, run.join(MANIFEST_FILE).uri)

@@ -193,7 +193,7 @@ def test_outcome_figures():
     results = tuple(make_result(chunk) for chunk in reversed(plan.to_score))
     counts = ScoreCounts(plan, results, 4.0)
     outcome = make_outcome(counts)
-    assert outcome.chunks == tuple(reversed(results))  # in the archive's order
+    assert [r.chunk for r in outcome.chunks] == [r.chunk for r in reversed(results)]  # in order
     assert (outcome.complete, make_outcome(counts, "too many").complete) == (True, False)
     figures = outcome.to_json()
     assert figures["predicted"]["sums"] == (5, 0, 6)
@@ -208,3 +208,6 @@ def test_outcome_read_back(run, why_incomplete):
     outcome = make_outcome(run[0], why_incomplete)
     assert parse_json(ScoreOutcome, to_json(outcome), "outcome") == outcome
     assert from_python(ScoreOutcome, to_python(outcome), "outcome") == outcome
+    # The predictions are recorded once, added up, and not once more for each chunk.
+    assert outcome.predicted == run[0].predicted
+    assert {chunk.predicted for chunk in outcome.chunks} <= {PredictionStats()}
