@@ -6,6 +6,7 @@ reads it back as the same type, or says what is wrong with it.
 
 from __future__ import annotations
 
+import json
 import platform
 import re
 import sys
@@ -19,7 +20,6 @@ from importlib.metadata import version as version_of
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
-from pydantic_core import from_json
 
 from digitsum.errors import InputError
 from digitsum.storage.atomic_write import publish_bytes
@@ -118,7 +118,7 @@ def parse_json(kind: type[T], content: bytes | str, where: str) -> T:
         record: T = _adapter(kind).validate_json(content, strict=True)
     except ValidationError as error:
         raise _invalid(kind, error, where) from error
-    _check_has_version(kind, from_json(content), where)
+    _check_has_version(kind, json.loads(content), where)
     return record
 
 
